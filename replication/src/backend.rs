@@ -1,0 +1,149 @@
+//! The seam: what every replication backend is told and what it may ask for.
+
+use bytes::Bytes;
+use understudy_model::{Epoch, Group, Lsn, NodeId, Text};
+
+/// One authenticated connection to the other node; a new one for each TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// Where the local log begins and ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The log is complete from `base + 1` on; older records may have been reclaimed.
+    pub base: Lsn,
+    /// Chain hash of the group that ended at `base`; 0 at the very beginning.
+    pub base_chain: u128,
+    /// Last durable LSN; always the end of a group.
+    pub last: Lsn,
+    pub last_chain: u128,
+}
+
+/// What a backend finds when the process starts.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    pub now_ms: u64,
+    /// The view record of the last run; none in a new data directory.
+    pub view: Option<Bytes>,
+    pub log: LogEnd,
+    /// The broker's state holds everything up to here; at most `log.last`.
+    pub applied: Lsn,
+    /// Fresh random numbers, the only ones that the backend gets.
+    pub random: [u64; 8],
+}
+
+/// How far the making of a snapshot has come; opaque to the backend. 0 begins a new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotCursor(pub u64);
+
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A link stands and both sides have proved the shared secret.
+    Linked { link: LinkId, dialed: bool },
+    /// A whole frame from the peer.
+    Received { link: LinkId, frame: Bytes },
+    LinkLost { link: LinkId },
+    /// What became of [`Output::Dial`], if not a link. `refused`: the host answered that nobody
+    /// listens there, so the peer's process is gone; otherwise there was no answer.
+    DialFailed { refused: bool },
+    /// The leader's node sealed a group. It is on its way to the local log already.
+    Sealed(Group),
+    /// The local log is durable up to here, a group's end.
+    Durable { through: Lsn },
+    /// The view of this version and all before it are durable.
+    ViewSaved { version: u64 },
+    /// Answer to [`Output::ReadGroups`]: groups that follow `after` without gap; none when the
+    /// log no longer reaches back so far (or ends there).
+    GroupsRead { after: Lsn, groups: Vec<Group> },
+    /// Answer to [`Output::Truncate`].
+    Truncated { log: LogEnd },
+    /// Reclaim moved the log's base.
+    Reclaimed { base: Lsn },
+    /// Answer to [`Output::ReadSnapshot`]. `at` and `chain` are those of the whole snapshot.
+    /// `next` is none after the last chunk.
+    SnapshotRead { at: Lsn, chain: u128, chunk: Bytes, next: Option<SnapshotCursor> },
+    /// Answer to the `last` [`Output::InstallSnapshot`]: state and log now begin at the snapshot.
+    Installed { log: LogEnd },
+    /// The process is asked to stop: say so to the peer, then emit [`Output::Stop`].
+    Stopping,
+    /// Time has passed; sent at or after [`Backend::deadline_ms`].
+    Tick,
+}
+
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Open a link to the peer's replication listener; one attempt.
+    Dial { address: Text },
+    Send { link: LinkId, frame: Bytes },
+    /// A sealed group for the peer, preceded by `head` in the same frame. Kept apart so that the
+    /// group's own buffer is sent.
+    SendGroup { link: LinkId, head: Bytes, group: Group },
+    HangUp { link: LinkId },
+    /// Make the view durable; answered by [`Input::ViewSaved`].
+    SaveView { version: u64, view: Bytes },
+    /// Follower: write the group to the local log; [`Input::Durable`] follows.
+    Append(Group),
+    /// Everything up to here, a group's end, is committed: apply it and release its effects.
+    Commit { through: Lsn },
+    /// Leader from now on. The node seals a `NewEpoch` as the first command behind the log's end.
+    Lead { epoch: Epoch, leader: NodeId },
+    /// The new epoch is committed and clients may come in.
+    OpenFrontends,
+    /// No client may be served: close listeners and connections, forget what is not committed.
+    CloseFrontends,
+    /// Not the leader (any more): forget groups that are not committed, then follow.
+    Follow,
+    ReadGroups { after: Lsn, bytes_max: usize },
+    /// Cut the log behind `after`; nothing of that was committed here. Answered by `Truncated`.
+    Truncate { after: Lsn },
+    ReadSnapshot { cursor: SnapshotCursor },
+    /// Part of a whole copy. The `first` one wipes local log and state (after setting aside what
+    /// was there, if `set_aside`); the `last` one is answered by [`Input::Installed`].
+    InstallSnapshot {
+        first: bool,
+        last: bool,
+        set_aside: bool,
+        at: Lsn,
+        chain: u128,
+        chunk: Bytes,
+    },
+    /// One line for the log: a change of state worth telling the operator.
+    Log { warn: bool, text: String },
+    /// End the process: cleanly (`Ok`), or because of a broken rule.
+    Stop { outcome: Result<String, String> },
+}
+
+/// What `/api/replication` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// `master` or `slave`: what the node does now, not what its file says.
+    pub role: &'static str,
+    /// `alone`, `syncing`, `joining`, `in-sync`, `holding`, `meeting`, `waiting`, …
+    pub state: &'static str,
+    pub epoch: u64,
+    pub node_id: String,
+    pub cluster_id: String,
+    pub peer_node_id: String,
+    pub peer_address: String,
+    /// Whether the peer's copy holds everything that was answered.
+    pub in_sync: bool,
+    pub durable: u64,
+    pub commit: u64,
+    /// Last LSN that the peer has on disk, as far as is known here.
+    pub peer_durable: u64,
+    /// Commands that the peer still lacks.
+    pub lag: u64,
+    pub reason: String,
+}
+
+pub trait Backend: Send {
+    fn handle(&mut self, now_ms: u64, input: Input, out: &mut Vec<Output>);
+
+    /// When [`Input::Tick`] is due next, on the clock of `now_ms`.
+    fn deadline_ms(&self) -> Option<u64>;
+
+    /// Groups after this LSN must stay in the log: the peer is being brought up from there.
+    fn retain_after(&self) -> Option<Lsn>;
+
+    fn status(&self) -> Status;
+}

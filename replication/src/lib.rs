@@ -1,0 +1,11 @@
+//! Replication backends behind one seam, sans-io.
+//!
+//! A backend decides who leads, when a sealed group is committed, and what is told to the peer.
+//! It treats groups as bytes with a header, keeps no clock and opens no socket: the shell feeds it
+//! [`Input`]s and carries out its [`Output`]s in order.
+
+mod backend;
+mod standalone;
+
+pub use backend::{Backend, Boot, Input, LinkId, LogEnd, Output, SnapshotCursor, Status};
+pub use standalone::Standalone;

@@ -1,0 +1,109 @@
+//! One node for ever: committed is what is durable here.
+
+use crate::{Backend, Boot, Input, LogEnd, Output, Status};
+use bytes::{Bytes, BytesMut};
+use understudy_model::{Epoch, Lsn, Malformed, NodeId, Reader, Writer};
+
+pub struct Standalone {
+    view: View,
+    log: LogEnd,
+    commit: Lsn,
+    saving: bool,
+    /// LSN of the epoch's first group's end, once sealed.
+    opened_by: Option<Lsn>,
+    open: bool,
+}
+
+/// What a standalone node keeps of its masterships.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct View {
+    node: NodeId,
+    epoch: Epoch,
+}
+
+const VIEW_TAG: u8 = b'S';
+
+impl View {
+    fn encode(self) -> Bytes {
+        let mut out = BytesMut::new();
+        let mut w = Writer(&mut out);
+        w.u8(VIEW_TAG);
+        w.u128(self.node.0);
+        w.varint(self.epoch.number);
+        w.varint(self.epoch.generation);
+        out.freeze()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut r = Reader(bytes);
+        if r.u8()? != VIEW_TAG {
+            return Err(Malformed("view: the data directory belongs to a pair, not a standalone"));
+        }
+        let node = NodeId(r.u128()?);
+        Ok(Self { node, epoch: Epoch { number: r.varint()?, generation: r.varint()? } })
+    }
+}
+
+impl Standalone {
+    /// # Errors
+    /// The view record is not one of a standalone node.
+    pub fn new(boot: &Boot, out: &mut Vec<Output>) -> Result<Self, Malformed> {
+        let node = NodeId(u128::from(boot.random[0]) << 64 | u128::from(boot.random[1]));
+        let mut view = match &boot.view {
+            Some(bytes) => View::decode(bytes)?,
+            None => View { node, epoch: Epoch::default() },
+        };
+        view.epoch = Epoch { number: view.epoch.number + 1, generation: boot.random[2] };
+        if boot.log.last > Lsn::ZERO {
+            out.push(Output::Commit { through: boot.log.last });
+        }
+        out.push(Output::SaveView { version: 1, view: view.encode() });
+        let commit = boot.log.last;
+        Ok(Self { view, log: boot.log, commit, saving: true, opened_by: None, open: false })
+    }
+}
+
+impl Backend for Standalone {
+    fn handle(&mut self, _now_ms: u64, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::ViewSaved { .. } if self.saving => {
+                self.saving = false;
+                out.push(Output::Lead { epoch: self.view.epoch, leader: self.view.node });
+            }
+            Input::Sealed(group) => {
+                self.opened_by.get_or_insert(group.last());
+            }
+            Input::Durable { through } => {
+                self.log.last = through;
+                self.commit = through;
+                out.push(Output::Commit { through });
+                if !self.open && self.opened_by.is_some_and(|lsn| lsn <= through) {
+                    self.open = true;
+                    out.push(Output::OpenFrontends);
+                }
+            }
+            Input::Stopping => out.push(Output::Stop { outcome: Ok("asked to stop".into()) }),
+            _ => {}
+        }
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        None
+    }
+
+    fn retain_after(&self) -> Option<Lsn> {
+        None
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            role: "master",
+            state: if self.open { "standalone" } else { "starting" },
+            epoch: self.view.epoch.number,
+            node_id: self.view.node.to_string(),
+            durable: self.log.last.0,
+            commit: self.commit.0,
+            ..Status::default()
+        }
+    }
+}

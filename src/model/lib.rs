@@ -1,0 +1,38 @@
+//! The words that cross Understudy's boundaries; no behaviour beyond encode and decode.
+//!
+//! A session turns bytes into [`Request`]s; the broker decides them into [`Command`]s, which are
+//! sealed into [`Group`]s; applying a committed group yields [`Effect`]s for sessions.
+
+mod codec;
+mod command;
+mod effect;
+mod epoch;
+mod group;
+mod ids;
+mod message;
+mod properties;
+mod request;
+mod session;
+mod table;
+
+pub use codec::{Malformed, Reader, Writer};
+pub use command::{
+    BindTarget, Binding, Command, EnqueueView, ExchangeSpec, NewEpoch, QueueSpec, SettleRanges,
+    UserRecord,
+};
+pub use effect::{Delivery, Effect, Refusal, RefusalKind, Reply, Returned};
+pub use epoch::{EpochHistory, EpochStart};
+pub use group::{GROUP_HEADER_BYTES, Group, GroupError, GroupHeader, OpenGroup};
+pub use ids::{ConnectionId, ConsumerNumber, Epoch, Lsn, NodeId, QueueId, Token};
+pub use message::{Body, MessageView};
+pub use properties::{Properties, PropertiesView};
+pub use request::{
+    AckMode, Bind, Connect, Consume, Credit, DeclareExchange, DeclareQueue, DeleteExchange,
+    DeleteQueue, DeliveryRef, Get, ProducerSequence, Protocol, Publish, PurgeQueue, Request,
+    Transaction,
+};
+pub use session::{Login, LoginOutcome, Outbox, Session, WriteBuffer};
+pub use table::{TABLE_DEPTH_MAX, Table, Value, check_table_depth};
+
+/// Names, keys and other short texts: UTF-8 in a shared buffer, so that a slice costs no copy.
+pub use bytestring::ByteString as Text;

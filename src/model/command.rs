@@ -26,22 +26,39 @@ const DELETE_VHOST: u8 = 14;
 pub enum Command<'a> {
     Enqueue(EnqueueView<'a>),
     /// The messages of the queue in these LSN ranges are finished for good.
-    Settle { queue: QueueId, ranges: SettleRanges },
+    Settle {
+        queue: QueueId,
+        ranges: SettleRanges,
+    },
     /// Every message of the queue up to `through` may have been handed out: it is flagged
     /// redelivered when it is handed out after a takeover or restart.
-    Delivered { queue: QueueId, through: Lsn },
+    Delivered {
+        queue: QueueId,
+        through: Lsn,
+    },
     NewEpoch(NewEpoch),
     DeclareExchange(ExchangeSpec),
-    DeleteExchange { vhost: Text, name: Text },
+    DeleteExchange {
+        vhost: Text,
+        name: Text,
+    },
     /// The command's own LSN becomes the queue's id.
     DeclareQueue(QueueSpec),
-    DeleteQueue { queue: QueueId },
+    DeleteQueue {
+        queue: QueueId,
+    },
     Bind(Binding),
     Unbind(Binding),
     PutUser(UserRecord),
-    DeleteUser { name: Text },
-    PutVhost { name: Text },
-    DeleteVhost { name: Text },
+    DeleteUser {
+        name: Text,
+    },
+    PutVhost {
+        name: Text,
+    },
+    DeleteVhost {
+        name: Text,
+    },
 }
 
 /// A mastership begins. Transient and exclusive objects of the former one are swept by it.
@@ -261,9 +278,7 @@ impl<'a> Command<'a> {
         let queue = |r: &mut Reader<'_>| r.varint().map(|id| QueueId(Lsn(id)));
         let command = match r.u8()? {
             ENQUEUE => Self::Enqueue(EnqueueView::decode(&mut r)?),
-            SETTLE => {
-                Self::Settle { queue: queue(&mut r)?, ranges: SettleRanges::decode(&mut r)? }
-            }
+            SETTLE => Self::Settle { queue: queue(&mut r)?, ranges: SettleRanges::decode(&mut r)? },
             DELIVERED => Self::Delivered { queue: queue(&mut r)?, through: Lsn(r.varint()?) },
             NEW_EPOCH => Self::NewEpoch(NewEpoch {
                 epoch: Epoch { number: r.varint()?, generation: r.varint()? },

@@ -5,34 +5,63 @@ use bytes::Bytes;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    Reply { token: Token, result: Result<Reply, Refusal> },
+    Reply {
+        token: Token,
+        result: Result<Reply, Refusal>,
+    },
     /// Every publish of the channel up to this number is committed, but for those that a `Nack`
     /// or `PublishRefused` named before.
-    Confirm { channel: u16, through: u64 },
+    Confirm {
+        channel: u16,
+        through: u64,
+    },
     /// This publish was not taken (a full queue that rejects).
-    Nack { channel: u16, number: u64 },
+    Nack {
+        channel: u16,
+        number: u64,
+    },
     /// This publish was the client's mistake (no such exchange, …).
-    PublishRefused { channel: u16, number: Option<u64>, refusal: Refusal },
+    PublishRefused {
+        channel: u16,
+        number: Option<u64>,
+        refusal: Refusal,
+    },
     /// A mandatory publish that no queue took. Precedes its confirm.
     Returned(Box<Returned>),
     Deliver(Delivery),
     /// Answer to a get: the message, and how many ready ones remain.
-    Got { token: Token, delivery: Delivery, remaining: u32 },
+    Got {
+        token: Token,
+        delivery: Delivery,
+        remaining: u32,
+    },
     /// The broker ended the consumer: its queue is gone.
-    Cancelled { consumer: ConsumerNumber },
+    Cancelled {
+        consumer: ConsumerNumber,
+    },
     /// Publishing is stopped until `Unblocked`: a resource runs out.
-    Blocked { reason: Text },
+    Blocked {
+        reason: Text,
+    },
     Unblocked,
     /// The node closes the connection: it stops, or it is no longer the master.
-    Close { reason: Text },
+    Close {
+        reason: Text,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     Done,
-    Queue { name: Text, messages: u32, consumers: u32 },
+    Queue {
+        name: Text,
+        messages: u32,
+        consumers: u32,
+    },
     /// Deleted or purged, with the number of ready messages that went.
-    Removed { messages: u32 },
+    Removed {
+        messages: u32,
+    },
     GetEmpty,
 }
 

@@ -23,21 +23,41 @@ pub enum Request {
     Unbind(Bind),
     Consume(Consume),
     /// The consumer gets nothing more; its outstanding deliveries stay until settled or returned.
-    Cancel { token: Token, consumer: ConsumerNumber },
+    Cancel {
+        token: Token,
+        consumer: ConsumerNumber,
+    },
     /// Raises the credit of a consumer with [`Credit::Window`].
-    AddCredit { consumer: ConsumerNumber, credit: u32 },
+    AddCredit {
+        consumer: ConsumerNumber,
+        credit: u32,
+    },
     /// At most `limit` outstanding deliveries for all consumers of the channel together; 0: no
     /// limit. AMQP `basic.qos` with `global`.
-    ChannelPrefetch { channel: u16, limit: u32 },
+    ChannelPrefetch {
+        channel: u16,
+        limit: u32,
+    },
     Get(Get),
     /// Finished for good: acked. With a token: answered when committed.
-    Settle { deliveries: Vec<DeliveryRef>, token: Option<Token> },
+    Settle {
+        deliveries: Vec<DeliveryRef>,
+        token: Option<Token>,
+    },
     /// Finished without success: rejected without requeue. Dead-lettered where the queue says so.
-    Discard { deliveries: Vec<DeliveryRef>, token: Option<Token> },
+    Discard {
+        deliveries: Vec<DeliveryRef>,
+        token: Option<Token>,
+    },
     /// Given back, to be handed out again from their old place, flagged redelivered.
-    Return { deliveries: Vec<DeliveryRef>, token: Option<Token> },
+    Return {
+        deliveries: Vec<DeliveryRef>,
+        token: Option<Token>,
+    },
     /// Answered when everything this connection asked before is committed.
-    Barrier { token: Token },
+    Barrier {
+        token: Token,
+    },
 }
 
 /// The frontend a connection came in by.

@@ -20,10 +20,13 @@ pub enum Value {
     I64(i64),
     F32(f32),
     F64(f64),
-    Decimal { scale: u8, value: u32 },
+    Decimal {
+        scale: u8,
+        value: u32,
+    },
     /// `S`: any bytes, usually UTF-8.
     String(Bytes),
-    Array(Vec<Value>),
+    Array(Vec<Self>),
     /// Seconds since 1970.
     Timestamp(u64),
     Table(Table),

@@ -1,0 +1,173 @@
+//! Queue and exchange arguments: which values are allowed, and when two declarations are equal.
+//! Codes and texts as RabbitMQ 3.10.8 gives them (amqp-errors-rabbitmq-3.10.8.txt).
+
+use understudy_model::{QueueSpec, Refusal, RefusalKind, Table, Value};
+
+/// Arguments that must be equal when a queue is declared again; others are ignored.
+const KNOWN: [&str; 13] = [
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-delivery-limit",
+    "x-queue-leader-locator",
+];
+
+const MILLISECONDS_MAX: i64 = (1 << 32) - 1;
+
+pub(crate) fn check_queue(spec: &QueueSpec) -> Result<(), Refusal> {
+    let table = Table::decode(&spec.arguments).map_err(|malformed| {
+        Refusal::new(RefusalKind::PreconditionFailed, malformed.to_string())
+    })?;
+    for (name, value) in &table.0 {
+        if let Err(reason) = check_value(name, value) {
+            let (vhost, queue) = (&spec.vhost, &spec.name);
+            let text =
+                format!("invalid arg '{name}' for queue '{queue}' in vhost '{vhost}': {reason}");
+            return Err(Refusal::new(RefusalKind::PreconditionFailed, text));
+        }
+    }
+    let invalid = |arg: &str, reason: &str| {
+        let (vhost, queue) = (&spec.vhost, &spec.name);
+        let text = format!("invalid {arg} for queue '{queue}' in vhost '{vhost}'{reason}");
+        Err(Refusal::new(RefusalKind::PreconditionFailed, text))
+    };
+    if let Some(exchange) = table.get("x-dead-letter-exchange")
+        && exchange.as_str().is_none()
+    {
+        let text = format!(
+            "invalid type '{}' for arg 'x-dead-letter-exchange' in queue '{}' in vhost '{}'",
+            type_name(exchange),
+            spec.name,
+            spec.vhost
+        );
+        return Err(Refusal::new(RefusalKind::PreconditionFailed, text));
+    }
+    if table.get("x-dead-letter-routing-key").is_some()
+        && table.get("x-dead-letter-exchange").is_none()
+    {
+        return invalid("arg 'x-dead-letter-routing-key'", ": routing_key_but_no_dlx_defined");
+    }
+    if table.get("x-queue-type").and_then(Value::as_str) == Some("quorum") {
+        if !spec.durable {
+            return invalid("property 'non-durable'", "");
+        }
+        if spec.exclusive {
+            return invalid("property 'exclusive-owner'", "");
+        }
+    }
+    Ok(())
+}
+
+fn check_value(name: &str, value: &Value) -> Result<(), String> {
+    match name {
+        "x-message-ttl" => integer(value, 0, MILLISECONDS_MAX),
+        "x-expires" => integer(value, 1, MILLISECONDS_MAX),
+        "x-max-length" | "x-max-length-bytes" | "x-delivery-limit" => integer(value, 0, i64::MAX),
+        "x-max-priority" => match integer(value, 0, 255) {
+            Err(_) if value.as_i64().is_some_and(|v| v > 255) => {
+                Err(format!("{{max_value_exceeded,{}}}", value.as_i64().unwrap_or(0)))
+            }
+            result => result,
+        },
+        "x-overflow" => match value.as_str() {
+            Some("drop-head" | "reject-publish" | "reject-publish-dlx") => Ok(()),
+            _ => Err("invalid_overflow".into()),
+        },
+        "x-queue-mode" => one_of(value, &["default", "lazy"], "queue mode"),
+        "x-queue-type" => one_of(value, &["classic", "quorum"], "queue type"),
+        "x-single-active-consumer" if value.as_bool().is_none() => {
+            Err(format!("{{unacceptable_type,{}}}", type_name(value)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn integer(value: &Value, min: i64, max: i64) -> Result<(), String> {
+    match value.as_i64() {
+        None => Err(format!("\"expected integer, got {}\"", type_name(value))),
+        Some(0) if min > 0 => Err("{value_zero,0}".into()),
+        Some(v) if v < min => Err(format!("{{value_negative,{v}}}")),
+        Some(v) if v > max => Err(format!("{{value_too_large,{v}}}")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn one_of(value: &Value, allowed: &[&str], what: &str) -> Result<(), String> {
+    match value.as_str() {
+        Some(text) if allowed.contains(&text) => Ok(()),
+        Some(text) => Err(format!("\"unsupported {what} '{text}'\"")),
+        None => Err(format!("{{unacceptable_type,{}}}", type_name(value))),
+    }
+}
+
+/// Erlang's names of the field types, as they stand in RabbitMQ's texts.
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Bool(_) => "bool",
+        Value::I8(_) => "byte",
+        Value::U8(_) => "unsignedbyte",
+        Value::I16(_) => "short",
+        Value::U16(_) => "unsignedshort",
+        Value::I32(_) => "signedint",
+        Value::U32(_) => "unsignedint",
+        Value::I64(_) => "long",
+        Value::F32(_) => "float",
+        Value::F64(_) => "double",
+        Value::Decimal { .. } => "decimal",
+        Value::String(_) => "longstr",
+        Value::Array(_) => "array",
+        Value::Timestamp(_) => "timestamp",
+        Value::Table(_) => "table",
+        Value::Void => "void",
+        Value::Bytes(_) => "binary",
+    }
+}
+
+/// The first known argument that differs: its name, the new value and the current one.
+pub(crate) fn first_difference(
+    received: &[u8],
+    current: &[u8],
+    known: &[&'static str],
+) -> Option<(&'static str, String, String)> {
+    let received = Table::decode(received).unwrap_or_default();
+    let current = Table::decode(current).unwrap_or_default();
+    known.iter().find_map(|&name| {
+        let (new, old) = (received.get(name), current.get(name));
+        let equal = match (new, old) {
+            (Some(new), Some(old)) => match (new.as_i64(), old.as_i64()) {
+                (Some(new), Some(old)) => new == old,
+                _ => new == old,
+            },
+            (None, None) => true,
+            _ => false,
+        };
+        (!equal).then(|| (name, show(new), show(old)))
+    })
+}
+
+pub(crate) fn queue_difference(
+    received: &[u8],
+    current: &[u8],
+) -> Option<(&'static str, String, String)> {
+    first_difference(received, current, &KNOWN)
+}
+
+fn show(value: Option<&Value>) -> String {
+    match value {
+        None => "none".into(),
+        Some(value) => match (value.as_str(), value.as_i64(), value.as_bool()) {
+            (Some(text), ..) => format!("'{text}'"),
+            (_, Some(number), _) => format!("'{number}'"),
+            (.., Some(flag)) => format!("'{flag}'"),
+            _ => format!("'{}'", type_name(value)),
+        },
+    }
+}

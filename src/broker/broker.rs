@@ -1,0 +1,307 @@
+//! The broker's state and the one function that changes what is committed: `apply`.
+
+use crate::clients::Clients;
+use crate::producers::Producers;
+use crate::queue::Queue;
+use crate::segments::{Segment, Segments};
+use crate::topology::Topology;
+use std::collections::{BTreeMap, BTreeSet};
+use understudy_model::{
+    BindTarget, Binding, Command, ConnectionId, Effect, Group, Lsn, Malformed, QueueId, QueueSpec,
+    Text, UserRecord,
+};
+
+/// Bounds on what one client can make the broker hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A connection with more unsent message bytes than this gets no further deliveries.
+    pub outbound_bytes_max: u64,
+    pub queues_max: usize,
+    pub bindings_per_exchange_max: usize,
+    pub consumers_per_connection_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            outbound_bytes_max: 4 << 20,
+            queues_max: 200_000,
+            bindings_per_exchange_max: 200_000,
+            consumers_per_connection_max: 10_000,
+        }
+    }
+}
+
+/// What listings and health pages show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub connections: u64,
+    pub consumers: u64,
+    pub queues: u64,
+    pub ready: u64,
+    pub unsettled: u64,
+}
+
+/// Names that an uncommitted command will make or remove; a request that touches one waits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Name {
+    Exchange(Text, Text),
+    Queue(Text, Text),
+}
+
+pub struct Broker {
+    pub(crate) limits: Limits,
+    // Committed.
+    pub(crate) topology: Topology,
+    pub(crate) queues: BTreeMap<QueueId, Queue>,
+    pub(crate) producers: Producers,
+    pub(crate) segments: Segments,
+    pub(crate) applied: Lsn,
+    // The master's memory.
+    pub(crate) clients: Clients,
+    pub(crate) reserved: BTreeMap<Name, Lsn>,
+    /// Sequences that were decided in this epoch: the committed table lags behind them.
+    pub(crate) decided_sequences: BTreeMap<u128, (u64, Lsn)>,
+    /// Queues that may have something to hand out.
+    pub(crate) to_serve: BTreeSet<QueueId>,
+    pub(crate) settles_due: BTreeSet<QueueId>,
+    pub(crate) marks_due: BTreeSet<QueueId>,
+    // For saving.
+    pub(crate) dirty_queues: BTreeSet<QueueId>,
+    pub(crate) topology_dirty: bool,
+}
+
+impl Broker {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            topology: Topology::default(),
+            queues: BTreeMap::new(),
+            producers: Producers::default(),
+            segments: Segments::default(),
+            applied: Lsn::ZERO,
+            clients: Clients::default(),
+            reserved: BTreeMap::new(),
+            decided_sequences: BTreeMap::new(),
+            to_serve: BTreeSet::new(),
+            settles_due: BTreeSet::new(),
+            marks_due: BTreeSet::new(),
+            dirty_queues: BTreeSet::new(),
+            topology_dirty: false,
+        }
+    }
+
+    pub fn applied(&self) -> Lsn {
+        self.applied
+    }
+
+    pub fn users(&self) -> impl Iterator<Item = &UserRecord> {
+        self.topology.users.values()
+    }
+
+    pub fn has_vhost(&self, name: &str) -> bool {
+        self.topology.vhosts.contains_key(name)
+    }
+
+    pub fn counts(&self) -> Counts {
+        let unsettled = self.queues.values().map(|queue| queue.unsettled().len()).sum();
+        Counts {
+            connections: self.clients.connections.len() as u64,
+            consumers: self.clients.consumers.values().filter(|c| !c.cancelled).count() as u64,
+            queues: self.queues.len() as u64,
+            ready: self.queues.values().map(Queue::ready).sum(),
+            unsettled,
+        }
+    }
+
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.segments.iter()
+    }
+
+    /// Live messages from `first` to `last`, ascending, each once.
+    pub fn live_messages(&self, first: Lsn, last: Lsn) -> Vec<Lsn> {
+        let mut live: Vec<Lsn> = Vec::new();
+        for queue in self.queues.values() {
+            live.extend(queue.unsettled().range(first, last));
+        }
+        live.sort_unstable();
+        live.dedup();
+        live
+    }
+
+    pub fn segment_removed(&mut self, first: Lsn) {
+        self.segments.remove(first);
+    }
+
+    pub fn segment_cold(&mut self, first: Lsn, bytes: u64) {
+        self.segments.set_cold(first, bytes);
+    }
+
+    /// Applies a committed group. Total: a command about something that is gone does nothing.
+    ///
+    /// # Errors
+    /// A record that this version cannot read: the log must not be used any further.
+    pub fn apply_group(
+        &mut self,
+        group: &Group,
+        effects: &mut Vec<(ConnectionId, Effect)>,
+    ) -> Result<(), Malformed> {
+        let bytes = group.bytes().len() as u64;
+        self.segments.add_group(group.first(), group.last(), bytes);
+        for (lsn, record) in group.records() {
+            self.apply(lsn, Command::decode(record)?, effects);
+        }
+        self.applied = group.last();
+        Ok(())
+    }
+
+    fn apply(&mut self, lsn: Lsn, command: Command<'_>, effects: &mut Vec<(ConnectionId, Effect)>) {
+        match command {
+            Command::Enqueue(enqueue) => {
+                let mut queues = 0;
+                for queue_id in enqueue.queues() {
+                    if let Some(queue) = self.queues.get_mut(&queue_id)
+                        && queue.apply_enqueue(lsn)
+                    {
+                        queues += 1;
+                        self.to_serve.insert(queue_id);
+                        self.dirty_queues.insert(queue_id);
+                    }
+                }
+                self.segments.enqueued(lsn, queues);
+                if let Some(stored) = enqueue.producer {
+                    self.producers.apply(lsn, stored);
+                }
+            }
+            Command::Settle { queue, ranges } => self.apply_settle(queue, &ranges.0),
+            Command::Delivered { queue: id, through } => {
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.apply_delivered(through);
+                    self.dirty_queues.insert(id);
+                }
+            }
+            Command::NewEpoch(_) => self.apply_new_epoch(effects),
+            Command::DeclareQueue(spec) => self.apply_declare_queue(QueueId(lsn), spec),
+            Command::DeleteQueue { queue } => self.apply_delete_queue(queue, effects),
+            topology => self.apply_topology(topology, effects),
+        }
+    }
+
+    fn apply_settle(&mut self, id: QueueId, ranges: &[(Lsn, Lsn)]) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        for &(from, to) in ranges {
+            if self.segments.in_one(from, to) {
+                let removed = queue.apply_settle(from, to);
+                self.segments.settled(from, to, removed, |_, _| removed);
+            } else {
+                self.segments
+                    .settled(from, to, 0, |from, to| queue.unsettled().count_range(from, to));
+                queue.apply_settle(from, to);
+            }
+        }
+        self.dirty_queues.insert(id);
+    }
+
+    /// Sessions of the former epoch are over: what lived with them goes, the rest is ready again.
+    fn apply_new_epoch(&mut self, effects: &mut Vec<(ConnectionId, Effect)>) {
+        let transient = |queue: &Queue| !queue.spec.durable || queue.spec.exclusive;
+        let swept = self.queues.iter().filter(|(_, queue)| transient(queue)).map(|(id, _)| *id);
+        for id in swept.collect::<Vec<_>>() {
+            self.apply_delete_queue(id, effects);
+        }
+        for (vhost, name) in self.topology.transient_exchanges() {
+            self.topology.delete_exchange(&vhost, &name);
+            self.topology_dirty = true;
+        }
+        self.queues.values_mut().for_each(Queue::begin_epoch);
+    }
+
+    fn apply_declare_queue(&mut self, id: QueueId, spec: QueueSpec) {
+        // Replay over saved state: the queue's slice can be older than the topology's, and newer.
+        let named = self.topology.declare_queue(id, &spec);
+        if self.queues.contains_key(&id) || !named {
+            return;
+        }
+        let mut queue = Queue::new(spec);
+        queue.begin_epoch();
+        queue.memory.owner = self.clients.take_owner(id);
+        self.queues.insert(id, queue);
+        self.dirty_queues.insert(id);
+    }
+
+    pub(crate) fn apply_delete_queue(
+        &mut self,
+        id: QueueId,
+        effects: &mut Vec<(ConnectionId, Effect)>,
+    ) {
+        let Some(queue) = self.queues.remove(&id) else { return };
+        self.topology.delete_queue(id, &queue.spec, &queue.bound_to);
+        self.topology_dirty = true;
+        self.dirty_queues.insert(id);
+        self.segments_forget(&queue);
+        self.clients.queue_deleted(id, &queue, effects);
+        self.to_serve.remove(&id);
+        self.settles_due.remove(&id);
+        self.marks_due.remove(&id);
+    }
+
+    fn segments_forget(&mut self, queue: &Queue) {
+        let unsettled = queue.unsettled();
+        if let (Some(from), Some(to)) = (unsettled.first(), unsettled.last()) {
+            if self.segments.in_one(from, to) {
+                self.segments.settled(from, to, unsettled.len(), |_, _| 0);
+            } else {
+                self.segments.settled(from, to, 0, |from, to| unsettled.count_range(from, to));
+            }
+        }
+    }
+
+    fn apply_topology(&mut self, command: Command<'_>, effects: &mut Vec<(ConnectionId, Effect)>) {
+        self.topology_dirty = true;
+        match command {
+            Command::DeclareExchange(spec) => self.topology.declare_exchange(spec),
+            Command::DeleteExchange { vhost, name } => self.topology.delete_exchange(&vhost, &name),
+            Command::Bind(binding) => self.apply_bind(binding),
+            Command::Unbind(binding) => self.topology.unbind(&binding),
+            Command::PutUser(user) => {
+                self.topology.users.insert(user.name.clone(), user);
+            }
+            Command::DeleteUser { name } => {
+                self.topology.users.remove(&name);
+            }
+            Command::PutVhost { name } => self.topology.put_vhost(&name),
+            Command::DeleteVhost { name } => {
+                for id in self.topology.delete_vhost(&name) {
+                    self.apply_delete_queue(id, effects);
+                }
+            }
+            Command::Enqueue(_)
+            | Command::Settle { .. }
+            | Command::Delivered { .. }
+            | Command::NewEpoch(_)
+            | Command::DeclareQueue(_)
+            | Command::DeleteQueue { .. } => {}
+        }
+    }
+
+    fn apply_bind(&mut self, binding: Binding) {
+        if let BindTarget::Queue(id) = &binding.target {
+            let Some(queue) = self.queues.get_mut(id) else { return };
+            if !queue.bound_to.contains(&binding.source) {
+                queue.bound_to.push(binding.source.clone());
+                self.dirty_queues.insert(*id);
+            }
+        }
+        self.topology.bind(binding);
+    }
+
+    /// The node leads no more, or not yet: clients and everything undecided are forgotten.
+    pub fn forget_clients(&mut self) {
+        self.clients = Clients::default();
+        self.reserved.clear();
+        self.decided_sequences.clear();
+        self.settles_due.clear();
+        self.marks_due.clear();
+        self.queues.values_mut().for_each(Queue::begin_epoch);
+    }
+}

@@ -1,0 +1,203 @@
+//! Serving: ready messages of committed queues go to consumers that have credit.
+
+use crate::broker::Broker;
+use crate::queue::{ConsumerKey, Getter};
+use understudy_model::{
+    AckMode, Command, ConnectionId, Credit, Delivery, Effect, Lsn, QueueId, Reply,
+};
+
+/// Where the content of committed messages is had.
+pub trait Contents {
+    /// The `Enqueue` record, if it is in memory.
+    fn record(&mut self, lsn: Lsn) -> Option<bytes::Bytes>;
+}
+
+/// Messages of a queue that are about to be handed out and must be read from the log first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadAhead {
+    pub queue: QueueId,
+    pub lsns: Vec<Lsn>,
+}
+
+/// So many messages are asked for in one read at most.
+const READ_AHEAD_MAX: usize = 1_024;
+/// A turn ends after so many deliveries, so that other work is not kept waiting.
+const DELIVERIES_PER_TURN_MAX: usize = 4_096;
+
+/// What became of one attempt to hand out a queue's head.
+enum Step {
+    Delivered,
+    NobodyCanTake,
+    NotInMemory,
+}
+
+impl Broker {
+    /// Hands out what can be handed out. Returns true if the turn's limit was reached and there
+    /// may be more to do.
+    pub fn serve(
+        &mut self,
+        contents: &mut impl Contents,
+        effects: &mut Vec<(ConnectionId, Effect)>,
+        reads: &mut Vec<ReadAhead>,
+    ) -> bool {
+        let mut budget = DELIVERIES_PER_TURN_MAX;
+        while let Some(id) = self.to_serve.pop_first() {
+            self.serve_queue(id, contents, effects, reads, &mut budget);
+            if budget == 0 {
+                self.to_serve.insert(id);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The content that was asked for by [`ReadAhead`] is in memory now.
+    pub fn read_done(&mut self, queue: QueueId) {
+        if let Some(state) = self.queues.get_mut(&queue) {
+            state.memory.reading = false;
+            self.to_serve.insert(queue);
+        }
+    }
+
+    /// Whether the message still waits to be handed out from this queue.
+    pub fn is_unsettled(&self, queue: QueueId, lsn: Lsn) -> bool {
+        self.queues.get(&queue).is_some_and(|queue| queue.unsettled().contains(lsn))
+    }
+
+    fn serve_queue(
+        &mut self,
+        id: QueueId,
+        contents: &mut impl Contents,
+        effects: &mut Vec<(ConnectionId, Effect)>,
+        reads: &mut Vec<ReadAhead>,
+        budget: &mut usize,
+    ) {
+        while *budget > 0 {
+            let Some(queue) = self.queues.get(&id) else { return };
+            if queue.memory.reading {
+                return;
+            }
+            let Some(head) = queue.head() else { break };
+            let step = if queue.memory.getters.is_empty() {
+                self.deliver_head(id, head, contents, effects)
+            } else {
+                self.answer_get(id, head, contents, effects)
+            };
+            match step {
+                Step::Delivered => *budget -= 1,
+                Step::NobodyCanTake => return,
+                Step::NotInMemory => {
+                    let Some(queue) = self.queues.get_mut(&id) else { return };
+                    queue.memory.reading = true;
+                    let lsns = queue.ready_messages().take(READ_AHEAD_MAX).collect();
+                    reads.push(ReadAhead { queue: id, lsns });
+                    return;
+                }
+            }
+        }
+        self.answer_empty_gets(id, effects);
+    }
+
+    fn deliver_head(
+        &mut self,
+        id: QueueId,
+        head: Lsn,
+        contents: &mut impl Contents,
+        effects: &mut Vec<(ConnectionId, Effect)>,
+    ) -> Step {
+        let Some(key) = self.choose_consumer(id) else { return Step::NobodyCanTake };
+        let Some(record) = contents.record(head) else { return Step::NotInMemory };
+        let Some(queue) = self.queues.get_mut(&id) else { return Step::NobodyCanTake };
+        queue.memory.turn = queue.memory.turn.wrapping_add(1);
+        let redelivered = queue.take(head);
+        self.marks_due.insert(id);
+        let Some(consumer) = self.clients.consumers.get_mut(&key) else {
+            return Step::NobodyCanTake;
+        };
+        if let Credit::Window(left) = &mut consumer.credit {
+            *left -= 1;
+        }
+        if consumer.ack == AckMode::Auto {
+            queue.settle_later(head);
+            self.settles_due.insert(id);
+        } else {
+            consumer.outstanding.insert((id, head));
+            if let Some(channel) = self.clients.channels.get_mut(&(key.0, consumer.channel)) {
+                channel.outstanding += 1;
+            }
+        }
+        self.account(key.0, &record);
+        let delivery = Delivery { consumer: key.1, queue: id, lsn: head, redelivered, record };
+        effects.push((key.0, Effect::Deliver(delivery)));
+        Step::Delivered
+    }
+
+    /// Connections with too much unsent are passed over, and looked at again when it is out.
+    fn choose_consumer(&mut self, id: QueueId) -> Option<ConsumerKey> {
+        let clients = &mut self.clients;
+        let limit = self.limits.outbound_bytes_max;
+        let queue = self.queues.get(&id)?;
+        let chosen = queue.choose(|key| {
+            let connection = clients.connections.get(&key.0);
+            clients.can_take(key) && connection.is_some_and(|c| !c.is_congested(limit))
+        });
+        if chosen.is_none() {
+            for (_, key) in &queue.memory.consumers {
+                if let Some(connection) = clients.connections.get_mut(&key.0)
+                    && connection.is_congested(limit)
+                {
+                    connection.passed_over.insert(id);
+                }
+            }
+        }
+        chosen
+    }
+
+    fn answer_get(
+        &mut self,
+        id: QueueId,
+        head: Lsn,
+        contents: &mut impl Contents,
+        effects: &mut Vec<(ConnectionId, Effect)>,
+    ) -> Step {
+        let Some(record) = contents.record(head) else { return Step::NotInMemory };
+        let Some(queue) = self.queues.get_mut(&id) else { return Step::NobodyCanTake };
+        let Some(Getter { key, token, ack }) = queue.memory.getters.pop_front() else {
+            return Step::NobodyCanTake;
+        };
+        let redelivered = queue.take(head);
+        self.marks_due.insert(id);
+        if ack == AckMode::Auto {
+            queue.settle_later(head);
+            self.settles_due.insert(id);
+        } else {
+            self.clients.got(key, id, head);
+        }
+        let remaining = u32::try_from(queue.ready()).unwrap_or(u32::MAX);
+        self.account(key.0, &record);
+        let delivery = Delivery { consumer: key.1, queue: id, lsn: head, redelivered, record };
+        effects.push((key.0, Effect::Got { token, delivery, remaining }));
+        Step::Delivered
+    }
+
+    fn answer_empty_gets(&mut self, id: QueueId, effects: &mut Vec<(ConnectionId, Effect)>) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        if queue.memory.getters.is_empty() || queue.head().is_some() {
+            return;
+        }
+        for getter in queue.memory.getters.drain(..) {
+            let effect = Effect::Reply { token: getter.token, result: Ok(Reply::GetEmpty) };
+            effects.push((getter.key.0, effect));
+        }
+    }
+
+    fn account(&mut self, connection: ConnectionId, record: &[u8]) {
+        let body = match Command::decode(record) {
+            Ok(Command::Enqueue(enqueue)) => enqueue.message.body.len(),
+            _ => 0,
+        };
+        if let Some(connection) = self.clients.connections.get_mut(&connection) {
+            connection.add_unsent(body);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Which queues a message enters.
+
+use crate::topology::{Exchange, Kind, Topology};
+use std::collections::BTreeSet;
+use understudy_model::{BindTarget, PropertiesView, QueueId, Table, Text, Value};
+
+impl Topology {
+    /// Queues for a message published to `exchange`, each once, ascending. Exchange-to-exchange
+    /// loops and alternate-exchange cycles end at an exchange that was already visited.
+    pub(crate) fn route(
+        &self,
+        vhost: &str,
+        exchange: &Exchange,
+        key: &str,
+        properties: &[u8],
+    ) -> Vec<QueueId> {
+        let mut route = Route { topology: self, vhost, key, properties, queues: Vec::new() };
+        let mut visited = BTreeSet::new();
+        route.follow(exchange, &mut visited);
+        route.queues.sort_unstable();
+        route.queues.dedup();
+        route.queues
+    }
+}
+
+struct Route<'a> {
+    topology: &'a Topology,
+    vhost: &'a str,
+    key: &'a str,
+    properties: &'a [u8],
+    queues: Vec<QueueId>,
+}
+
+impl<'a> Route<'a> {
+    fn follow(&mut self, exchange: &'a Exchange, visited: &mut BTreeSet<&'a Text>) {
+        if !visited.insert(&exchange.spec.name) {
+            return;
+        }
+        let before = self.queues.len();
+        let mut exchanges = Vec::new();
+        let matched = self.take_targets(exchange, &mut exchanges);
+        for name in exchanges {
+            if let Some(next) = self.topology.exchange(self.vhost, &name) {
+                self.follow(next, visited);
+            }
+        }
+        if let Some(alternate) = &exchange.alternate
+            && !matched
+            && self.queues.len() == before
+            && let Some(next) = self.topology.exchange(self.vhost, alternate)
+        {
+            self.follow(next, visited);
+        }
+    }
+
+    /// Adds the queues that `exchange` itself leads to, and names the exchanges. True if any
+    /// binding matched.
+    fn take_targets(&mut self, exchange: &Exchange, exchanges: &mut Vec<Text>) -> bool {
+        let mut matched = false;
+        let mut take = |queues: &mut Vec<QueueId>, target: &BindTarget| {
+            matched = true;
+            match target {
+                BindTarget::Queue(queue) => queues.push(*queue),
+                BindTarget::Exchange(name) => exchanges.push(name.clone()),
+            }
+        };
+        let bindings = &exchange.bindings;
+        match exchange.kind {
+            // The default exchange binds every queue by its name.
+            Kind::Direct if exchange.spec.name.is_empty() => {
+                if let Some(queue) = self.topology.queue(self.vhost, self.key) {
+                    take(&mut self.queues, &BindTarget::Queue(queue));
+                }
+            }
+            Kind::Direct => {
+                let targets = bindings.by_key.get(self.key);
+                targets.into_iter().flatten().for_each(|t| take(&mut self.queues, t));
+            }
+            Kind::Fanout => bindings.all.iter().for_each(|b| take(&mut self.queues, &b.target)),
+            Kind::Topic => {
+                bindings.by_topic.matches(self.key, &mut |t| take(&mut self.queues, t));
+            }
+            Kind::Headers => {
+                let headers = PropertiesView::decode(self.properties).ok().and_then(|p| p.headers);
+                let headers = headers.and_then(|h| Table::decode(h).ok()).unwrap_or_default();
+                let fitting = bindings.by_headers.iter().filter(|(b, _)| fits(b, &headers));
+                fitting.for_each(|(_, target)| take(&mut self.queues, target));
+            }
+        }
+        matched
+    }
+}
+
+/// `x-match`: all (default), any, and RabbitMQ's forms that also look at keys beginning `x-`.
+fn fits(binding: &Table, headers: &Table) -> bool {
+    let mode = binding.get("x-match").and_then(Value::as_str).unwrap_or("all");
+    let with_x = mode.ends_with("-with-x");
+    let mut wanted = binding
+        .0
+        .iter()
+        .filter(|(name, _)| name != "x-match" && (with_x || !name.starts_with("x-")))
+        .map(|(name, value)| match headers.get(name) {
+            Some(found) => *value == Value::Void || same(value, found),
+            None => false,
+        });
+    if mode.starts_with("any") { wanted.any(|fit| fit) } else { wanted.all(|fit| fit) }
+}
+
+/// Integers are compared by value, whatever their width.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one.as_i64(), other.as_i64()) {
+        (Some(one), Some(other)) => one == other,
+        _ => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use understudy_model::{Binding, ExchangeSpec, Lsn, QueueSpec};
+
+    fn text(text: &str) -> Text {
+        Text::from(text)
+    }
+
+    fn queue(number: u64) -> BindTarget {
+        BindTarget::Queue(QueueId(Lsn(number)))
+    }
+
+    fn topology(bindings: &[(&str, BindTarget, &str)]) -> Topology {
+        let mut topology = Topology::default();
+        topology.put_vhost(&text("/"));
+        for (name, kind, alternate) in
+            [("loop", "fanout", None), ("ae", "direct", Some("amq.fanout"))]
+        {
+            let mut arguments = Table::default();
+            if let Some(alternate) = alternate {
+                arguments.push("alternate-exchange", Value::text(alternate));
+            }
+            topology.declare_exchange(ExchangeSpec {
+                vhost: text("/"),
+                name: text(name),
+                kind: text(kind),
+                durable: true,
+                auto_delete: false,
+                internal: false,
+                arguments: arguments.to_bytes(),
+            });
+        }
+        let spec = QueueSpec {
+            vhost: text("/"),
+            name: text("q1"),
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: Bytes::new(),
+        };
+        topology.declare_queue(QueueId(Lsn(1)), &spec);
+        for (source, target, key) in bindings {
+            topology.bind(Binding {
+                vhost: text("/"),
+                source: text(source),
+                target: target.clone(),
+                key: text(key),
+                arguments: Bytes::new(),
+            });
+        }
+        topology
+    }
+
+    fn check(bindings: &[(&str, BindTarget, &str)], exchange: &str, key: &str, expected: &[u64]) {
+        let topology = topology(bindings);
+        let exchange = topology.exchange("/", exchange).unwrap();
+        let queues = topology.route("/", exchange, key, &[0, 0]);
+        assert_eq!(queues.iter().map(|q| q.0.0).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn routes() {
+        check(&[], "", "q1", &[1]);
+        check(&[], "", "q2", &[]);
+        let direct = [("amq.direct", queue(2), "k"), ("amq.direct", queue(3), "other")];
+        check(&direct, "amq.direct", "k", &[2]);
+        let fanout = [("amq.fanout", queue(4), "a"), ("amq.fanout", queue(4), "b")];
+        check(&fanout, "amq.fanout", "", &[4]);
+        check(&[("amq.topic", queue(5), "a.#")], "amq.topic", "a.b.c", &[5]);
+    }
+
+    #[test]
+    fn loops_end_and_queues_come_once() {
+        let to = |name| BindTarget::Exchange(text(name));
+        let bindings = [
+            ("loop", to("amq.fanout"), ""),
+            ("amq.fanout", to("loop"), ""),
+            ("amq.fanout", queue(7), ""),
+            ("loop", queue(7), ""),
+        ];
+        check(&bindings, "loop", "x", &[7]);
+    }
+
+    #[test]
+    fn the_alternate_exchange_takes_what_nothing_matched() {
+        let bindings = [("amq.fanout", queue(8), ""), ("ae", queue(9), "yes")];
+        check(&bindings, "ae", "yes", &[9]);
+        check(&bindings, "ae", "no", &[8]);
+    }
+}

@@ -1,0 +1,137 @@
+//! How many live messages each stretch of the log still holds, so that dead stretches can be
+//! given back. A message in several queues counts once for each.
+
+use std::collections::VecDeque;
+use understudy_model::{Lsn, Malformed, Reader, Writer};
+
+/// A segment is closed at the first group's end after it has grown to this size.
+const SEGMENT_BYTES_MIN: u64 = 16 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub first: Lsn,
+    /// A group's end.
+    pub last: Lsn,
+    pub bytes: u64,
+    /// (queue, message) pairs that are not settled.
+    pub live: u64,
+    /// Its live records lie packed in the cold store; its log pieces are gone.
+    pub cold: bool,
+}
+
+/// Segments in ascending order. The last one is open.
+#[derive(Default)]
+pub(crate) struct Segments(VecDeque<Segment>);
+
+impl Segments {
+    pub(crate) fn add_group(&mut self, first: Lsn, last: Lsn, bytes: u64) {
+        match self.0.back_mut() {
+            Some(open) if last <= open.last => {}
+            Some(open) if open.bytes < SEGMENT_BYTES_MIN && !open.cold => {
+                open.last = last;
+                open.bytes += bytes;
+            }
+            _ => self.0.push_back(Segment { first, last, bytes, live: 0, cold: false }),
+        }
+    }
+
+    pub(crate) fn enqueued(&mut self, lsn: Lsn, queues: u64) {
+        // Nearly always the newest segment.
+        if let Some(segment) = self.0.back_mut()
+            && segment.first <= lsn
+        {
+            segment.live += queues;
+        } else if let Some(segment) = self.find(lsn) {
+            segment.live += queues;
+        }
+    }
+
+    /// `count(from, to)` messages of a settled range lie in the segment between these.
+    pub(crate) fn settled(
+        &mut self,
+        from: Lsn,
+        to: Lsn,
+        removed: u64,
+        mut count: impl FnMut(Lsn, Lsn) -> u64,
+    ) {
+        let begin = self.0.partition_point(|segment| segment.last < from);
+        let Some(first) = self.0.get_mut(begin) else { return };
+        if to <= first.last {
+            first.live = first.live.saturating_sub(removed);
+            return;
+        }
+        for segment in self.0.range_mut(begin..).take_while(|segment| segment.first <= to) {
+            let gone = count(from.max(segment.first), to.min(segment.last));
+            segment.live = segment.live.saturating_sub(gone);
+        }
+    }
+
+    /// True if the range lies in one segment, so that no counting is needed.
+    pub(crate) fn in_one(&self, from: Lsn, to: Lsn) -> bool {
+        let at = self.0.partition_point(|segment| segment.last < from);
+        self.0.get(at).is_none_or(|segment| to <= segment.last)
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.0.iter()
+    }
+
+    pub(crate) fn remove(&mut self, first: Lsn) {
+        self.0.retain(|segment| segment.first != first);
+    }
+
+    pub(crate) fn set_cold(&mut self, first: Lsn, bytes: u64) {
+        if let Some(segment) = self.0.iter_mut().find(|segment| segment.first == first) {
+            segment.cold = true;
+            segment.bytes = bytes;
+        }
+    }
+
+    pub(crate) fn clear_live(&mut self) {
+        self.0.iter_mut().for_each(|segment| segment.live = 0);
+    }
+
+    pub(crate) fn add_live(&mut self, mut count: impl FnMut(Lsn, Lsn) -> u64) {
+        for segment in &mut self.0 {
+            segment.live += count(segment.first, segment.last);
+        }
+    }
+
+    /// One segment for everything up to `last`, as after the installation of a snapshot.
+    pub(crate) fn reset(&mut self, last: Lsn) {
+        self.0.clear();
+        if last > Lsn::ZERO {
+            self.0.push_back(Segment { first: Lsn(1), last, bytes: 0, live: 0, cold: true });
+        }
+    }
+
+    fn find(&mut self, lsn: Lsn) -> Option<&mut Segment> {
+        let at = self.0.partition_point(|segment| segment.last < lsn);
+        self.0.get_mut(at).filter(|segment| segment.first <= lsn)
+    }
+
+    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+        w.varint(self.0.len() as u64);
+        for segment in &self.0 {
+            w.varint(segment.first.0);
+            w.varint(segment.last.0);
+            w.varint(segment.bytes);
+            w.bool(segment.cold);
+        }
+    }
+
+    /// Live counts are not saved: they follow from the queues.
+    pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut segments = VecDeque::new();
+        for _ in 0..r.varint()? {
+            segments.push_back(Segment {
+                first: Lsn(r.varint()?),
+                last: Lsn(r.varint()?),
+                bytes: r.varint()?,
+                live: 0,
+                cold: r.bool()?,
+            });
+        }
+        Ok(Self(segments))
+    }
+}

@@ -1,0 +1,285 @@
+//! Vhosts, exchanges, queues' names, bindings and users: committed state, changed by apply only.
+
+use crate::topic::TopicTrie;
+use std::collections::BTreeMap;
+use understudy_model::{
+    BindTarget, Binding, ExchangeSpec, Malformed, QueueId, QueueSpec, Reader, Table, Text,
+    UserRecord, Writer,
+};
+
+/// AMQP's predeclared exchanges, present in every vhost and not in the log.
+const PREDECLARED: [(&str, Kind); 6] = [
+    ("", Kind::Direct),
+    ("amq.direct", Kind::Direct),
+    ("amq.fanout", Kind::Fanout),
+    ("amq.topic", Kind::Topic),
+    ("amq.headers", Kind::Headers),
+    ("amq.match", Kind::Headers),
+];
+
+#[derive(Default)]
+pub(crate) struct Topology {
+    pub(crate) vhosts: BTreeMap<Text, Vhost>,
+    pub(crate) users: BTreeMap<Text, UserRecord>,
+    /// Rises with every change, so that cached routes know when they are stale.
+    pub(crate) version: u64,
+}
+
+pub(crate) struct Vhost {
+    pub(crate) exchanges: BTreeMap<Text, Exchange>,
+    pub(crate) queues: BTreeMap<Text, QueueId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Direct,
+    Fanout,
+    Topic,
+    Headers,
+}
+
+impl Kind {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "direct" => Self::Direct,
+            "fanout" => Self::Fanout,
+            "topic" => Self::Topic,
+            "headers" => Self::Headers,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+pub(crate) struct Exchange {
+    pub(crate) spec: ExchangeSpec,
+    pub(crate) kind: Kind,
+    /// `alternate-exchange` of the arguments: tried when nothing matches.
+    pub(crate) alternate: Option<Text>,
+    pub(crate) bindings: Bindings,
+    pub(crate) predeclared: bool,
+}
+
+/// What leaves an exchange. All bindings stand in `all`; the others are indexes for routing.
+#[derive(Default)]
+pub(crate) struct Bindings {
+    pub(crate) all: Vec<Binding>,
+    pub(crate) by_key: BTreeMap<Text, Vec<BindTarget>>,
+    pub(crate) by_topic: TopicTrie<BindTarget>,
+    /// Decoded arguments of a headers exchange, beside `all`.
+    pub(crate) by_headers: Vec<(Table, BindTarget)>,
+}
+
+impl Vhost {
+    fn new(name: &Text) -> Self {
+        let exchanges = PREDECLARED.iter().map(|&(exchange, kind)| {
+            let spec = ExchangeSpec {
+                vhost: name.clone(),
+                name: Text::from_static(exchange),
+                kind: Text::from_static(kind.name()),
+                durable: true,
+                auto_delete: false,
+                internal: false,
+                arguments: bytes::Bytes::new(),
+            };
+            (Text::from_static(exchange), Exchange::new(spec, kind, true))
+        });
+        Self { exchanges: exchanges.collect(), queues: BTreeMap::new() }
+    }
+}
+
+impl Exchange {
+    fn new(spec: ExchangeSpec, kind: Kind, predeclared: bool) -> Self {
+        let arguments = Table::decode(&spec.arguments).unwrap_or_default();
+        let alternate = arguments.get("alternate-exchange").and_then(|value| value.as_str());
+        let alternate = alternate.map(Text::from);
+        Self { spec, kind, alternate, bindings: Bindings::default(), predeclared }
+    }
+
+    fn bind(&mut self, binding: Binding) {
+        if self.bindings.all.contains(&binding) {
+            return;
+        }
+        let target = binding.target.clone();
+        match self.kind {
+            Kind::Topic => self.bindings.by_topic.insert(&binding.key, target),
+            Kind::Headers => {
+                let table = Table::decode(&binding.arguments).unwrap_or_default();
+                self.bindings.by_headers.push((table, target));
+            }
+            Kind::Direct | Kind::Fanout => {
+                self.bindings.by_key.entry(binding.key.clone()).or_default().push(target);
+            }
+        }
+        self.bindings.all.push(binding);
+    }
+
+    fn unbind(&mut self, binding: &Binding) -> bool {
+        let Some(at) = self.bindings.all.iter().position(|b| b == binding) else { return false };
+        self.bindings.all.swap_remove(at);
+        match self.kind {
+            Kind::Topic => self.bindings.by_topic.remove(&binding.key, &binding.target),
+            Kind::Headers => {
+                let table = Table::decode(&binding.arguments).unwrap_or_default();
+                let entry = (table, binding.target.clone());
+                if let Some(at) = self.bindings.by_headers.iter().position(|b| *b == entry) {
+                    self.bindings.by_headers.swap_remove(at);
+                }
+            }
+            Kind::Direct | Kind::Fanout => {
+                if let Some(targets) = self.bindings.by_key.get_mut(&binding.key) {
+                    if let Some(at) = targets.iter().position(|t| *t == binding.target) {
+                        targets.swap_remove(at);
+                    }
+                    if targets.is_empty() {
+                        self.bindings.by_key.remove(&binding.key);
+                    }
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Topology {
+    pub(crate) fn exchange(&self, vhost: &str, name: &str) -> Option<&Exchange> {
+        self.vhosts.get(vhost)?.exchanges.get(name)
+    }
+
+    pub(crate) fn queue(&self, vhost: &str, name: &str) -> Option<QueueId> {
+        self.vhosts.get(vhost)?.queues.get(name).copied()
+    }
+
+    pub(crate) fn put_vhost(&mut self, name: &Text) {
+        self.vhosts.entry(name.clone()).or_insert_with(|| Vhost::new(name));
+        self.version += 1;
+    }
+
+    /// Returns the queues that went with it.
+    pub(crate) fn delete_vhost(&mut self, name: &str) -> Vec<QueueId> {
+        self.version += 1;
+        let vhost = self.vhosts.remove(name);
+        vhost.map(|vhost| vhost.queues.into_values().collect()).unwrap_or_default()
+    }
+
+    pub(crate) fn declare_exchange(&mut self, spec: ExchangeSpec) {
+        let Some(kind) = Kind::parse(&spec.kind) else { return };
+        let Some(vhost) = self.vhosts.get_mut(&spec.vhost) else { return };
+        let name = spec.name.clone();
+        vhost.exchanges.entry(name).or_insert_with(|| Exchange::new(spec, kind, false));
+        self.version += 1;
+    }
+
+    /// Also unbinds it everywhere.
+    pub(crate) fn delete_exchange(&mut self, vhost: &str, name: &Text) {
+        let Some(vhost) = self.vhosts.get_mut(vhost) else { return };
+        vhost.exchanges.remove(name);
+        let target = BindTarget::Exchange(name.clone());
+        vhost.exchanges.values_mut().for_each(|exchange| unbind_target(exchange, &target));
+        self.version += 1;
+    }
+
+    /// False if a queue of that name is there already: then nothing changes.
+    pub(crate) fn declare_queue(&mut self, id: QueueId, spec: &QueueSpec) -> bool {
+        let Some(vhost) = self.vhosts.get_mut(&spec.vhost) else { return false };
+        if vhost.queues.contains_key(&spec.name) {
+            return false;
+        }
+        vhost.queues.insert(spec.name.clone(), id);
+        self.version += 1;
+        true
+    }
+
+    /// Also removes its bindings; `bound_to` names the exchanges they leave from.
+    pub(crate) fn delete_queue(&mut self, id: QueueId, spec: &QueueSpec, bound_to: &[Text]) {
+        let Some(vhost) = self.vhosts.get_mut(&spec.vhost) else { return };
+        vhost.queues.remove(&spec.name);
+        for source in bound_to {
+            if let Some(exchange) = vhost.exchanges.get_mut(source) {
+                unbind_target(exchange, &BindTarget::Queue(id));
+            }
+        }
+        self.version += 1;
+    }
+
+    pub(crate) fn bind(&mut self, binding: Binding) {
+        let Some(vhost) = self.vhosts.get_mut(&binding.vhost) else { return };
+        if let BindTarget::Exchange(target) = &binding.target
+            && !vhost.exchanges.contains_key(target)
+        {
+            return;
+        }
+        if let Some(exchange) = vhost.exchanges.get_mut(&binding.source) {
+            exchange.bind(binding);
+        }
+        self.version += 1;
+    }
+
+    pub(crate) fn unbind(&mut self, binding: &Binding) {
+        let Some(vhost) = self.vhosts.get_mut(&binding.vhost) else { return };
+        if let Some(exchange) = vhost.exchanges.get_mut(&binding.source) {
+            exchange.unbind(binding);
+        }
+        self.version += 1;
+    }
+
+    /// Exchanges that vanish when a new epoch begins: those that are not durable.
+    pub(crate) fn transient_exchanges(&self) -> Vec<(Text, Text)> {
+        let all = self
+            .vhosts
+            .iter()
+            .flat_map(|(vhost, v)| v.exchanges.values().map(move |exchange| (vhost, exchange)));
+        all.filter(|(_, exchange)| !exchange.spec.durable)
+            .map(|(vhost, exchange)| (vhost.clone(), exchange.spec.name.clone()))
+            .collect()
+    }
+
+    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+        w.varint(self.users.len() as u64);
+        self.users.values().for_each(|user| user.encode(w));
+        w.varint(self.vhosts.len() as u64);
+        for (name, vhost) in &self.vhosts {
+            w.text(name);
+            let declared: Vec<_> = vhost.exchanges.values().filter(|e| !e.predeclared).collect();
+            w.varint(declared.len() as u64);
+            declared.iter().for_each(|exchange| exchange.spec.encode(w));
+            let bindings = vhost.exchanges.values().map(|e| e.bindings.all.len() as u64).sum();
+            w.varint(bindings);
+            vhost.exchanges.values().flat_map(|e| &e.bindings.all).for_each(|b| b.encode(w));
+        }
+    }
+
+    /// Queues' names are not in here; they come with the queues' own slices.
+    pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut topology = Self::default();
+        for _ in 0..r.varint()? {
+            let user = UserRecord::decode(r)?;
+            topology.users.insert(user.name.clone(), user);
+        }
+        for _ in 0..r.varint()? {
+            topology.put_vhost(&r.text()?);
+            for _ in 0..r.varint()? {
+                topology.declare_exchange(ExchangeSpec::decode(r)?);
+            }
+            for _ in 0..r.varint()? {
+                topology.bind(Binding::decode(r)?);
+            }
+        }
+        Ok(topology)
+    }
+}
+
+fn unbind_target(exchange: &mut Exchange, target: &BindTarget) {
+    let gone = exchange.bindings.all.iter().filter(|b| b.target == *target).cloned();
+    for binding in gone.collect::<Vec<_>>() {
+        exchange.unbind(&binding);
+    }
+}

@@ -99,6 +99,11 @@ impl Broker {
         self.topology.users.values()
     }
 
+    /// Changes whenever users, vhosts, exchanges, queues or bindings do.
+    pub fn topology_version(&self) -> u64 {
+        self.topology.version
+    }
+
     pub fn has_vhost(&self, name: &str) -> bool {
         self.topology.vhosts.contains_key(name)
     }
@@ -258,6 +263,7 @@ impl Broker {
 
     fn apply_topology(&mut self, command: Command<'_>, effects: &mut Vec<(ConnectionId, Effect)>) {
         self.topology_dirty = true;
+        self.topology.version += 1;
         match command {
             Command::DeclareExchange(spec) => self.topology.declare_exchange(spec),
             Command::DeleteExchange { vhost, name } => self.topology.delete_exchange(&vhost, &name),

@@ -1,1 +1,17 @@
-//! placeholder
+//! The command log and the saved state in LMDB; the only user of heed.
+//!
+//! A group is bytes with a header here: storage knows records and LSNs, not what a command means.
+//! One thread owns the [`Log`] and with it every write transaction; readers are short.
+
+mod error;
+mod log;
+mod piece;
+mod reader;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use error::StorageError;
+pub use log::{Batch, Log, LogEnd, LogOptions};
+pub use reader::LogReader;
+pub use state::{DataDirLock, StateStore};

@@ -1,0 +1,196 @@
+//! The one thread that writes the log. It takes every job that waits, commits appends together
+//! with one sync, and reports what is durable. A failed sync ends the process: what the disk then
+//! holds is not known, and no later answer may pretend that it is (replication.md decision 9).
+
+use crate::driver::Event;
+use crate::node::{Input, LogJob};
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+use understudy_model::{Group, Lsn};
+use understudy_replication::{Input as BackendInput, LogEnd};
+use understudy_storage::{Batch, Log, LogReader};
+
+const JOBS_PER_BATCH: usize = 256;
+/// A segment's live records are copied in reads of this size.
+const RELOCATE_BYTES_PER_READ: usize = 4 << 20;
+
+/// Where jobs are sent to.
+#[derive(Clone)]
+pub struct LogWriter(mpsc::UnboundedSender<LogJob>);
+
+impl LogWriter {
+    /// A writer that is gone has reported why; jobs for it no longer matter.
+    pub fn send(&self, job: LogJob) {
+        let _ = self.0.send(job);
+    }
+
+    pub fn start(
+        log: Log,
+        reader: LogReader,
+        data_dir: PathBuf,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> std::io::Result<Self> {
+        let (sender, jobs) = mpsc::unbounded_channel();
+        let thread = WriterThread { log, reader, data_dir, events, jobs };
+        std::thread::Builder::new().name("log-writer".into()).spawn(move || thread.run())?;
+        Ok(Self(sender))
+    }
+}
+
+struct WriterThread {
+    log: Log,
+    reader: LogReader,
+    data_dir: PathBuf,
+    events: mpsc::UnboundedSender<Event>,
+    jobs: mpsc::UnboundedReceiver<LogJob>,
+}
+
+/// Appends and views that are committed with one sync.
+#[derive(Default)]
+struct Pending {
+    groups: Vec<Group>,
+    view: Option<(u64, bytes::Bytes)>,
+}
+
+impl WriterThread {
+    fn run(mut self) {
+        let mut jobs = Vec::new();
+        loop {
+            if self.log.reclaim_pending() && self.jobs.is_empty() {
+                // Nobody waits: a slice of reclaim gets a sync of its own.
+                if let Err(error) = self.log.commit(&Batch::default()) {
+                    return self.fatal(&error);
+                }
+            } else if self.jobs.blocking_recv_many(&mut jobs, JOBS_PER_BATCH) == 0 {
+                return;
+            }
+            let mut pending = Pending::default();
+            for job in jobs.drain(..) {
+                let done = match job {
+                    LogJob::Append(group) => {
+                        pending.groups.push(group);
+                        Ok(())
+                    }
+                    LogJob::SaveView { version, view } => {
+                        pending.view = Some((version, view));
+                        Ok(())
+                    }
+                    other => Self::flush(&mut self.log, &self.events, &mut pending)
+                        .and_then(|()| Self::other(&mut self.log, &self.reader, &self.data_dir, &self.events, other)),
+                };
+                if let Err(error) = done {
+                    return self.fatal(&error);
+                }
+            }
+            if let Err(error) = Self::flush(&mut self.log, &self.events, &mut pending) {
+                return self.fatal(&error);
+            }
+        }
+    }
+
+    fn flush(
+        log: &mut Log,
+        events: &mpsc::UnboundedSender<Event>,
+        pending: &mut Pending,
+    ) -> anyhow::Result<()> {
+        if pending.groups.is_empty() && pending.view.is_none() {
+            return Ok(());
+        }
+        let view = pending.view.as_ref().map(|(_, view)| &view[..]);
+        log.commit(&Batch { groups: &pending.groups, view })?;
+        if let Some((version, _)) = pending.view.take() {
+            tell(events, Input::Backend(BackendInput::ViewSaved { version }));
+        }
+        if let Some(last) = pending.groups.last() {
+            tell(events, Input::Durable { through: last.last() });
+        }
+        pending.groups.clear();
+        Ok(())
+    }
+
+    fn other(
+        log: &mut Log,
+        reader: &LogReader,
+        data_dir: &std::path::Path,
+        events: &mpsc::UnboundedSender<Event>,
+        job: LogJob,
+    ) -> anyhow::Result<()> {
+        match job {
+            LogJob::Append(_) | LogJob::SaveView { .. } => {}
+            LogJob::Truncate { after } => {
+                let log = log_end(log.truncate_after(after)?);
+                tell(events, Input::Backend(BackendInput::Truncated { log }));
+            }
+            LogJob::Reclaim { first, last } => {
+                log.reclaim(first, last);
+                tell(events, Input::Backend(BackendInput::Reclaimed { base: last }));
+            }
+            LogJob::Relocate { first, last, lsns } => {
+                let bytes = relocate(log, reader, &lsns)?;
+                log.reclaim_log_only(first, last);
+                tell(events, Input::Relocated { first, bytes });
+            }
+            LogJob::Reset { set_aside } => {
+                if set_aside {
+                    set_aside_log(data_dir)?;
+                }
+                log.reset(Lsn::ZERO, 0)?;
+            }
+            LogJob::PutCold(records) => {
+                log.put_cold(&records);
+                log.commit(&Batch::default())?;
+            }
+            LogJob::SetBase { at, chain, .. } => {
+                let log = log_end(log.set_base(at, chain)?);
+                tell(events, Input::Backend(BackendInput::Installed { log }));
+            }
+        }
+        Ok(())
+    }
+
+    fn fatal(&self, error: &dyn std::fmt::Display) {
+        let _ = self.events.send(Event::Fatal(format!("the log cannot be written: {error}")));
+    }
+}
+
+/// Copies live records into the cold store, to be committed with the log's deletion.
+fn relocate(log: &mut Log, reader: &LogReader, lsns: &[Lsn]) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    let mut rest = lsns;
+    while !rest.is_empty() {
+        let records = reader.records(rest, RELOCATE_BYTES_PER_READ)?;
+        let Some((last, _)) = records.last() else { break };
+        rest = &rest[rest.partition_point(|lsn| lsn <= last)..];
+        bytes += records.iter().map(|(_, record)| record.len() as u64).sum::<u64>();
+        log.put_cold(&records);
+    }
+    Ok(bytes)
+}
+
+/// Keeps what this node had committed alone before it is replaced by the master's copy.
+fn set_aside_log(data_dir: &std::path::Path) -> anyhow::Result<()> {
+    let number = (1..).find(|n| !data_dir.join(format!("diverged-{n}")).exists()).unwrap_or(1);
+    let kept = data_dir.join(format!("diverged-{number}"));
+    std::fs::create_dir_all(kept.join("log"))?;
+    for entry in std::fs::read_dir(data_dir.join("log"))? {
+        let entry = entry?;
+        if entry.file_name() == "data.mdb" {
+            std::fs::copy(entry.path(), kept.join("log").join(entry.file_name()))?;
+        }
+    }
+    tracing::warn!(kept = %kept.display(), "the diverged log was set aside");
+    Ok(())
+}
+
+fn log_end(end: understudy_storage::LogEnd) -> LogEnd {
+    LogEnd {
+        base: end.base,
+        base_chain: end.base_chain,
+        last: end.last,
+        last_chain: end.last_chain,
+    }
+}
+
+fn tell(events: &mpsc::UnboundedSender<Event>, input: Input) {
+    let _ = events.send(Event::Node(input));
+}

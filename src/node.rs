@@ -1,0 +1,647 @@
+//! One node of the broker, sans-io: the deterministic core, the replication backend, and what is
+//! between sealing and commit. The driver moves it; the simulator runs the very same code.
+//!
+//! A turn is any number of [`Node::on_input`] and one [`Node::end_turn`].
+
+use crate::cache::Cache;
+use crate::inflight::Inflight;
+use crate::upkeep::{Snapshot, Upkeep};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use understudy_broker::{Broker, Decided, Limits, ReadAhead, Slice, waits_for_own_commits};
+use understudy_model::{
+    Command, ConnectionId, Effect, Epoch, Group, Lsn, NewEpoch, NodeId, QueueId, Request,
+    UserRecord,
+};
+use understudy_replication::{
+    Backend, Input as BackendInput, LinkId, LogEnd, Output as BackendOutput, SnapshotCursor, Status,
+};
+
+/// Everything that can happen to a node.
+#[derive(Debug)]
+pub enum Input {
+    Requests { connection: ConnectionId, requests: Vec<Request> },
+    /// The connection's socket took so many more bytes.
+    Drained { connection: ConnectionId, bytes: u64 },
+    Closed { connection: ConnectionId },
+    /// Log writer: durable up to here, a group's end.
+    Durable { through: Lsn },
+    /// Answer to [`Outputs::reads`].
+    Read { queue: QueueId, asked: Vec<Lsn>, records: Vec<(Lsn, Bytes)> },
+    /// State writer: the slices that ended the round are on disk.
+    StateSaved { replay_after: Lsn },
+    /// Log writer: the segment's live records are packed away.
+    Relocated { first: Lsn, bytes: u64 },
+    /// Answer to [`Outputs::snapshot_read`].
+    SnapshotRecords { records: Vec<(Lsn, Bytes)> },
+    /// Links, views and the rest of what concerns the replication backend only.
+    Backend(BackendInput),
+    /// Time has passed.
+    Tick,
+}
+
+/// Jobs for the log writer, in order.
+#[derive(Debug)]
+pub enum LogJob {
+    Append(Group),
+    SaveView { version: u64, view: Bytes },
+    Truncate { after: Lsn },
+    Reclaim { first: Lsn, last: Lsn },
+    /// Pack these live records of the segment away and reclaim it.
+    Relocate { first: Lsn, last: Lsn, lsns: Vec<Lsn> },
+    /// Begin a copy: an empty log.
+    Reset { set_aside: bool },
+    PutCold(Vec<(Lsn, Bytes)>),
+    /// End a copy: the log begins behind `at`. Follows [`Outputs::replace_state`].
+    SetBase { at: Lsn, chain: u128, state: Vec<(Bytes, Bytes)> },
+}
+
+/// What a turn wants done. The driver carries it out and clears it.
+#[derive(Default)]
+pub struct Outputs {
+    pub effects: BTreeMap<ConnectionId, Vec<Effect>>,
+    pub log: Vec<LogJob>,
+    pub reads: Vec<ReadAhead>,
+    pub read_groups: Option<(Lsn, usize)>,
+    pub snapshot_read: Option<Vec<Lsn>>,
+    /// Slices of state for the state writer; with `Some`, they end a round.
+    pub save: Vec<Slice>,
+    pub save_ends: Option<Lsn>,
+    pub dial: Option<understudy_model::Text>,
+    pub send: Vec<(LinkId, Vec<Bytes>)>,
+    pub hang_up: Vec<LinkId>,
+    pub frontends: Option<bool>,
+    pub users_changed: bool,
+    pub notices: Vec<(bool, String)>,
+    pub stop: Option<Result<String, String>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    pub limits: Limits,
+    /// A group is sealed at this size even while the writer is busy.
+    pub group_bytes_max: usize,
+    pub cache_bytes_max: usize,
+    /// State is saved after so many bytes of log.
+    pub save_after_bytes: u64,
+    /// So much log behind the last save is kept for a slave that comes back.
+    pub retain_bytes: u64,
+    pub users: Vec<UserRecord>,
+    /// Made in a store without users if no users are configured.
+    pub default_user: UserRecord,
+}
+
+/// Settles and marks wait this long for a group to ride in: nobody waits for them, and a sync of
+/// their own would only delay the next publish.
+const LAZY_SEAL_MS: u64 = 5;
+
+pub struct Node {
+    options: NodeOptions,
+    broker: Broker,
+    backend: Box<dyn Backend>,
+    inflight: Inflight,
+    cache: Cache,
+    sessions: BTreeMap<ConnectionId, SessionOrder>,
+    upkeep: Upkeep,
+    leading: Option<Epoch>,
+    serving: bool,
+    /// Since when settles or marks wait for a group, milliseconds.
+    lazy_since_ms: Option<u64>,
+    /// Chain hash at the applied LSN.
+    applied_chain: u128,
+    /// Slices of a copy that is being installed.
+    installing: Option<Vec<(Bytes, Bytes)>>,
+    users_seen: u64,
+    more_to_serve: bool,
+}
+
+/// Keeps one connection's requests in order.
+#[derive(Default)]
+struct SessionOrder {
+    /// Last command that this connection caused.
+    pending: Lsn,
+    /// Last change of topology among them.
+    topology: Lsn,
+    held: VecDeque<Request>,
+}
+
+impl Node {
+    /// `broker` holds the saved state and `log` is what the disk has; feed what lies between with
+    /// [`Self::replay`], then let the backend's first outputs in with [`Self::start`].
+    pub fn new(
+        options: NodeOptions,
+        broker: Broker,
+        applied_chain: u128,
+        backend: Box<dyn Backend>,
+    ) -> Self {
+        let inflight = Inflight::new(broker.applied(), applied_chain);
+        let cache = Cache::new(options.cache_bytes_max);
+        Self {
+            options,
+            broker,
+            backend,
+            inflight,
+            cache,
+            sessions: BTreeMap::new(),
+            upkeep: Upkeep::default(),
+            leading: None,
+            serving: false,
+            lazy_since_ms: None,
+            applied_chain,
+            installing: None,
+            users_seen: 0,
+            more_to_serve: false,
+        }
+    }
+
+    /// A group that the log holds behind the saved state. Applied once it is known as committed.
+    pub fn replay(&mut self, group: Group) {
+        self.inflight.push_foreign(group);
+        self.inflight.set_durable(self.inflight.appended());
+    }
+
+    /// Applies replayed groups that the backend knows to be committed, so that memory stays
+    /// bounded while a long tail is read.
+    pub fn replay_committed(&mut self, through: Lsn, out: &mut Outputs) {
+        self.commit(through, out);
+    }
+
+    /// Carries out what the backend wanted when it was made.
+    pub fn start(&mut self, now_ms: u64, outputs: Vec<BackendOutput>, out: &mut Outputs) {
+        self.broker.replayed();
+        for output in outputs {
+            self.backend_output(now_ms, output, out);
+        }
+    }
+
+    pub fn on_input(&mut self, now_ms: u64, input: Input, out: &mut Outputs) {
+        match input {
+            Input::Requests { connection, requests } => {
+                self.requests(connection, requests, out);
+            }
+            Input::Drained { connection, bytes } => self.broker.drained(connection, bytes),
+            Input::Closed { connection } => self.closed(connection),
+            Input::Durable { through } => {
+                self.inflight.set_durable(through);
+                self.backend_input(now_ms, BackendInput::Durable { through }, out);
+            }
+            Input::Read { queue, asked, records } => self.read_done(queue, &asked, records, out),
+            Input::StateSaved { replay_after } => self.state_saved(replay_after, out),
+            Input::Relocated { first, bytes } => {
+                self.broker.segment_cold(first, bytes);
+                self.upkeep.relocated();
+            }
+            Input::SnapshotRecords { records } => self.snapshot_records(now_ms, &records, out),
+            Input::Backend(input) => self.backend_input(now_ms, input, out),
+            Input::Tick => self.backend_input(now_ms, BackendInput::Tick, out),
+        }
+    }
+
+    /// Hands out, seals and looks after the store: once for all inputs of a turn.
+    pub fn end_turn(&mut self, now_ms: u64, out: &mut Outputs) {
+        if self.leading.is_some() {
+            self.serve(out);
+            self.seal_if_due(now_ms, out);
+        }
+        self.save_some(out);
+    }
+
+    /// When the node wants a [`Input::Tick`] or a turn, if nothing else happens.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        if self.more_to_serve {
+            return Some(0);
+        }
+        let lazy = self.lazy_since_ms.map(|since| since + LAZY_SEAL_MS);
+        [self.backend.deadline_ms(), lazy].into_iter().flatten().min()
+    }
+
+    /// Bytes that are decided and not committed: the driver takes no more requests when there are
+    /// too many.
+    pub fn inflight_bytes(&self) -> usize {
+        self.inflight.bytes()
+    }
+
+    pub fn status(&self) -> Status {
+        self.backend.status()
+    }
+
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    pub fn is_serving(&self) -> bool {
+        self.serving
+    }
+
+    pub fn appended(&self) -> Lsn {
+        self.inflight.appended()
+    }
+
+    pub fn durable(&self) -> Lsn {
+        self.inflight.durable()
+    }
+
+    pub fn applied(&self) -> Lsn {
+        self.broker.applied()
+    }
+
+    /// Saves everything that is not saved yet, at a clean stop.
+    pub fn final_save(&mut self) -> Vec<Slice> {
+        let mut slices: Vec<Slice> =
+            self.upkeep.rest(&mut self.broker).map(|id| self.broker.save_queue(id)).collect();
+        slices.extend(self.broker.end_save(self.broker.applied(), self.applied_chain));
+        slices
+    }
+
+    /// What two nodes at the same LSN must have in common: queues, topology, producers.
+    pub fn state_for_comparison(&mut self) -> Vec<Slice> {
+        let own = [&b"segments"[..], b"replay"];
+        let mut slices = self.broker.save_all(self.applied_chain);
+        slices.retain(|(key, _)| !own.contains(&&key[..]));
+        slices
+    }
+
+    fn requests(
+        &mut self,
+        connection: ConnectionId,
+        requests: Vec<Request>,
+        out: &mut Outputs,
+    ) {
+        if !self.serving {
+            return;
+        }
+        let session = self.sessions.entry(connection).or_default();
+        if !session.held.is_empty() {
+            session.held.extend(requests);
+            return;
+        }
+        let mut requests = VecDeque::from(requests);
+        self.decide_all(connection, &mut requests, out);
+        if !requests.is_empty()
+            && let Some(session) = self.sessions.get_mut(&connection)
+        {
+            session.held = requests;
+        }
+    }
+
+    /// Decides from the front until one has to wait; that one and all behind it stay.
+    fn decide_all(
+        &mut self,
+        connection: ConnectionId,
+        requests: &mut VecDeque<Request>,
+        out: &mut Outputs,
+    ) {
+        while let Some(request) = requests.front() {
+            if let Some(until) = self.must_wait(connection, request) {
+                self.inflight.wait(connection, until);
+                return;
+            }
+            let start = self.inflight.open_effects.len();
+            let mut decided = Decided {
+                open: &mut self.inflight.open,
+                effects: &mut self.inflight.open_effects,
+                depends_on: Lsn::ZERO,
+                topology: false,
+            };
+            let before = decided.open.next_lsn();
+            if let Err(wait) = self.broker.decide(connection, request, &mut decided) {
+                self.inflight.wait(connection, wait.until);
+                return;
+            }
+            let (depends_on, topology) = (decided.depends_on, decided.topology);
+            let next = self.inflight.open.next_lsn();
+            let Some(session) = self.sessions.get_mut(&connection) else { return };
+            if next > before {
+                session.pending = next.prev();
+                if topology {
+                    session.topology = session.pending;
+                }
+            }
+            session.pending = session.pending.max(depends_on);
+            let pending = session.pending;
+            // A long read of publishes must not grow the group without bound.
+            if self.inflight.open.bytes_len() >= self.options.group_bytes_max {
+                self.lazy_since_ms = None;
+            }
+            if !self.inflight.place_effects(start, pending) {
+                let ready = self.inflight.open_effects.drain(start..);
+                ready.for_each(|(connection, effect)| push_effect(out, connection, effect));
+            }
+            requests.pop_front();
+        }
+    }
+
+    fn must_wait(&self, connection: ConnectionId, request: &Request) -> Option<Lsn> {
+        let session = self.sessions.get(&connection)?;
+        let applied = self.broker.applied();
+        if session.topology > applied {
+            return Some(session.topology);
+        }
+        (session.pending > applied && waits_for_own_commits(request)).then_some(session.pending)
+    }
+
+    fn closed(&mut self, connection: ConnectionId) {
+        self.sessions.remove(&connection);
+        let mut decided = Decided {
+            open: &mut self.inflight.open,
+            effects: &mut self.inflight.open_effects,
+            depends_on: Lsn::ZERO,
+            topology: false,
+        };
+        self.broker.disconnect(connection, &mut decided);
+    }
+
+    fn backend_input(&mut self, now_ms: u64, input: BackendInput, out: &mut Outputs) {
+        if let BackendInput::Truncated { log } = &input {
+            self.inflight.truncate(log.last, log.last_chain);
+        }
+        if let BackendInput::Installed { log } = &input {
+            self.installed(*log, out);
+        }
+        let mut outputs = Vec::new();
+        self.backend.handle(now_ms, input, &mut outputs);
+        for output in outputs {
+            self.backend_output(now_ms, output, out);
+        }
+    }
+
+    fn backend_output(&mut self, now_ms: u64, output: BackendOutput, out: &mut Outputs) {
+        match output {
+            BackendOutput::Dial { address } => out.dial = Some(address),
+            BackendOutput::Send { link, frame } => out.send.push((link, vec![frame])),
+            BackendOutput::SendGroup { link, head, group } => {
+                out.send.push((link, vec![head, group.bytes().clone()]));
+            }
+            BackendOutput::HangUp { link } => out.hang_up.push(link),
+            BackendOutput::SaveView { version, view } => {
+                out.log.push(LogJob::SaveView { version, view });
+            }
+            BackendOutput::Append(group) => {
+                self.inflight.push_foreign(group.clone());
+                out.log.push(LogJob::Append(group));
+            }
+            BackendOutput::Commit { through } => self.commit(through, out),
+            BackendOutput::Lead { epoch, leader } => self.lead(now_ms, epoch, leader, out),
+            BackendOutput::OpenFrontends => {
+                self.serving = true;
+                out.frontends = Some(true);
+            }
+            BackendOutput::CloseFrontends => {
+                self.serving = false;
+                out.frontends = Some(false);
+            }
+            BackendOutput::Follow => self.follow(),
+            BackendOutput::ReadGroups { after, bytes_max } => {
+                out.read_groups = Some((after, bytes_max));
+            }
+            BackendOutput::Truncate { after } => {
+                assert!(after >= self.broker.applied(), "applied commands are never cut off");
+                out.log.push(LogJob::Truncate { after });
+            }
+            BackendOutput::ReadSnapshot { cursor } => self.read_snapshot(now_ms, cursor, out),
+            BackendOutput::InstallSnapshot { first, last, set_aside, at, chain, chunk } => {
+                self.install(first, last, set_aside, at, chain, &chunk, out);
+            }
+            BackendOutput::Log { warn, text } => out.notices.push((warn, text)),
+            BackendOutput::Stop { outcome } => out.stop = Some(outcome),
+        }
+    }
+
+    /// Applies what is committed now, and only then lets its effects go.
+    fn commit(&mut self, through: Lsn, out: &mut Outputs) {
+        let mut applied_any = false;
+        while let Some((group, effects)) = self.inflight.pop_committed(through) {
+            let mut cancelled = Vec::new();
+            if let Err(malformed) = self.broker.apply_group(&group, &mut cancelled) {
+                let text = format!("the log cannot be applied at LSN {}: {malformed}", group.first());
+                out.stop = Some(Err(text));
+                return;
+            }
+            self.applied_chain = group.header().chain;
+            self.upkeep.applied(group.bytes().len() as u64);
+            self.cache.push(group);
+            for (connection, effect) in cancelled.into_iter().chain(effects) {
+                push_effect(out, connection, effect);
+            }
+            applied_any = true;
+        }
+        if !applied_any {
+            return;
+        }
+        self.broker.release_names();
+        if self.broker.topology_version() != self.users_seen {
+            self.users_seen = self.broker.topology_version();
+            out.users_changed = true;
+        }
+        while let Some(connections) = self.inflight.pop_waiting(self.broker.applied()) {
+            for connection in connections {
+                let Some(session) = self.sessions.get_mut(&connection) else { continue };
+                let mut held = std::mem::take(&mut session.held);
+                self.decide_all(connection, &mut held, out);
+                if let Some(session) = self.sessions.get_mut(&connection) {
+                    session.held = held;
+                }
+            }
+        }
+    }
+
+    fn lead(&mut self, now_ms: u64, epoch: Epoch, leader: NodeId, out: &mut Outputs) {
+        self.leading = Some(epoch);
+        self.forget_clients();
+        let new_epoch = Command::NewEpoch(NewEpoch { epoch, leader });
+        self.inflight.open.push(|out| new_epoch.encode(out));
+        let mut decided = Decided {
+            open: &mut self.inflight.open,
+            effects: &mut self.inflight.open_effects,
+            depends_on: Lsn::ZERO,
+            topology: false,
+        };
+        self.broker.seed(&self.options.users, &self.options.default_user, &mut decided);
+        self.seal(now_ms, out);
+    }
+
+    fn follow(&mut self) {
+        self.leading = None;
+        self.forget_clients();
+    }
+
+    fn forget_clients(&mut self) {
+        self.sessions.clear();
+        self.inflight.forget_clients();
+        self.broker.forget_clients();
+        self.upkeep.forget_snapshot();
+        self.lazy_since_ms = None;
+        self.more_to_serve = false;
+    }
+
+    fn serve(&mut self, out: &mut Outputs) {
+        let mut effects = Vec::new();
+        self.more_to_serve = self.broker.serve(&mut self.cache, &mut effects, &mut out.reads);
+        for (connection, effect) in effects {
+            push_effect(out, connection, effect);
+        }
+    }
+
+    /// A group is sealed when the writer is free, or when it is full. Nothing but settles and
+    /// marks: when they have waited long enough.
+    fn seal_if_due(&mut self, now_ms: u64, out: &mut Outputs) {
+        let full = self.inflight.open.bytes_len() >= self.options.group_bytes_max;
+        if !full && !self.inflight.writer_is_free() {
+            return;
+        }
+        if self.inflight.open.is_empty() {
+            if !self.broker.settles_due() && !self.broker.marks_due() {
+                self.lazy_since_ms = None;
+                return;
+            }
+            let since = *self.lazy_since_ms.get_or_insert(now_ms);
+            if now_ms < since + LAZY_SEAL_MS {
+                return;
+            }
+        }
+        self.seal(now_ms, out);
+    }
+
+    fn seal(&mut self, now_ms: u64, out: &mut Outputs) {
+        let Some(epoch) = self.leading else { return };
+        self.broker.flush_settles(&mut self.inflight.open);
+        self.broker.flush_marks(&mut self.inflight.open);
+        self.lazy_since_ms = None;
+        if self.inflight.open.is_empty() {
+            return;
+        }
+        let group = self.inflight.seal(epoch.number, now_ms);
+        out.log.push(LogJob::Append(group.clone()));
+        self.backend_input(now_ms, BackendInput::Sealed(group), out);
+    }
+
+    fn read_done(
+        &mut self,
+        queue: QueueId,
+        asked: &[Lsn],
+        records: Vec<(Lsn, Bytes)>,
+        out: &mut Outputs,
+    ) {
+        // A reader may stop early for size, but never before the first message; a first one that
+        // is still wanted and not in the log means that the log has lost it.
+        if let Some(first) = asked.first()
+            && records.first().is_none_or(|(lsn, _)| lsn != first)
+            && self.broker.is_unsettled(queue, *first)
+        {
+            out.stop = Some(Err(format!("message {first} is not in the log any more")));
+            return;
+        }
+        self.cache.add_read(records);
+        self.broker.read_done(queue);
+    }
+
+    fn save_some(&mut self, out: &mut Outputs) {
+        let due = self.upkeep.bytes_since_save() >= self.options.save_after_bytes;
+        if !self.upkeep.is_saving() && due {
+            self.upkeep.begin(&mut self.broker, self.applied_chain);
+        }
+        let (slices, ends) = self.upkeep.some_slices(&mut self.broker);
+        out.save.extend(slices);
+        out.save_ends = out.save_ends.or(ends);
+    }
+
+    fn state_saved(&mut self, replay_after: Lsn, out: &mut Outputs) {
+        self.upkeep.saved();
+        let retain = self.backend.retain_after().unwrap_or(replay_after);
+        let floor = replay_after.min(retain);
+        let retain_bytes = self.options.retain_bytes;
+        for job in self.upkeep.reclaim(&mut self.broker, floor, retain_bytes) {
+            out.log.push(job);
+        }
+    }
+
+    fn read_snapshot(&mut self, now_ms: u64, cursor: SnapshotCursor, out: &mut Outputs) {
+        if cursor.0 == 0 {
+            self.upkeep.snapshot = Some(Snapshot::take(&mut self.broker, self.applied_chain));
+        }
+        let Some(snapshot) = &mut self.upkeep.snapshot else { return };
+        if let Some(lsns) = snapshot.next_lsns() {
+            out.snapshot_read = Some(lsns);
+            return;
+        }
+        let answer = snapshot.next_slices(cursor);
+        self.backend_input(now_ms, answer, out);
+    }
+
+    fn snapshot_records(&mut self, now_ms: u64, records: &[(Lsn, Bytes)], out: &mut Outputs) {
+        if let Some(snapshot) = &mut self.upkeep.snapshot {
+            let answer = snapshot.records_chunk(records);
+            self.backend_input(now_ms, answer, out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one output, taken apart")]
+    fn install(
+        &mut self,
+        first: bool,
+        last: bool,
+        set_aside: bool,
+        at: Lsn,
+        chain: u128,
+        chunk: &Bytes,
+        out: &mut Outputs,
+    ) {
+        if first {
+            out.log.push(LogJob::Reset { set_aside });
+            self.installing = Some(Vec::new());
+            self.broker = Broker::new(self.options.limits);
+            self.cache.clear();
+            self.upkeep = Upkeep::default();
+            self.inflight = Inflight::new(Lsn::ZERO, 0);
+        }
+        let Some(slices) = &mut self.installing else { return };
+        match Snapshot::decode(chunk, slices) {
+            Ok(records) if !records.is_empty() => out.log.push(LogJob::PutCold(records)),
+            Ok(_) => {}
+            Err(malformed) => {
+                out.stop = Some(Err(format!("the master's snapshot is unreadable: {malformed}")));
+                return;
+            }
+        }
+        if last {
+            let state = slices.clone();
+            out.log.push(LogJob::SetBase { at, chain, state });
+        }
+    }
+
+    /// The copy is on disk: memory becomes what it holds.
+    fn installed(&mut self, log: LogEnd, out: &mut Outputs) {
+        let Some(slices) = self.installing.take() else { return };
+        match Broker::load(self.options.limits, &slices) {
+            Ok((broker, chain)) if broker.applied() == log.last => {
+                self.broker = broker;
+                self.broker.reset_segments();
+                self.broker.replayed();
+                self.applied_chain = chain;
+                self.inflight = Inflight::new(log.last, chain);
+                out.users_changed = true;
+            }
+            Ok((broker, _)) => {
+                let (held, end) = (broker.applied(), log.last);
+                let text = format!("the copy holds state at {held} and a log that ends at {end}");
+                out.stop = Some(Err(text));
+            }
+            Err(malformed) => {
+                let text = format!("the master's snapshot is unreadable: {malformed}");
+                out.stop = Some(Err(text));
+            }
+        }
+    }
+}
+
+fn push_effect(out: &mut Outputs, connection: ConnectionId, effect: Effect) {
+    let effects = out.effects.entry(connection).or_default();
+    if let (Some(Effect::Confirm { channel, through }), Effect::Confirm { channel: c, through: t }) =
+        (effects.last_mut(), &effect)
+        && channel == c
+    {
+        *through = *t;
+        return;
+    }
+    effects.push(effect);
+}

@@ -1,0 +1,371 @@
+//! The log: groups in, one synced transaction a commit; its end, its base, and giving back space.
+
+use crate::piece::{self, Key};
+use crate::{LogReader, StorageError};
+use bytes::Bytes;
+use heed::types::Bytes as Raw;
+use heed::{Database, Env, EnvOpenOptions, PutFlags, RwTxn, WithoutTls};
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::path::Path;
+use understudy_model::{GROUP_HEADER_BYTES, Group, GroupHeader, Lsn};
+
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Address space reserved for the map, and the most that the log can hold, bytes.
+    pub map_bytes_max: usize,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { map_bytes_max: 64 << 30 }
+    }
+}
+
+/// Where the log begins and ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The log is complete from `base + 1` on.
+    pub base: Lsn,
+    /// Chain hash of the group that ended at `base`.
+    pub base_chain: u128,
+    /// Last durable LSN, a group's end.
+    pub last: Lsn,
+    pub last_chain: u128,
+}
+
+/// What one commit writes.
+#[derive(Default)]
+pub struct Batch<'a> {
+    pub groups: &'a [Group],
+    /// The replication backend's view record.
+    pub view: Option<&'a [u8]>,
+}
+
+pub(crate) type Table = Database<Raw, Raw>;
+
+#[derive(Clone)]
+pub(crate) struct Tables {
+    pub(crate) env: Env<WithoutTls>,
+    pub(crate) log: Table,
+    pub(crate) cold: Table,
+    pub(crate) meta: Table,
+}
+
+/// Owned by one thread: LMDB's write transactions belong to the thread that began them.
+pub struct Log {
+    tables: Tables,
+    end: LogEnd,
+    /// Ranges of dead log that are deleted piece by piece with later commits.
+    reclaim: VecDeque<Reclaim>,
+    /// Relocated records that ride in the next commit.
+    cold: Vec<(Lsn, Bytes)>,
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Reclaim {
+    first: Lsn,
+    last: Lsn,
+    /// Live records of the range were packed away: those stay.
+    keep_cold: bool,
+}
+
+const VIEW: &[u8] = b"view";
+const BASE: &[u8] = b"base";
+/// A commit deletes so many pieces, and twice as many as it appends: freeing keeps up with
+/// filling, and no commit waits long for it.
+const RECLAIM_PIECES_MIN: usize = 16;
+const COLD_CHUNK_BYTES: usize = piece::CONTENT_BYTES_MAX;
+
+impl Log {
+    /// Opens or creates the log in `dir/log`. Verifies the last group.
+    ///
+    /// # Errors
+    /// Corruption, or what LMDB and the file system say.
+    pub fn open(
+        dir: &Path,
+        options: &LogOptions,
+    ) -> Result<(Self, LogReader, LogEnd), StorageError> {
+        let path = dir.join("log");
+        std::fs::create_dir_all(&path)?;
+        let env = open_env(&path, options.map_bytes_max, 3)?;
+        let mut txn = env.write_txn()?;
+        let log = env.create_database(&mut txn, Some("log"))?;
+        let cold = env.create_database(&mut txn, Some("cold"))?;
+        let meta = env.create_database(&mut txn, Some("meta"))?;
+        txn.commit()?;
+        let tables = Tables { env, log, cold, meta };
+        let reader = LogReader::new(tables.clone());
+        let end = find_end(&tables, &reader)?;
+        let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
+        let (reclaim, cold) = (VecDeque::new(), Vec::new());
+        Ok((Self { tables, end, reclaim, cold, scratch }, reader, end))
+    }
+
+    pub fn end(&self) -> LogEnd {
+        self.end
+    }
+
+    /// # Errors
+    /// What LMDB says.
+    pub fn load_view(&self) -> Result<Option<Bytes>, StorageError> {
+        let txn = self.tables.env.read_txn()?;
+        Ok(self.tables.meta.get(&txn, VIEW)?.map(Bytes::copy_from_slice))
+    }
+
+    /// Writes the batch, what was staged, and a slice of reclaim: one transaction, one full sync.
+    ///
+    /// # Errors
+    /// `Gap` and `Corrupt` if a group does not continue the log: then nothing is written. After
+    /// any other error the log must not be used any more.
+    pub fn commit(&mut self, batch: &Batch<'_>) -> Result<(), StorageError> {
+        let tables = self.tables.clone();
+        let mut txn = tables.env.write_txn()?;
+        let mut end = self.end;
+        let mut pieces = 0;
+        for group in batch.groups {
+            if group.first() != end.last.next() {
+                return Err(StorageError::Gap { first: group.first(), last: end.last });
+            }
+            group.verify_chain(end.last_chain)?;
+            piece::cut_group(group, &mut self.scratch, |key, piece| {
+                pieces += 1;
+                let append = PutFlags::APPEND;
+                Ok(tables.log.put_with_flags(&mut txn, append, &key, piece)?)
+            })?;
+            (end.last, end.last_chain) = (group.last(), group.header().chain);
+        }
+        if let Some(view) = batch.view {
+            tables.meta.put(&mut txn, VIEW, view)?;
+        }
+        self.write_cold(&mut txn)?;
+        self.delete_some(&mut txn, &mut end, RECLAIM_PIECES_MIN + 2 * pieces)?;
+        txn.commit()?;
+        self.end = end;
+        Ok(())
+    }
+
+    /// Queues everything from `first` to `last`, a group's end, for deletion, cold records too.
+    pub fn reclaim(&mut self, first: Lsn, last: Lsn) {
+        self.reclaim.push_back(Reclaim { first, last, keep_cold: false });
+    }
+
+    /// As [`Self::reclaim`], for a range whose live records were given to [`Self::put_cold`].
+    pub fn reclaim_log_only(&mut self, first: Lsn, last: Lsn) {
+        self.reclaim.push_back(Reclaim { first, last, keep_cold: true });
+    }
+
+    pub fn reclaim_pending(&self) -> bool {
+        !self.reclaim.is_empty()
+    }
+
+    /// Stages records, ascending, to be packed into the cold store by the next commit.
+    pub fn put_cold(&mut self, records: &[(Lsn, Bytes)]) {
+        self.cold.extend_from_slice(records);
+    }
+
+    /// Cuts the log behind `after`, a group's end, and syncs.
+    ///
+    /// # Errors
+    /// `Corrupt` if no group ends there.
+    pub fn truncate_after(&mut self, after: Lsn) -> Result<LogEnd, StorageError> {
+        let mut txn = self.tables.env.write_txn()?;
+        let from = piece::key(after.next(), 0);
+        let bounds = (Bound::Included(&from[..]), Bound::Unbounded);
+        self.tables.log.delete_range(&mut txn, &bounds)?;
+        txn.commit()?;
+        let reader = LogReader::new(self.tables.clone());
+        self.end = find_end(&self.tables, &reader)?;
+        if self.end.last != after {
+            let what = format!("no group ends there; the log now ends at {}", self.end.last);
+            return Err(StorageError::corrupt(after, what));
+        }
+        Ok(self.end)
+    }
+
+    /// An empty log that begins behind `at`. The view stays.
+    ///
+    /// # Errors
+    /// What LMDB says.
+    pub fn reset(&mut self, at: Lsn, chain: u128) -> Result<LogEnd, StorageError> {
+        self.reclaim.clear();
+        self.cold.clear();
+        let mut txn = self.tables.env.write_txn()?;
+        self.tables.log.clear(&mut txn)?;
+        self.tables.cold.clear(&mut txn)?;
+        self.put_base(&mut txn, at, chain)?;
+        txn.commit()?;
+        self.end = LogEnd { base: at, base_chain: chain, last: at, last_chain: chain };
+        Ok(self.end)
+    }
+
+    /// Ends the installation of a copy: cold records are there, the log begins behind `at`.
+    ///
+    /// # Errors
+    /// What LMDB says.
+    pub fn set_base(&mut self, at: Lsn, chain: u128) -> Result<LogEnd, StorageError> {
+        let tables = self.tables.clone();
+        let mut txn = tables.env.write_txn()?;
+        self.write_cold(&mut txn)?;
+        self.put_base(&mut txn, at, chain)?;
+        txn.commit()?;
+        self.end = LogEnd { base: at, base_chain: chain, last: at, last_chain: chain };
+        Ok(self.end)
+    }
+
+    /// Bytes in use, of at most [`LogOptions::map_bytes_max`].
+    ///
+    /// # Errors
+    /// What LMDB says.
+    pub fn used_bytes(&self) -> Result<u64, StorageError> {
+        Ok(self.tables.env.non_free_pages_size()?)
+    }
+
+    fn put_base(&self, txn: &mut RwTxn<'_>, at: Lsn, chain: u128) -> Result<(), StorageError> {
+        let mut value = [0; 24];
+        value[..8].copy_from_slice(&at.0.to_be_bytes());
+        value[8..].copy_from_slice(&chain.to_be_bytes());
+        Ok(self.tables.meta.put(txn, BASE, &value)?)
+    }
+
+    fn write_cold(&mut self, txn: &mut RwTxn<'_>) -> Result<(), StorageError> {
+        let records = std::mem::take(&mut self.cold);
+        let mut chunk = Vec::new();
+        let mut first = Lsn::ZERO;
+        let cold = self.tables.cold;
+        let scratch = &mut self.scratch;
+        let mut flush = |first: Lsn, chunk: &mut Vec<u8>| -> Result<(), StorageError> {
+            piece::put_parts(first, piece::RECORDS, chunk, scratch, |key, piece| {
+                Ok(cold.put(txn, &key, piece)?)
+            })?;
+            chunk.clear();
+            Ok(())
+        };
+        for (lsn, record) in records {
+            if !chunk.is_empty() && chunk.len() + 12 + record.len() > COLD_CHUNK_BYTES {
+                flush(first, &mut chunk)?;
+            }
+            if chunk.is_empty() {
+                first = lsn;
+            }
+            chunk.extend_from_slice(&lsn.0.to_be_bytes());
+            chunk.extend_from_slice(&(record.len() as u32).to_be_bytes());
+            chunk.extend_from_slice(&record);
+        }
+        if chunk.is_empty() { Ok(()) } else { flush(first, &mut chunk) }
+    }
+
+    fn delete_some(
+        &mut self,
+        txn: &mut RwTxn<'_>,
+        end: &mut LogEnd,
+        mut pieces: usize,
+    ) -> Result<(), StorageError> {
+        while let Some(&range) = self.reclaim.front() {
+            if pieces == 0 {
+                return Ok(());
+            }
+            if range.last > end.base {
+                // Before its header is deleted: the chain at the range's end becomes the base's.
+                let chain = self.chain_at(txn, range.last)?;
+                (end.base, end.base_chain) = (range.last, chain);
+                self.put_base(txn, range.last, chain)?;
+            }
+            let log = delete_pieces(self.tables.log, txn, range.first, range.last, pieces)?;
+            pieces -= log;
+            let cold = if range.keep_cold {
+                0
+            } else {
+                delete_pieces(self.tables.cold, txn, range.first, range.last, pieces)?
+            };
+            pieces -= cold;
+            if pieces > 0 {
+                self.reclaim.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Chain hash of the group that ends at `last`.
+    fn chain_at(&self, txn: &RwTxn<'_>, last: Lsn) -> Result<u128, StorageError> {
+        let key = piece::key(last, u16::MAX);
+        let bounds = (Bound::Unbounded, Bound::Included(&key[..]));
+        for entry in self.tables.log.rev_range(txn, &bounds)? {
+            let (key, value) = entry?;
+            let (kind, content) = piece::decode(piece::lsn_of(key), value)?;
+            if kind == piece::GROUP_START {
+                let header = GroupHeader::decode(content)?;
+                if header.last() == last {
+                    return Ok(header.chain);
+                }
+                break;
+            }
+        }
+        Err(StorageError::corrupt(last, "no group ends there"))
+    }
+}
+
+/// LMDB checks nothing of what is on disk, hence `unsafe`: a foreign or torn file is undefined
+/// behaviour. The data directory's lock keeps other writers out, and full syncs keep it whole.
+#[allow(unsafe_code)]
+pub(crate) fn open_env(
+    path: &Path,
+    map_bytes_max: usize,
+    tables: u32,
+) -> Result<Env<WithoutTls>, StorageError> {
+    let mut options = EnvOpenOptions::new().read_txn_without_tls();
+    options.map_size(map_bytes_max).max_dbs(tables);
+    Ok(unsafe { options.open(path)? })
+}
+
+fn delete_pieces(
+    table: Table,
+    txn: &mut RwTxn<'_>,
+    first: Lsn,
+    last: Lsn,
+    most: usize,
+) -> Result<usize, StorageError> {
+    let (from, to) = (piece::key(first, 0), piece::key(last, u16::MAX));
+    let bounds = (Bound::Included(&from[..]), Bound::Included(&to[..]));
+    let keys = table.remap_data_type::<heed::types::DecodeIgnore>();
+    let mut doomed: Vec<Key> = Vec::new();
+    for entry in keys.range(txn, &bounds)?.take(most) {
+        let (key, ()) = entry?;
+        doomed.extend(key.first_chunk::<10>());
+    }
+    for key in &doomed {
+        table.delete(txn, key)?;
+    }
+    Ok(doomed.len())
+}
+
+fn find_end(tables: &Tables, reader: &LogReader) -> Result<LogEnd, StorageError> {
+    let txn = tables.env.read_txn()?;
+    let (base, base_chain) = match tables.meta.get(&txn, BASE)? {
+        Some(value) => match (value.first_chunk::<8>(), value.last_chunk::<16>()) {
+            (Some(at), Some(chain)) => (Lsn(u64::from_be_bytes(*at)), u128::from_be_bytes(*chain)),
+            _ => return Err(StorageError::corrupt(Lsn::ZERO, "base record")),
+        },
+        None => (Lsn::ZERO, 0),
+    };
+    let mut end = LogEnd { base, base_chain, last: base, last_chain: base_chain };
+    let mut last_start = None;
+    for entry in tables.log.rev_iter(&txn)? {
+        let (key, value) = entry?;
+        let lsn = piece::lsn_of(key);
+        let (kind, content) = piece::decode(lsn, value)?;
+        if kind == piece::GROUP_START {
+            last_start = Some((lsn, content.len() >= GROUP_HEADER_BYTES));
+            break;
+        }
+    }
+    drop(txn);
+    if let Some((first, _)) = last_start
+        && first > base
+    {
+        let group = reader.group_at(first)?;
+        (end.last, end.last_chain) = (group.last(), group.header().chain);
+    }
+    Ok(end)
+}

@@ -1,0 +1,203 @@
+//! Clients as the field has them: they publish with confirms and send again what was not
+//! confirmed; they consume with a prefetch and settle; they come back after a lost connection.
+
+use crate::checks::Checks;
+use crate::world::Side;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use understudy_model::{
+    AckMode, Body, Connect, ConnectionId, Consume, ConsumerNumber, Credit, DeclareQueue,
+    DeliveryRef, Effect, ProducerSequence, Protocol, Publish, Request, Text, Token,
+};
+
+const QUEUE: &str = "orders";
+
+#[derive(Clone, Copy, Debug)]
+pub enum ClientKind {
+    /// `messages` in all; with `dedup`, each carries its producer sequence.
+    Publisher { messages: u64, dedup: bool },
+    /// Settles each message; every third settle asks for a receipt.
+    Consumer { prefetch: u32 },
+}
+
+pub struct Client {
+    id: usize,
+    pub kind: ClientKind,
+    pub(crate) connection: Option<(Side, ConnectionId)>,
+    pub(crate) life: u64,
+    published: u64,
+    /// Message numbers by the connection's confirm number.
+    unconfirmed: VecDeque<(u64, u64)>,
+    next_confirm: u64,
+    pub confirmed: u64,
+    /// Settles that wait for their receipt.
+    receipts: BTreeMap<Token, String>,
+    next_token: u64,
+    outstanding: u32,
+}
+
+impl Client {
+    pub(crate) fn new(id: usize, kind: ClientKind) -> Self {
+        Self {
+            id,
+            kind,
+            connection: None,
+            life: 0,
+            published: 0,
+            unconfirmed: VecDeque::new(),
+            next_confirm: 1,
+            confirmed: 0,
+            receipts: BTreeMap::new(),
+            next_token: 10,
+            outstanding: 0,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        match self.kind {
+            ClientKind::Publisher { messages, .. } => self.confirmed == messages,
+            ClientKind::Consumer { .. } => true,
+        }
+    }
+
+    pub(crate) fn wants_wake(&self) -> bool {
+        match self.kind {
+            ClientKind::Publisher { messages, .. } => self.published < messages,
+            ClientKind::Consumer { .. } => false,
+        }
+    }
+
+    pub(crate) fn disconnected(&mut self) {
+        self.connection = None;
+        self.life += 1;
+        self.receipts.clear();
+        self.outstanding = 0;
+    }
+
+    pub(crate) fn connected(&mut self, side: Side, connection: ConnectionId) -> Vec<Request> {
+        self.connection = Some((side, connection));
+        self.life += 1;
+        let mut requests = vec![
+            Request::Connect(Connect {
+                token: Token(1),
+                protocol: Protocol::Native,
+                vhost: Text::from_static("/"),
+                user: Text::from_static("guest"),
+                client_name: Text::new(),
+            }),
+            Request::DeclareQueue(DeclareQueue {
+                token: Token(2),
+                name: Text::from_static(QUEUE),
+                durable: true,
+                ..DeclareQueue::default()
+            }),
+        ];
+        match self.kind {
+            ClientKind::Publisher { .. } => {
+                self.next_confirm = 1;
+                let again: Vec<u64> = self.unconfirmed.drain(..).map(|(_, n)| n).collect();
+                requests.extend(again.into_iter().map(|n| self.publish(n)));
+            }
+            ClientKind::Consumer { prefetch } => requests.push(Request::Consume(Consume {
+                token: Token(3),
+                consumer: ConsumerNumber(1),
+                channel: 0,
+                queue: Text::from_static(QUEUE),
+                ack: AckMode::Manual,
+                exclusive: false,
+                priority: 0,
+                credit: Credit::Prefetch(prefetch),
+            })),
+        }
+        requests
+    }
+
+    fn publish(&mut self, number: u64) -> Request {
+        let confirm = self.next_confirm;
+        self.next_confirm += 1;
+        self.unconfirmed.push_back((confirm, number));
+        let dedup = matches!(self.kind, ClientKind::Publisher { dedup: true, .. });
+        let producer = dedup.then_some(ProducerSequence {
+            producer: self.id as u128 + 1,
+            sequence: number,
+        });
+        Request::Publish(Publish {
+            routing_key: Text::from_static(QUEUE),
+            properties: Bytes::from_static(&[0, 0]),
+            body: Body::from(Bytes::from(self.body(number))),
+            confirm: Some(confirm),
+            producer,
+            ..Publish::default()
+        })
+    }
+
+    fn body(&self, number: u64) -> String {
+        format!("{}-{number}", self.id)
+    }
+
+    /// A publisher sends some more.
+    pub(crate) fn more(&mut self, burst: u64, checks: &mut Checks) -> Vec<Request> {
+        let ClientKind::Publisher { messages, .. } = self.kind else { return Vec::new() };
+        let count = burst.min(messages - self.published);
+        (0..count)
+            .map(|_| {
+                self.published += 1;
+                checks.sent(self.body(self.published));
+                self.publish(self.published)
+            })
+            .collect()
+    }
+
+    pub(crate) fn on_effects(&mut self, effects: Vec<Effect>, checks: &mut Checks) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Confirm { through, .. } => self.on_confirm(through, checks),
+                Effect::Deliver(delivery) => {
+                    let ClientKind::Consumer { prefetch } = self.kind else { continue };
+                    self.outstanding += 1;
+                    checks.outstanding(self.outstanding, prefetch);
+                    let body = delivery.message().map(|m| m.body.to_vec()).unwrap_or_default();
+                    let body = String::from_utf8_lossy(&body).into_owned();
+                    checks.received(&body, delivery.redelivered);
+                    self.outstanding -= 1;
+                    let deliveries = vec![DeliveryRef {
+                        consumer: delivery.consumer,
+                        queue: delivery.queue,
+                        lsn: delivery.lsn,
+                    }];
+                    let token = (delivery.lsn.0 % 3 == 0).then(|| self.receipt(body));
+                    // Some go back once, so that returns are exercised, too.
+                    requests.push(if delivery.lsn.0 % 11 == 0 && !delivery.redelivered {
+                        Request::Return { deliveries, token: None }
+                    } else {
+                        Request::Settle { deliveries, token }
+                    });
+                }
+                Effect::Reply { token, result } => {
+                    assert!(result.is_ok(), "{result:?}");
+                    if let Some(body) = self.receipts.remove(&token) {
+                        checks.settled(body);
+                    }
+                }
+                other => panic!("a client of the simulation got {other:?}"),
+            }
+        }
+        requests
+    }
+
+    fn receipt(&mut self, body: String) -> Token {
+        self.next_token += 1;
+        self.receipts.insert(Token(self.next_token), body);
+        Token(self.next_token)
+    }
+
+    fn on_confirm(&mut self, through: u64, checks: &mut Checks) {
+        while self.unconfirmed.front().is_some_and(|(confirm, _)| *confirm <= through) {
+            if let Some((_, number)) = self.unconfirmed.pop_front() {
+                self.confirmed += 1;
+                checks.confirmed(self.body(number));
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Two real [`understudy::node::Node`]s in a world made from a seed: disks that lose what was not
+//! synced, a link that delays and breaks, clients that publish, consume, settle and reconnect.
+//! The checks of design.md section 9 run at every step and at rest.
+
+mod checks;
+mod client;
+mod disk;
+mod random;
+mod stories;
+mod world;
+
+pub use random::{Outcome, run_seed};
+pub use world::{Side, World, WorldOptions};

@@ -1,0 +1,130 @@
+//! Scripted runs in the words of the requirement.
+#![cfg(test)]
+
+use crate::client::{Client, ClientKind};
+use crate::random::run_seed;
+use crate::world::{Side, World, WorldOptions};
+
+const PUBLISHER: usize = 0;
+
+/// A pair in sync, one publisher of `messages` and one consumer.
+fn pair(messages: u64, options: WorldOptions) -> World {
+    let mut world = World::new(options);
+    world.add_client(ClientKind::Publisher { messages, dedup: true });
+    world.add_client(ClientKind::Consumer { prefetch: 10 });
+    world.start(Side::A);
+    world.start(Side::B);
+    assert!(world.run_until(20_000, World::in_sync), "{:#?}", world.log);
+    world
+}
+
+fn drained(world: &mut World) {
+    let done = world.run_until(60_000, |world| {
+        let serving = world.serving().and_then(|side| world.node(side));
+        world.clients.iter().all(Client::is_done)
+            && serving.is_some_and(|node| node.broker().counts().unsettled == 0)
+    });
+    assert!(done, "{:#?}", world.log);
+    assert_eq!(world.checks.lost(), Vec::<&String>::new());
+    assert_eq!(world.checks.violations, Vec::<String>::new());
+}
+
+#[test]
+fn a_slave_takes_over_within_half_a_second_of_the_masters_death() {
+    let mut world = pair(400, WorldOptions::default());
+    world.run_ms(100);
+    world.crash(Side::A);
+    let died_ms = world.now_ms;
+    assert!(world.run_until(5_000, |world| world.serving() == Some(Side::B)));
+    assert!(world.now_ms - died_ms < 500, "took {} ms", world.now_ms - died_ms);
+    drained(&mut world);
+}
+
+#[test]
+fn the_old_master_comes_back_as_slave_and_is_in_sync_again() {
+    let mut world = pair(500, WorldOptions::default());
+    world.run_ms(100);
+    world.crash(Side::A);
+    world.run_ms(500);
+    world.start(Side::A);
+    assert!(world.run_until(30_000, World::in_sync), "{:#?}", world.log);
+    assert_eq!(world.serving(), Some(Side::B));
+    drained(&mut world);
+    world.run_ms(2_000);
+    assert_eq!(world.compare_states(), Ok(()));
+}
+
+#[test]
+fn a_master_goes_on_alone_when_its_slave_dies_and_takes_it_back() {
+    let mut world = pair(500, WorldOptions::default());
+    world.run_ms(100);
+    world.crash(Side::B);
+    let before = world.clients[PUBLISHER].confirmed;
+    world.run_ms(3_000);
+    assert!(world.clients[PUBLISHER].confirmed > before, "{:#?}", world.log);
+    world.start(Side::B);
+    assert!(world.run_until(30_000, World::in_sync), "{:#?}", world.log);
+    assert_eq!(world.serving(), Some(Side::A));
+    drained(&mut world);
+}
+
+#[test]
+fn a_new_slave_gets_a_whole_copy_when_the_log_is_reclaimed() {
+    let mut world = World::new(WorldOptions::default());
+    world.add_client(ClientKind::Publisher { messages: 3_000, dedup: true });
+    world.add_client(ClientKind::Consumer { prefetch: 10 });
+    world.start(Side::A);
+    assert!(world.run_until(60_000, |world| world.clients[PUBLISHER].confirmed > 2_000));
+    world.start(Side::B);
+    assert!(world.run_until(60_000, World::in_sync), "{:#?}", world.log);
+    world.crash(Side::A);
+    drained(&mut world);
+}
+
+#[test]
+fn a_short_cut_changes_nothing_but_the_delay() {
+    let mut world = pair(300, WorldOptions::default());
+    world.cut_link();
+    world.run_ms(600);
+    world.heal_link();
+    assert!(world.run_until(20_000, World::in_sync), "{:#?}", world.log);
+    assert_eq!(world.serving(), Some(Side::A));
+    drained(&mut world);
+}
+
+#[test]
+fn a_slave_told_to_stop_with_its_master_stops() {
+    let mut options = WorldOptions::default();
+    options.pair.shutdown_on_master_failure = true;
+    let mut world = pair(100, options);
+    world.crash(Side::A);
+    assert!(world.run_until(20_000, |world| world.stopped(Side::B).is_some()));
+    assert_eq!(world.serving(), None);
+}
+
+#[test]
+fn a_master_told_to_stop_with_its_slave_stops() {
+    let mut options = WorldOptions::default();
+    options.pair.shutdown_on_slave_failure = true;
+    let mut world = pair(100, options);
+    world.crash(Side::B);
+    assert!(world.run_until(20_000, |world| world.stopped(Side::A).is_some()));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    assert_eq!(run_seed(42).log, run_seed(42).log);
+}
+
+#[test]
+fn three_hundred_seeds_lose_nothing() {
+    for seed in 1..=300 {
+        let outcome = run_seed(seed);
+        assert!(
+            outcome.violations.is_empty(),
+            "seed {seed}: {:#?}\n{}",
+            outcome.violations,
+            outcome.log.join("\n")
+        );
+    }
+}

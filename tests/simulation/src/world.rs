@@ -1,0 +1,567 @@
+//! The world: two nodes, what lies between them, and the order in which things happen.
+
+use crate::checks::Checks;
+use crate::client::{Client, ClientKind};
+use crate::disk::{Disk, Job};
+use bytes::{Bytes, BytesMut};
+use std::collections::BTreeMap;
+use understudy::boot::{Found, boot};
+use understudy::node::{Input, Node, NodeOptions, Outputs};
+use understudy_broker::Limits;
+use understudy_model::{ConnectionId, Effect, Request, Text, UserRecord};
+use understudy_replication::{Backend, Input as BackendInput, LinkId, Pair, PairConfig, Role};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    A,
+    B,
+}
+
+impl Side {
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    fn address(self) -> Text {
+        Text::from_static(match self {
+            Self::A => "a:1",
+            Self::B => "b:1",
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct WorldOptions {
+    pub seed: u64,
+    pub pair: PairConfig,
+    pub latency_ms_max: u64,
+    pub sync_ms_max: u64,
+    pub save_after_bytes: u64,
+    pub retain_bytes: u64,
+}
+
+impl Default for WorldOptions {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            pair: PairConfig::default(),
+            latency_ms_max: 3,
+            sync_ms_max: 4,
+            save_after_bytes: 8 << 10,
+            retain_bytes: 0,
+        }
+    }
+}
+
+struct Machine {
+    node: Option<Node>,
+    disk: Disk,
+    /// Rises with each start and crash: events meant for an earlier life are dropped.
+    life: u64,
+    stopped: Option<Result<String, String>>,
+    /// A tick is under way for this time.
+    tick_at: Option<u64>,
+    disk_at: Option<u64>,
+}
+
+struct Link {
+    /// Frames on it are lost: the cable was cut under it.
+    dead: bool,
+    /// Frames arrive in order, each direction for itself.
+    arrives_at: [u64; 2],
+    open: [bool; 2],
+}
+
+enum Event {
+    Node { side: Side, life: u64, input: Box<Input> },
+    Tick { side: Side, life: u64 },
+    DiskStep { side: Side, life: u64 },
+    Effects { client: usize, life: u64, effects: Vec<Effect> },
+    ClientWake { client: usize },
+}
+
+pub struct World {
+    pub options: WorldOptions,
+    pub now_ms: u64,
+    random: u64,
+    machines: [Machine; 2],
+    links: BTreeMap<LinkId, Link>,
+    next_link: u64,
+    next_connection: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    next_event: u64,
+    pub cut: bool,
+    pub clients: Vec<Client>,
+    pub checks: Checks,
+    pub log: Vec<String>,
+}
+
+impl World {
+    pub fn new(options: WorldOptions) -> Self {
+        let machine = || Machine {
+            node: None,
+            disk: Disk::default(),
+            life: 0,
+            stopped: None,
+            tick_at: None,
+            disk_at: None,
+        };
+        Self {
+            random: options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            options,
+            now_ms: 1_000,
+            machines: [machine(), machine()],
+            links: BTreeMap::new(),
+            next_link: 1,
+            next_connection: 1,
+            events: BTreeMap::new(),
+            next_event: 0,
+            cut: false,
+            clients: Vec::new(),
+            checks: Checks::default(),
+            log: Vec::new(),
+        }
+    }
+
+    /// 0 to `below - 1`.
+    pub fn roll(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below.max(1)
+    }
+
+    fn at(&mut self, delay_ms: u64, event: Event) {
+        let key = (self.now_ms + delay_ms, self.next_event);
+        self.next_event += 1;
+        self.events.insert(key, event);
+    }
+
+    fn latency(&mut self) -> u64 {
+        let max = self.options.latency_ms_max;
+        1 + self.roll(max)
+    }
+
+    pub fn node(&self, side: Side) -> Option<&Node> {
+        self.machines[side as usize].node.as_ref()
+    }
+
+    pub fn stopped(&self, side: Side) -> Option<&Result<String, String>> {
+        self.machines[side as usize].stopped.as_ref()
+    }
+
+    pub fn set_aside(&self, side: Side) -> u64 {
+        self.machines[side as usize].disk.set_aside
+    }
+
+    pub fn in_sync(&self) -> bool {
+        Side::BOTH.into_iter().all(|side| self.node(side).is_some_and(|n| n.status().in_sync))
+    }
+
+    pub fn serving(&self) -> Option<Side> {
+        Side::BOTH.into_iter().find(|side| self.node(*side).is_some_and(Node::is_serving))
+    }
+
+    pub fn note(&mut self, text: impl Into<String>) {
+        let line = format!("{:>7} {}", self.now_ms, text.into());
+        self.log.push(line);
+    }
+
+    pub fn add_client(&mut self, kind: ClientKind) -> usize {
+        let client = self.clients.len();
+        self.clients.push(Client::new(client, kind));
+        self.at(1, Event::ClientWake { client });
+        client
+    }
+
+    /// Starts the node from what its disk holds.
+    pub fn start(&mut self, side: Side) {
+        if self.machines[side as usize].node.is_some() {
+            return;
+        }
+        let random = std::array::from_fn(|_| self.roll(u64::MAX));
+        let mut config = self.options.pair.clone();
+        config.role = if side == Side::A { Role::Master } else { Role::Slave };
+        config.peer_address = (side == Side::B).then(|| Side::A.address());
+        config.advertised_address = side.address();
+        let options = node_options(&self.options);
+        let now_ms = self.now_ms;
+        let machine = &mut self.machines[side as usize];
+        let found = Found {
+            view: machine.disk.view.clone(),
+            log: machine.disk.end(),
+            state: machine.disk.state.clone().into_iter().collect(),
+        };
+        let disk = &machine.disk;
+        let made = boot(
+            options,
+            found,
+            now_ms,
+            random,
+            |boot, out| {
+                let pair = Pair::new(boot, config, out).map_err(|error| error.to_string())?;
+                Ok(Box::new(pair) as Box<dyn Backend>)
+            },
+            |after| Ok(disk.groups_after(after, 4_096)),
+        );
+        let (node, out) = match made {
+            Ok(made) => made,
+            Err(error) => panic!("seed {}: {side:?} cannot start: {error}", self.options.seed),
+        };
+        machine.node = Some(node);
+        machine.life += 1;
+        machine.stopped = None;
+        self.note(format!("{side:?} starts"));
+        self.turn(side, None, out);
+    }
+
+    /// Power off: what was not synced is lost, but for a random part.
+    pub fn crash(&mut self, side: Side) {
+        if self.machines[side as usize].node.is_none() {
+            return;
+        }
+        self.note(format!("{side:?} crashes"));
+        let pending = self.machines[side as usize].disk.pending() as u64;
+        let survive = self.roll(pending + 1) as usize;
+        self.machines[side as usize].disk.crash(survive);
+        self.end_life(side);
+    }
+
+    fn end_life(&mut self, side: Side) {
+        let machine = &mut self.machines[side as usize];
+        machine.node = None;
+        machine.life += 1;
+        machine.tick_at = None;
+        machine.disk_at = None;
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.hang_up(side, link);
+        }
+        self.drop_clients(side);
+    }
+
+    /// Frames between the nodes are lost from now on, in both directions.
+    pub fn cut_link(&mut self) {
+        self.note("the link is cut");
+        self.cut = true;
+        self.links.values_mut().for_each(|link| link.dead = true);
+    }
+
+    pub fn heal_link(&mut self) {
+        self.note("the link is healed");
+        self.cut = false;
+        let dead: Vec<LinkId> =
+            self.links.iter().filter(|(_, link)| link.dead).map(|(id, _)| *id).collect();
+        for id in dead {
+            for side in Side::BOTH {
+                self.lose_link(side, id);
+            }
+            self.links.remove(&id);
+        }
+    }
+
+    fn lose_link(&mut self, side: Side, link: LinkId) {
+        if self.links.get(&link).is_some_and(|l| l.open[side as usize]) {
+            let delay = self.latency();
+            self.to_node(side, delay, Input::Backend(BackendInput::LinkLost { link }));
+        }
+    }
+
+    /// `side` has closed the link; the other learns of it unless the cable is cut.
+    fn hang_up(&mut self, side: Side, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.open[side as usize] = false;
+        let other = side.other();
+        if !link.dead {
+            let at = link.arrives_at[side as usize].saturating_sub(self.now_ms);
+            if link.open[other as usize] {
+                let delay = at + 1;
+                self.to_node(other, delay, Input::Backend(BackendInput::LinkLost { link: id }));
+            }
+            self.links.remove(&id);
+        }
+    }
+
+    fn to_node(&mut self, side: Side, delay_ms: u64, input: Input) {
+        let life = self.machines[side as usize].life;
+        self.at(delay_ms, Event::Node { side, life, input: Box::new(input) });
+    }
+
+    /// The next thing happens. False if nothing ever will.
+    pub fn step(&mut self) -> bool {
+        let Some(((at_ms, _), event)) = self.events.pop_first() else { return false };
+        self.now_ms = self.now_ms.max(at_ms);
+        match event {
+            Event::Node { side, life, input } => {
+                if self.machines[side as usize].life == life {
+                    self.turn(side, Some(*input), Outputs::default());
+                }
+            }
+            Event::Tick { side, life } => {
+                let machine = &mut self.machines[side as usize];
+                if machine.life == life {
+                    machine.tick_at = None;
+                    self.turn(side, Some(Input::Tick), Outputs::default());
+                }
+            }
+            Event::DiskStep { side, life } => {
+                let now_ms = self.now_ms;
+                let machine = &mut self.machines[side as usize];
+                if machine.life == life {
+                    machine.disk_at = None;
+                    let input = machine.disk.step(now_ms);
+                    self.turn(side, input, Outputs::default());
+                }
+            }
+            Event::Effects { client, life, effects } => {
+                if self.clients[client].life == life {
+                    let requests = self.clients[client].on_effects(effects, &mut self.checks);
+                    self.send_requests(client, requests);
+                }
+            }
+            Event::ClientWake { client } => self.wake_client(client),
+        }
+        true
+    }
+
+    pub fn run_ms(&mut self, ms: u64) {
+        let until = self.now_ms + ms;
+        while self.events.first_key_value().is_some_and(|((at, _), _)| *at <= until) {
+            self.step();
+        }
+        self.now_ms = self.now_ms.max(until);
+    }
+
+    /// Runs until `done`, at most `ms`; true if it was reached.
+    pub fn run_until(&mut self, ms: u64, done: impl Fn(&Self) -> bool) -> bool {
+        let until = self.now_ms + ms;
+        while !done(self) {
+            match self.events.first_key_value() {
+                Some(((at, _), _)) if *at <= until => {
+                    self.step();
+                }
+                _ => return done(self),
+            }
+        }
+        true
+    }
+
+    fn turn(&mut self, side: Side, input: Option<Input>, mut out: Outputs) {
+        let now_ms = self.now_ms;
+        let Some(node) = &mut self.machines[side as usize].node else { return };
+        if let Some(input) = input {
+            node.on_input(now_ms, input, &mut out);
+        }
+        node.end_turn(now_ms, &mut out);
+        let node = &*node;
+        self.checks.node(side, node, self.options.seed);
+        self.carry_out(side, out);
+        self.schedule(side);
+    }
+
+    fn schedule(&mut self, side: Side) {
+        let now_ms = self.now_ms;
+        let machine = &mut self.machines[side as usize];
+        let life = machine.life;
+        let Some(node) = &machine.node else { return };
+        let tick = node.deadline_ms().map(|at| at.max(now_ms + 1));
+        let disk = machine.disk.next_ms().map(|at| at.max(now_ms));
+        if let Some(at) = tick
+            && machine.tick_at.is_none_or(|before| at < before)
+        {
+            machine.tick_at = Some(at);
+            self.at(at - now_ms, Event::Tick { side, life });
+        }
+        let machine = &mut self.machines[side as usize];
+        if let Some(at) = disk
+            && machine.disk_at.is_none_or(|before| at < before)
+        {
+            machine.disk_at = Some(at);
+            self.at(at - now_ms, Event::DiskStep { side, life });
+        }
+    }
+
+    fn carry_out(&mut self, side: Side, mut out: Outputs) {
+        for (_, text) in out.notices.drain(..) {
+            self.note(format!("{side:?}: {text}"));
+        }
+        let max = self.options.sync_ms_max;
+        for job in out.log.drain(..) {
+            let at_ms = self.now_ms + 1 + self.roll(max);
+            self.machines[side as usize].disk.give(at_ms, Job::Log(job));
+        }
+        if !out.save.is_empty() || out.save_ends.is_some() {
+            let at_ms = self.now_ms + 1 + self.roll(max);
+            let job = Job::Save(std::mem::take(&mut out.save), out.save_ends.take());
+            self.machines[side as usize].disk.give(at_ms, job);
+        }
+        self.reads(side, &mut out);
+        for (link, pieces) in out.send.drain(..) {
+            self.send_frame(side, link, &pieces);
+        }
+        for link in std::mem::take(&mut out.hang_up) {
+            self.hang_up(side, link);
+        }
+        if out.dial.take().is_some() {
+            self.dial(side);
+        }
+        for (connection, effects) in std::mem::take(&mut out.effects) {
+            let found = self.clients.iter().position(|c| c.connection == Some((side, connection)));
+            if let Some(client) = found {
+                let life = self.clients[client].life;
+                let delay = self.latency();
+                self.at(delay, Event::Effects { client, life, effects });
+            }
+        }
+        if out.frontends == Some(false) {
+            self.drop_clients(side);
+        }
+        if let Some(outcome) = out.stop.take() {
+            self.note(format!("{side:?} stops: {outcome:?}"));
+            self.machines[side as usize].stopped = Some(outcome);
+            self.end_life(side);
+        }
+    }
+
+    fn reads(&mut self, side: Side, out: &mut Outputs) {
+        for read in out.reads.drain(..) {
+            let records = self.machines[side as usize].disk.records(&read.lsns);
+            let input = Input::Read { queue: read.queue, asked: read.lsns, records };
+            self.to_node(side, 1, input);
+        }
+        if let Some((after, bytes_max)) = out.read_groups.take() {
+            let groups = self.machines[side as usize].disk.groups_after(after, bytes_max);
+            self.to_node(side, 1, Input::Backend(BackendInput::GroupsRead { after, groups }));
+        }
+        if let Some(lsns) = out.snapshot_read.take() {
+            let records = self.machines[side as usize].disk.records(&lsns);
+            self.to_node(side, 1, Input::SnapshotRecords { records });
+        }
+    }
+
+    fn send_frame(&mut self, from: Side, id: LinkId, pieces: &[Bytes]) {
+        let delay = self.latency();
+        let now_ms = self.now_ms;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let other = from.other();
+        if link.dead || !link.open[from as usize] || !link.open[other as usize] {
+            return;
+        }
+        let at_ms = (now_ms + delay).max(link.arrives_at[from as usize]);
+        link.arrives_at[from as usize] = at_ms;
+        let mut frame = BytesMut::new();
+        pieces.iter().for_each(|piece| frame.extend_from_slice(piece));
+        let received = BackendInput::Received { link: id, frame: frame.freeze() };
+        self.to_node(other, at_ms - now_ms, Input::Backend(received));
+    }
+
+    fn dial(&mut self, side: Side) {
+        let other = side.other();
+        let failed = |refused| Input::Backend(BackendInput::DialFailed { refused });
+        if self.cut {
+            return self.to_node(side, 500, failed(false));
+        }
+        if self.machines[other as usize].node.is_none() {
+            return self.to_node(side, 1, failed(true));
+        }
+        let link = LinkId(self.next_link);
+        self.next_link += 1;
+        let delay = self.latency();
+        let at_ms = self.now_ms + delay;
+        let state = Link { dead: false, arrives_at: [at_ms; 2], open: [true; 2] };
+        self.links.insert(link, state);
+        self.to_node(side, delay, Input::Backend(BackendInput::Linked { link, dialed: true }));
+        self.to_node(other, delay, Input::Backend(BackendInput::Linked { link, dialed: false }));
+    }
+
+    fn drop_clients(&mut self, side: Side) {
+        for client in 0..self.clients.len() {
+            if self.clients[client].connection.is_some_and(|(s, _)| s == side) {
+                self.clients[client].disconnected();
+                let delay = 1 + self.roll(20);
+                self.at(delay, Event::ClientWake { client });
+            }
+        }
+    }
+
+    /// A client without a connection tries to have one; one with a connection may publish.
+    fn wake_client(&mut self, client: usize) {
+        if self.clients[client].connection.is_none() {
+            let open: Vec<Side> = Side::BOTH
+                .into_iter()
+                .filter(|side| self.node(*side).is_some_and(Node::is_serving))
+                .collect();
+            if open.is_empty() {
+                return self.at(10, Event::ClientWake { client });
+            }
+            let side = open[self.roll(open.len() as u64) as usize];
+            let connection = ConnectionId(self.next_connection);
+            self.next_connection += 1;
+            let requests = self.clients[client].connected(side, connection);
+            self.send_requests(client, requests);
+        }
+        let burst = 1 + self.roll(4);
+        let requests = self.clients[client].more(burst, &mut self.checks);
+        self.send_requests(client, requests);
+        let pause = 1 + self.roll(15);
+        if self.clients[client].wants_wake() {
+            self.at(pause, Event::ClientWake { client });
+        }
+    }
+
+    fn send_requests(&mut self, client: usize, requests: Vec<Request>) {
+        if requests.is_empty() {
+            return;
+        }
+        if let Some((side, connection)) = self.clients[client].connection {
+            // A client's socket is a stream: equal delays keep its requests in order.
+            self.to_node(side, 2, Input::Requests { connection, requests });
+        }
+    }
+
+    /// The client's connection breaks without a word.
+    pub fn drop_client(&mut self, client: usize) {
+        if let Some((side, connection)) = self.clients[client].connection {
+            self.clients[client].disconnected();
+            self.to_node(side, 2, Input::Closed { connection });
+            self.at(5, Event::ClientWake { client });
+        }
+    }
+
+    /// Both nodes' states, if both are up and at the same LSN.
+    pub fn compare_states(&mut self) -> Result<(), String> {
+        let [a, b] = &mut self.machines;
+        let (Some(a), Some(b)) = (&mut a.node, &mut b.node) else {
+            return Err("a node is down".into());
+        };
+        if a.applied() != b.applied() {
+            return Err(format!("applied {} and {}", a.applied(), b.applied()));
+        }
+        let same = a.state_for_comparison() == b.state_for_comparison();
+        if same { Ok(()) } else { Err(format!("states differ at LSN {}", a.applied())) }
+    }
+}
+
+fn node_options(options: &WorldOptions) -> NodeOptions {
+    let user = UserRecord {
+        name: Text::from_static("guest"),
+        password_hash: Text::from_static("sha256:none"),
+        tags: Vec::new(),
+    };
+    NodeOptions {
+        limits: Limits::default(),
+        group_bytes_max: 4 << 10,
+        // Small, so that backlogs are read from the log.
+        cache_bytes_max: 8 << 10,
+        save_after_bytes: options.save_after_bytes,
+        retain_bytes: options.retain_bytes,
+        users: Vec::new(),
+        default_user: user,
+    }
+}

@@ -1,0 +1,39 @@
+//! What an ERROR frame says. Words as RabbitMQ's, which clients' tests compare.
+
+use std::{borrow::Cow, fmt::Display};
+use understudy_model::{Refusal, Text};
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct StompError {
+    pub(crate) message: Cow<'static, str>,
+    pub(crate) body: String,
+    /// The subscription that it is about.
+    pub(crate) subscription: Option<Text>,
+}
+
+impl StompError {
+    pub(crate) fn new(message: &'static str, body: impl Into<String>) -> Self {
+        Self { message: Cow::Borrowed(message), body: body.into(), subscription: None }
+    }
+
+    pub(crate) fn refusal(refusal: &Refusal) -> Self {
+        let (_, name) = refusal.kind.code();
+        Self {
+            message: Cow::Owned(name.to_ascii_lowercase()),
+            body: format!("{name} - {}\n", refusal.text),
+            subscription: None,
+        }
+    }
+
+    pub(crate) fn malformed(body: impl Into<String>) -> Self {
+        Self::new("Malformed frame", body)
+    }
+
+    pub(crate) fn invalid_header(name: &str, wanted: impl Display) -> Self {
+        Self::new("Invalid header", format!("'{name}' must be {wanted}.\n"))
+    }
+
+    pub(crate) fn missing_header(command: &str, name: &str) -> Self {
+        Self::new("Missing Header", format!("'{command}' must include the '{name}' header\n"))
+    }
+}

@@ -1,0 +1,247 @@
+use super::{
+    Pending, Result, StompSession,
+    send::{missing_destination, not_valid_for},
+};
+use crate::{
+    codec::Headers,
+    destination::{Destination, TEMP_QUEUE, TOPIC_EXCHANGE},
+    error::StompError,
+    queue::{self, Defaults},
+    subscription::{Ack, NewSubscription, Subscription},
+};
+use understudy_model::{AckMode, Bind, Consume, Credit, DeleteQueue, Outbox, Request, Text};
+
+/// Spellings of a durable subscription's name, each of some broker; RabbitMQ takes `id`.
+const DURABLE_NAMES: [&str; 3] =
+    ["durable-subscription-name", "durable-subscriber-name", "activemq.subscriptionName"];
+
+/// Where a subscription reads.
+struct Source {
+    queue: Text,
+    durable: bool,
+    temp_queue: Option<Text>,
+    /// MESSAGEs say the subscription's destination, not the one they were sent to.
+    echoes: bool,
+}
+
+impl Source {
+    fn plain(queue: Text) -> Self {
+        Self { queue, durable: false, temp_queue: None, echoes: false }
+    }
+}
+
+impl StompSession {
+    pub(super) fn subscribe(&mut self, headers: &Headers, out: &mut Outbox) -> Result {
+        let text = headers.get("destination").ok_or_else(|| missing_destination("SUBSCRIBE"))?;
+        if self.requires_id() && headers.get("id").is_none() {
+            return Err(if durable_name_wanted(headers)? {
+                missing_id()
+            } else {
+                StompError::missing_header("SUBSCRIBE", "id")
+            });
+        }
+        let tag = subscription_tag(headers, "SUBSCRIBE")?;
+        if self.subscriptions.has_tag(&tag) {
+            let body = format!("A subscription identified by '{tag}' already exists.");
+            return Err(StompError::new("Duplicated subscription identifier", body));
+        }
+        self.check_subscriptions()?;
+        let ack = ack_mode(headers)?;
+        let prefetch = headers.number::<u32>(&["prefetch-count", "activemq.prefetchSize"])?;
+        let priority = headers.number::<i32>(&["x-priority", "activemq.priority"])?;
+        let exclusive = headers.bool("activemq.exclusive")?.unwrap_or(false);
+        let source = self.source(text, headers, out)?;
+
+        let consumer = self.subscriptions.next_number();
+        let mut subscription = Subscription::new(NewSubscription {
+            consumer,
+            tag,
+            id: headers.get("id").cloned(),
+            ack,
+            queue: source.queue.clone(),
+            destination: source.echoes.then_some(text),
+            session_id: &self.options.session_id,
+            version: self.version,
+        });
+        subscription.durable = source.durable;
+        subscription.temp_queue = source.temp_queue.clone();
+        self.subscriptions.insert(subscription);
+        let token = self.await_reply(Pending::Finish(headers.receipt()));
+        out.requests.push(Request::Consume(Consume {
+            token,
+            consumer,
+            channel: 0,
+            queue: source.queue,
+            ack: if ack == Ack::Auto { AckMode::Auto } else { AckMode::Manual },
+            exclusive,
+            priority: priority.unwrap_or(0),
+            credit: Credit::Prefetch(prefetch.unwrap_or(self.options.prefetch_default)),
+        }));
+        if let Some(name) = &source.temp_queue {
+            self.replace_automatic(name, out);
+        }
+        Ok(())
+    }
+
+    /// Declares and binds what the destination needs.
+    fn source(&mut self, text: &Text, headers: &Headers, out: &mut Outbox) -> Result<Source> {
+        match Destination::parse(text)? {
+            Destination::Queue(name) => {
+                let durable = queue::durable(headers)?.unwrap_or(true);
+                let defaults = Defaults { durable, ..Defaults::LASTING };
+                let declare = queue::declare(name.clone(), headers, defaults)?;
+                self.declare(declare, headers.receipt(), out);
+                Ok(Source { echoes: true, ..Source::plain(name) })
+            }
+            Destination::AmqQueue(name) => Ok(Source::plain(name)),
+            Destination::Topic(key) => {
+                self.bound_queue(Text::from_static(TOPIC_EXCHANGE), key, text, headers, out)
+            }
+            Destination::Exchange { name, key } => self.bound_queue(name, key, text, headers, out),
+            Destination::TempQueue(name) => {
+                let queue = self.temp_queue(&name, headers.receipt(), out);
+                Ok(Source { temp_queue: Some(name), ..Source::plain(queue) })
+            }
+            Destination::ReplyQueue(_) => Err(not_valid_for(text, "SUBSCRIBE")),
+        }
+    }
+
+    /// A queue for this subscription, with a binding to an exchange.
+    fn bound_queue(
+        &mut self,
+        exchange: Text,
+        key: Text,
+        destination: &str,
+        headers: &Headers,
+        out: &mut Outbox,
+    ) -> Result<Source> {
+        let durable = durable_name_wanted(headers)?;
+        let given = headers.get("x-queue-name").filter(|name| !name.is_empty());
+        let (name, defaults) = match (given, durable) {
+            (Some(name), true) => (name.clone(), Defaults::LASTING),
+            // A name is given so that others can find the queue.
+            (Some(name), false) => {
+                (name.clone(), Defaults { exclusive: false, ..Defaults::PRIVATE })
+            }
+            (None, true) => (self.durable_queue(destination, headers)?, Defaults::LASTING),
+            (None, false) => (self.new_queue_name("stomp-subscription"), Defaults::PRIVATE),
+        };
+        let declare = queue::declare(name.clone(), headers, defaults)?;
+        let receipt = headers.receipt();
+        self.declare(declare, receipt.clone(), out);
+        let token = self.await_reply(Pending::Step(receipt));
+        out.requests.push(Request::Bind(Bind {
+            token,
+            source: exchange,
+            destination: name.clone(),
+            key,
+            ..Bind::default()
+        }));
+        Ok(Source { durable, ..Source::plain(name) })
+    }
+
+    fn durable_queue(&self, destination: &str, headers: &Headers) -> Result<Text> {
+        let name = headers.any(&DURABLE_NAMES).map(|(_, name)| name);
+        let name = name.or_else(|| headers.get("id")).ok_or_else(missing_id)?;
+        let client_id = headers.get("client-id").unwrap_or(&self.client_id);
+        Ok(queue::durable_name([client_id, destination, name]))
+    }
+
+    /// The client reads its temporary queue itself: the automatic subscription would take half
+    /// of it. Cancelled after the new one was made, for the queue goes with its last reader.
+    fn replace_automatic(&mut self, name: &Text, out: &mut Outbox) {
+        let temp = self.temp_queues.get_mut(name);
+        let Some(tag) = temp.and_then(|temp| temp.automatic.take()) else { return };
+        let Some(old) = self.subscriptions.cancel(&tag) else { return };
+        let consumer = old.consumer;
+        self.cancel(consumer, None, out);
+    }
+
+    pub(super) fn unsubscribe(&mut self, headers: &Headers, out: &mut Outbox) -> Result {
+        let tag = subscription_tag(headers, "UNSUBSCRIBE")?;
+        let delete = durable_name_wanted(headers)?;
+        let receipt = headers.receipt();
+        let Some(subscription) = self.subscriptions.cancel(&tag) else {
+            return self.unsubscribe_offline(&tag, delete, headers, out);
+        };
+        let consumer = subscription.consumer;
+        let queue = (delete && subscription.durable).then(|| subscription.queue.clone());
+        if let Some(name) = subscription.temp_queue.clone() {
+            // The queue goes with its reader; the name may be used for a new one.
+            self.temp_queues.remove(&name);
+        }
+        match queue {
+            None => self.cancel(consumer, receipt, out),
+            Some(queue) => {
+                self.cancel(consumer, None, out);
+                self.delete(queue, receipt, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// A durable subscription may be ended without being taken up first.
+    fn unsubscribe_offline(
+        &mut self,
+        tag: &str,
+        delete: bool,
+        headers: &Headers,
+        out: &mut Outbox,
+    ) -> Result {
+        match headers.get("destination") {
+            Some(destination) if delete => {
+                let queue = self.durable_queue(destination, headers)?;
+                self.delete(queue, headers.receipt(), out);
+                Ok(())
+            }
+            _ => {
+                let body = format!(
+                    "UNSUBSCRIBE must refer to an existing subscription.\n\
+                     Subscription to '{tag}' not found.\n"
+                );
+                Err(StompError::new("No subscription found", body))
+            }
+        }
+    }
+
+    fn delete(&mut self, queue: Text, receipt: Option<Text>, out: &mut Outbox) {
+        let token = self.await_reply(Pending::Finish(receipt));
+        let delete = DeleteQueue { token, name: queue, ..DeleteQueue::default() };
+        out.requests.push(Request::DeleteQueue(delete));
+    }
+}
+
+fn ack_mode(headers: &Headers) -> Result<Ack> {
+    match headers.get("ack").map(|ack| &**ack) {
+        None | Some("auto") => Ok(Ack::Auto),
+        Some("client") => Ok(Ack::Client),
+        Some("client-individual") => Ok(Ack::Individual),
+        Some(_) => Err(StompError::invalid_header("ack", "auto, client or client-individual")),
+    }
+}
+
+/// Does the frame mean a durable subscription?
+fn durable_name_wanted(headers: &Headers) -> Result<bool> {
+    let named = headers.any(&DURABLE_NAMES).is_some();
+    Ok(named || queue::durable(headers)?.unwrap_or(false))
+}
+
+fn subscription_tag(headers: &Headers, command: &str) -> Result<Text> {
+    match (headers.get("id"), headers.get("destination")) {
+        (Some(id), _) if id.starts_with(TEMP_QUEUE) => {
+            let body = format!("{command} 'id' may not start with {TEMP_QUEUE}\n");
+            Err(StompError::new("Invalid id", body))
+        }
+        (Some(id), _) => Ok(Text::from(format!("T_{id}"))),
+        (None, Some(_)) if queue::durable(headers)?.unwrap_or(false) => Err(missing_id()),
+        (None, Some(destination)) => Ok(Text::from(format!("Q_{destination}"))),
+        (None, None) => {
+            let body = format!("{command} must include a 'destination' or 'id' header\n");
+            Err(StompError::new("Missing destination or id", body))
+        }
+    }
+}
+
+fn missing_id() -> StompError {
+    StompError::new("Missing Header", "Header 'id' is required for durable subscriptions")
+}

@@ -1,0 +1,8 @@
+//! Bytes in, requests and bytes out.
+
+mod common;
+mod connection;
+mod robustness;
+mod send;
+mod subscribe;
+mod transactions;

@@ -84,7 +84,7 @@ impl NodeProcess {
                 anyhow::bail!("the {} ended with {exit}", self.name);
             }
             let Ok(status) = fetch(&format!("http://{}", self.ports.http)) else { return Ok(None) };
-            let found = status.pointer("/replication/state").and_then(|s| s.as_str());
+            let found = status.pointer("/state").and_then(|s| s.as_str());
             Ok((found == Some(state)).then_some(()))
         })
     }

@@ -1,0 +1,118 @@
+//! The command line: one file a verb.
+
+mod consume;
+mod demo;
+mod publish;
+pub mod status;
+
+use crate::config::{self, Flags, Settings};
+use crate::server;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// sysexits(3), as RabbitMQ's own tools use them.
+pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
+const EXIT_SOFTWARE: u8 = 70;
+const EXIT_CONFIG: u8 = 78;
+
+/// A message broker that runs as a safe pair on two machines.
+#[derive(Parser)]
+#[command(version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a node.
+    Serve {
+        #[command(flatten)]
+        flags: Flags,
+        /// File to write the open listeners' addresses to, as JSON.
+        #[arg(long, value_name = "FILE")]
+        ready_file: Option<PathBuf>,
+    },
+    /// Check settings as `serve` would, without starting.
+    CheckConfig {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Show a node's role, state, cursors, listeners and counts.
+    Status(status::StatusArguments),
+    /// See a takeover: a pair of processes, clients of three protocols, a SIGKILL.
+    Demo(demo::DemoArguments),
+    /// Publish messages from arguments or standard input.
+    Publish(publish::PublishArguments),
+    /// Print messages of a queue.
+    Consume(consume::ConsumeArguments),
+}
+
+impl Cli {
+    pub fn run(self) -> ExitCode {
+        match self.verb {
+            Verb::Serve { flags, ready_file } => serve(&flags, ready_file),
+            Verb::CheckConfig { flags } => check_config(&flags),
+            Verb::Status(arguments) => finish(status::run(&arguments), EXIT_UNAVAILABLE),
+            Verb::Demo(arguments) => finish(demo::run(&arguments), EXIT_SOFTWARE),
+            Verb::Publish(arguments) => finish(publish::run(arguments), EXIT_UNAVAILABLE),
+            Verb::Consume(arguments) => finish(consume::run(arguments), EXIT_UNAVAILABLE),
+        }
+    }
+}
+
+fn finish(result: anyhow::Result<ExitCode>, failure: u8) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::from(failure)
+    })
+}
+
+fn load(flags: &Flags) -> Result<Settings, ExitCode> {
+    config::load(flags, std::env::vars()).map_err(|error| {
+        complain(&error.to_string());
+        ExitCode::from(EXIT_CONFIG)
+    })
+}
+
+fn serve(flags: &Flags, ready_file: Option<PathBuf>) -> ExitCode {
+    let settings = match load(flags) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    start_logging(&settings);
+    match server::run(settings, ready_file.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(EXIT_SOFTWARE)
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to the question")]
+fn check_config(flags: &Flags) -> ExitCode {
+    match load(flags) {
+        Ok(settings) => {
+            println!("the settings are right: {} in {}", settings.name, settings.data_dir.display());
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+fn start_logging(settings: &Settings) {
+    let filter = tracing_subscriber::EnvFilter::new(&settings.log_level);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if settings.log_json {
+        logs.json().init();
+    } else {
+        logs.init();
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "errors go to standard error, data to standard output")]
+fn complain(text: &str) {
+    eprintln!("understudy: {text}");
+}

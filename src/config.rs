@@ -1,0 +1,97 @@
+//! Settings in two steps: typed as given ([`given`]), then checked once into [`Settings`].
+//!
+//! Layers: defaults < file < environment (`UNDERSTUDY__SECTION__KEY`) < flags. There is no global
+//! configuration: what needs a setting is given it.
+
+mod check;
+mod given;
+mod layers;
+
+pub use given::{AmqpSettings, LimitSettings, StompSettings, StorageSettings};
+pub use layers::{Flags, load};
+
+use std::path::PathBuf;
+
+/// What a node runs with: every value checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub role: Role,
+    pub listen: Listen,
+    pub replication: ReplicationSettings,
+    pub users: Vec<UserSetting>,
+    pub limits: LimitSettings,
+    pub amqp: AmqpSettings,
+    pub stomp: StompSettings,
+    pub storage: StorageSettings,
+    pub log_level: String,
+    pub log_json: bool,
+}
+
+/// A preference for the first meeting; afterwards what is on disk decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Master,
+    Slave,
+}
+
+/// Addresses to listen on; none: switched off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub amqp: Option<String>,
+    pub stomp: Option<String>,
+    pub native: Option<String>,
+    pub http: Option<String>,
+    pub replication: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    Standalone,
+    Pair,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationSettings {
+    pub backend: BackendKind,
+    /// `host:port` of the other node's replication listener.
+    pub master_address: Option<String>,
+    pub advertised_address: Option<String>,
+    pub user: String,
+    pub password: String,
+    pub shutdown_on_master_failure: bool,
+    pub shutdown_on_slave_failure: bool,
+    pub wait_for_slave: bool,
+    pub wait_for_slave_timeout_ms: u64,
+    pub meet_timeout_ms: u64,
+    pub beat_ms: u64,
+    pub suspect_ms: u64,
+    pub takeover_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserSetting {
+    pub name: String,
+    pub secret: Secret,
+    pub tags: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    Password(String),
+    /// As [`crate::auth`] makes it, or RabbitMQ's salted SHA-256.
+    Hash(String),
+}
+
+/// A setting that is wrong: where it came from, which key, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {key}: {problem}")]
+pub struct ConfigError {
+    pub origin: String,
+    pub key: String,
+    pub problem: String,
+}
+
+#[cfg(test)]
+mod tests;

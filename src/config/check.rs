@@ -1,0 +1,197 @@
+//! From what was typed to what is meant: every value checked, impossible combinations refused.
+
+use super::given::{Given, Replication, User};
+use super::{
+    BackendKind, ConfigError, Listen, ReplicationSettings, Role, Secret, Settings, UserSetting,
+};
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+
+pub(super) fn check(given: Given, origin: &str) -> Result<Settings, ConfigError> {
+    let checker = Checker { origin };
+    let role = match given.broker.role.as_str() {
+        "master" => Role::Master,
+        "slave" => Role::Slave,
+        other => {
+            return checker.wrong("broker.role", &format!("{other:?} is neither master nor slave"));
+        }
+    };
+    if given.broker.data_dir.is_empty() {
+        return checker.wrong("broker.data_dir", "must name a directory");
+    }
+    let listen = checker.listen(&given.listen)?;
+    let replication = checker.replication(&given.replication, role)?;
+    if replication.backend == BackendKind::Pair && listen.replication.is_none() {
+        return checker.wrong("listen.replication", "backend = \"pair\" needs an address here");
+    }
+    checker.limits(&given)?;
+    let log_json = match given.log.format.as_str() {
+        "text" => false,
+        "json" => true,
+        other => return checker.wrong("log.format", &format!("{other:?} is neither text nor json")),
+    };
+    if tracing_subscriber::EnvFilter::try_new(&given.log.level).is_err() {
+        return checker.wrong("log.level", "expected error, warn, info, debug or trace");
+    }
+    let users = given.users.iter().map(|user| checker.user(user)).collect::<Result<_, _>>()?;
+    Ok(Settings {
+        name: given.broker.name,
+        data_dir: PathBuf::from(given.broker.data_dir),
+        role,
+        listen,
+        replication,
+        users,
+        limits: given.limits,
+        amqp: given.amqp,
+        stomp: given.stomp,
+        storage: given.storage,
+        log_level: given.log.level,
+        log_json,
+    })
+}
+
+struct Checker<'a> {
+    origin: &'a str,
+}
+
+impl Checker<'_> {
+    fn wrong<T>(&self, key: &str, problem: &str) -> Result<T, ConfigError> {
+        Err(ConfigError {
+            origin: self.origin.to_owned(),
+            key: key.to_owned(),
+            problem: problem.to_owned(),
+        })
+    }
+
+    fn listen(&self, given: &super::given::Listen) -> Result<Listen, ConfigError> {
+        Ok(Listen {
+            amqp: self.address("listen.amqp", &given.amqp)?,
+            stomp: self.address("listen.stomp", &given.stomp)?,
+            native: self.address("listen.native", &given.native)?,
+            http: self.address("listen.http", &given.http)?,
+            replication: self.address("listen.replication", &given.replication)?,
+        })
+    }
+
+    fn address(&self, key: &str, address: &str) -> Result<Option<String>, ConfigError> {
+        if address.is_empty() {
+            return Ok(None);
+        }
+        match address.to_socket_addrs().map(|mut found| found.next()) {
+            Ok(Some(_)) => Ok(Some(address.to_owned())),
+            _ => {
+                let problem = format!("{address:?} is no address: expected host:port, or \"\"");
+                self.wrong(key, &problem)
+            }
+        }
+    }
+
+    /// `tcp://host:port`. The name need not resolve yet: the other node may come later.
+    fn uri(&self, key: &str, uri: &str) -> Result<Option<String>, ConfigError> {
+        if uri.is_empty() {
+            return Ok(None);
+        }
+        let address = uri.strip_prefix("tcp://").map(|rest| rest.trim_end_matches('/'));
+        let port = address.and_then(|a| a.rsplit_once(':')).map(|(_, port)| port.parse::<u16>());
+        match (address, port) {
+            (Some(address), Some(Ok(1..))) => Ok(Some(address.to_owned())),
+            _ => self.wrong(key, &format!("{uri:?}: expected tcp://host:port")),
+        }
+    }
+
+    fn replication(
+        &self,
+        given: &Replication,
+        role: Role,
+    ) -> Result<ReplicationSettings, ConfigError> {
+        let backend = match given.backend.as_str() {
+            "standalone" => BackendKind::Standalone,
+            "pair" => BackendKind::Pair,
+            other => {
+                let problem = format!("{other:?}: expected \"pair\" or \"standalone\"");
+                return self.wrong("replication.backend", &problem);
+            }
+        };
+        let master_address = self.uri("replication.master_uri", &given.master_uri)?;
+        let advertised_address = self.uri("replication.advertised_uri", &given.advertised_uri)?;
+        if role == Role::Slave && backend == BackendKind::Standalone {
+            return self.wrong("broker.role", "a slave needs [replication] backend = \"pair\"");
+        }
+        if role == Role::Slave && master_address.is_none() {
+            let problem = "a slave needs its master's address: tcp://host:port";
+            return self.wrong("replication.master_uri", problem);
+        }
+        if given.wait_for_slave && backend == BackendKind::Standalone {
+            let problem = "a standalone node has no slave to wait for: backend = \"pair\"";
+            return self.wrong("replication.wait_for_slave", problem);
+        }
+        if backend == BackendKind::Pair && (given.user.is_empty() || given.password.is_empty()) {
+            let problem = "a pair needs the same user and password on both nodes";
+            return self.wrong("replication.password", problem);
+        }
+        if given.beat_ms == 0 || given.beat_ms * 2 > given.suspect_ms {
+            return self.wrong("replication.beat_ms", "must be 1 to half of suspect_ms");
+        }
+        if given.takeover_ms < given.suspect_ms {
+            return self.wrong("replication.takeover_ms", "must not be below suspect_ms");
+        }
+        Ok(ReplicationSettings {
+            backend,
+            master_address,
+            advertised_address,
+            user: given.user.clone(),
+            password: given.password.clone(),
+            shutdown_on_master_failure: given.shutdown_on_master_failure,
+            shutdown_on_slave_failure: given.shutdown_on_slave_failure,
+            wait_for_slave: given.wait_for_slave,
+            wait_for_slave_timeout_ms: given.wait_for_slave_timeout,
+            meet_timeout_ms: given.meet_timeout_ms,
+            beat_ms: given.beat_ms,
+            suspect_ms: given.suspect_ms,
+            takeover_ms: given.takeover_ms,
+        })
+    }
+
+    fn limits(&self, given: &Given) -> Result<(), ConfigError> {
+        let limits = &given.limits;
+        if !(1..=64).contains(&limits.worker_threads) {
+            return self.wrong("limits.worker_threads", "must be 1 to 64");
+        }
+        if !(1_024..=512 << 20).contains(&limits.message_bytes_max) {
+            return self.wrong("limits.message_bytes_max", "must be 1024 to 536870912 bytes");
+        }
+        if !(4_096..=64 << 20).contains(&limits.group_bytes_max) {
+            return self.wrong("limits.group_bytes_max", "must be 4096 to 67108864 bytes");
+        }
+        if limits.inflight_bytes_max < limits.group_bytes_max {
+            return self.wrong("limits.inflight_bytes_max", "must not be below group_bytes_max");
+        }
+        if !(4_096..=16 << 20).contains(&given.amqp.frame_max_bytes) {
+            return self.wrong("amqp.frame_max_bytes", "must be 4096 to 16777216 bytes");
+        }
+        if given.storage.map_bytes_max < 16 << 20 || given.storage.map_bytes_max % 4_096 != 0 {
+            let problem = "must be at least 16777216 bytes and a multiple of 4096";
+            return self.wrong("storage.map_bytes_max", problem);
+        }
+        Ok(())
+    }
+
+    fn user(&self, user: &User) -> Result<UserSetting, ConfigError> {
+        if user.name.is_empty() {
+            return self.wrong("users.name", "must not be empty");
+        }
+        let secret = match (&user.password, &user.password_hash) {
+            (Some(password), None) => Secret::Password(password.clone()),
+            (None, Some(hash)) if crate::auth::is_hash(hash) => Secret::Hash(hash.clone()),
+            (None, Some(_)) => {
+                let problem = "expected sha256: and base64 of salt and SHA-256(salt + password)";
+                return self.wrong("users.password_hash", problem);
+            }
+            _ => {
+                let problem = format!("user {:?} needs a password or a password_hash", user.name);
+                return self.wrong("users.password", &problem);
+            }
+        };
+        Ok(UserSetting { name: user.name.clone(), secret, tags: user.tags.clone() })
+    }
+}

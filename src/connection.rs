@@ -1,0 +1,244 @@
+//! One task per client socket: read → session → one batch of requests; effects → session → one
+//! write. Knows no protocol: the session does.
+
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::handle::{ClientEvent, NodeHandle};
+use bytes::BytesMut;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+use understudy_model::{ConnectionId, Effect, Outbox, Session};
+
+const READ_BYTES: usize = 64 * 1024;
+/// With more than this unsent, nothing more is read from the client.
+const UNSENT_BYTES_MAX: usize = 4 << 20;
+/// Written bytes are reported in portions of at least this, and what is left when all is written.
+const DRAINED_REPORT_BYTES: u64 = 64 * 1024;
+/// How long a closing connection may take to accept the last bytes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const SLICES_PER_WRITE: usize = 64;
+
+pub struct Connection {
+    pub id: ConnectionId,
+    pub socket: TcpStream,
+    pub peer: SocketAddr,
+    pub session: Box<dyn Session>,
+    pub node: NodeHandle,
+    pub auth: Authenticator,
+    pub clock: Clock,
+}
+
+/// Tells the driver exactly once that the connection is gone, however its task ends.
+struct Farewell {
+    id: ConnectionId,
+    events: mpsc::Sender<ClientEvent>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let closed = ClientEvent::Closed { connection: self.id };
+        if let Err(mpsc::error::TrySendError::Full(closed)) = self.events.try_send(closed) {
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                let _ = events.send(closed).await;
+            });
+        }
+    }
+}
+
+struct State {
+    input: BytesMut,
+    outbox: Outbox,
+    /// Events that did not fit into the driver's channel yet, in order.
+    waiting: VecDeque<ClientEvent>,
+    drained: u64,
+    eof: bool,
+}
+
+impl Connection {
+    pub async fn run(mut self) {
+        let (effects, mut inbox) = mpsc::unbounded_channel();
+        let opened = ClientEvent::Opened { connection: self.id, effects };
+        if self.node.events.send(opened).await.is_err() {
+            return;
+        }
+        let _farewell = Farewell { id: self.id, events: self.node.events.clone() };
+        let mut state = State {
+            input: BytesMut::new(),
+            outbox: Outbox::default(),
+            waiting: VecDeque::new(),
+            drained: 0,
+            eof: false,
+        };
+        if let Err(error) = self.serve(&mut inbox, &mut state).await {
+            tracing::debug!(connection = %self.id, peer = %self.peer, "socket: {error}");
+        }
+        let flush = self.flush(&mut state);
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, flush).await;
+    }
+
+    async fn serve(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Vec<Effect>>,
+        state: &mut State,
+    ) -> io::Result<()> {
+        let mut timer: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep(Duration::from_secs(3600)));
+        let mut timer_at_ms = u64::MAX;
+        while !state.outbox.close && !state.eof {
+            self.write_some(state)?;
+            if let Some(deadline) = self.session.deadline_ms()
+                && deadline < timer_at_ms
+            {
+                timer_at_ms = deadline;
+                timer.as_mut().reset(self.clock.instant(deadline).into());
+            }
+            let may_read = state.waiting.is_empty() && state.outbox.write.len() < UNSENT_BYTES_MAX;
+            let unsent = !state.outbox.write.is_empty();
+            tokio::select! {
+                biased;
+                batch = inbox.recv() => match batch {
+                    Some(effects) => self.on_effects(effects, inbox, state),
+                    // The driver does not know this connection: the node does not serve.
+                    None => return Ok(()),
+                },
+                permit = self.node.events.reserve(), if !state.waiting.is_empty() => {
+                    match (permit, state.waiting.pop_front()) {
+                        (Ok(permit), Some(event)) => permit.send(event),
+                        _ => return Ok(()),
+                    }
+                }
+                ready = self.socket.writable(), if unsent => ready?,
+                ready = self.socket.readable(), if may_read => {
+                    ready?;
+                    self.read_some(state)?;
+                }
+                () = &mut timer, if timer_at_ms != u64::MAX => {
+                    timer_at_ms = u64::MAX;
+                    let now_ms = self.clock.now_ms();
+                    if self.session.deadline_ms().is_some_and(|deadline| deadline <= now_ms) {
+                        self.session.on_timer(now_ms, &mut state.outbox);
+                        self.carry_out(now_ms, state);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_some(&mut self, state: &mut State) -> io::Result<()> {
+        state.input.reserve(READ_BYTES);
+        match self.socket.try_read_buf(&mut state.input) {
+            Ok(0) => state.eof = true,
+            Ok(_) => {
+                let now_ms = self.clock.now_ms();
+                self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
+                self.carry_out(now_ms, state);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn on_effects(
+        &mut self,
+        mut effects: Vec<Effect>,
+        inbox: &mut mpsc::UnboundedReceiver<Vec<Effect>>,
+        state: &mut State,
+    ) {
+        let now_ms = self.clock.now_ms();
+        loop {
+            self.session.on_effects(now_ms, &mut effects, &mut state.outbox);
+            match inbox.try_recv() {
+                Ok(more) => effects = more,
+                Err(_) => break,
+            }
+        }
+        self.carry_out(now_ms, state);
+    }
+
+    /// Login and requests; what cannot be sent at once waits, and stops the reading.
+    fn carry_out(&mut self, now_ms: u64, state: &mut State) {
+        while let Some(login) = state.outbox.login.take() {
+            let outcome = self.auth.check(&login, self.peer.ip());
+            if outcome == understudy_model::LoginOutcome::Refused {
+                tracing::warn!(peer = %self.peer, user = %login.user, "login refused");
+            }
+            self.session.on_login(now_ms, outcome, &mut state.outbox);
+            if !state.outbox.close {
+                self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
+            }
+        }
+        if let Some(complaint) = state.outbox.complaint.take() {
+            tracing::info!(connection = %self.id, peer = %self.peer, "client error: {complaint}");
+        }
+        if !state.outbox.requests.is_empty() {
+            let requests = std::mem::take(&mut state.outbox.requests);
+            self.tell(state, ClientEvent::Requests { connection: self.id, requests });
+        }
+    }
+
+    fn tell(&self, state: &mut State, event: ClientEvent) {
+        if !state.waiting.is_empty() {
+            state.waiting.push_back(event);
+        } else if let Err(mpsc::error::TrySendError::Full(event)) = self.node.events.try_send(event)
+        {
+            state.waiting.push_back(event);
+        }
+    }
+
+    /// Writes as much as the socket takes now.
+    fn write_some(&self, state: &mut State) -> io::Result<()> {
+        while !state.outbox.write.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let filled = state.outbox.write.io_slices(&mut slices);
+            match self.socket.try_write_vectored(&slices[..filled]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    state.outbox.write.advance(written);
+                    state.drained += written as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let all = state.outbox.write.is_empty() && state.drained >= DRAINED_REPORT_BYTES / 4;
+        if state.drained >= DRAINED_REPORT_BYTES || all {
+            let bytes = std::mem::take(&mut state.drained);
+            self.tell(state, ClientEvent::Drained { connection: self.id, bytes });
+        }
+        Ok(())
+    }
+
+    /// The last words of a connection that closes.
+    async fn flush(&mut self, state: &mut State) {
+        if !state.outbox.requests.is_empty() {
+            let requests = std::mem::take(&mut state.outbox.requests);
+            self.tell(state, ClientEvent::Requests { connection: self.id, requests });
+        }
+        while let Some(event) = state.waiting.pop_front() {
+            if self.node.events.send(event).await.is_err() {
+                return;
+            }
+        }
+        while !state.outbox.write.is_empty() {
+            if self.socket.writable().await.is_err() || self.write_some(state).is_err() {
+                return;
+            }
+        }
+        let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.socket).await;
+        // A close with unread input would be a reset, and the client might lose our last words.
+        let mut rest = [0; 4096];
+        while let Ok(read) = tokio::io::AsyncReadExt::read(&mut self.socket, &mut rest).await {
+            if read == 0 {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the shells know of the driver: a channel of events in, published values out.
+
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use understudy_model::{ConnectionId, Effect, Request, UserRecord};
+use understudy_replication::Status;
+
+/// What connections tell the driver.
+pub enum ClientEvent {
+    Opened { connection: ConnectionId, effects: mpsc::UnboundedSender<Vec<Effect>> },
+    /// One batch: what one read of the socket asked for.
+    Requests { connection: ConnectionId, requests: Vec<Request> },
+    /// The socket took so many bytes more.
+    Drained { connection: ConnectionId, bytes: u64 },
+    Closed { connection: ConnectionId },
+}
+
+#[derive(Clone)]
+pub struct NodeHandle {
+    /// Bounded: a full channel stops the reading of sockets.
+    pub events: mpsc::Sender<ClientEvent>,
+    pub overview: watch::Receiver<Arc<Overview>>,
+    pub users: watch::Receiver<Arc<Vec<UserRecord>>>,
+    /// Whether client listeners are open.
+    pub serving: watch::Receiver<bool>,
+    /// Open listeners: protocol and real address.
+    pub listeners: watch::Receiver<Listeners>,
+}
+
+pub type Listeners = Vec<(&'static str, String)>;
+
+/// What `status` and the HTTP API show.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    pub name: String,
+    pub replication: Status,
+    pub serving: bool,
+    pub connections: u64,
+    pub consumers: u64,
+    pub queues: u64,
+    pub messages: u64,
+    pub messages_ready: u64,
+    pub messages_unacked: u64,
+    pub applied: u64,
+    pub durable: u64,
+    pub appended: u64,
+}
+
+/// The same as JSON.
+#[derive(Serialize)]
+pub struct OverviewJson {
+    pub name: String,
+    pub version: &'static str,
+    pub role: &'static str,
+    pub state: &'static str,
+    pub serving: bool,
+    pub epoch: u64,
+    pub node_id: String,
+    pub cluster_id: String,
+    pub cursors: Cursors,
+    pub peer: Peer,
+    pub listeners: std::collections::BTreeMap<&'static str, String>,
+    pub counts: Counts,
+    pub uptime_ms: u64,
+}
+
+#[derive(Serialize)]
+pub struct Cursors {
+    pub applied: u64,
+    pub commit: u64,
+    pub durable: u64,
+    pub appended: u64,
+}
+
+#[derive(Serialize)]
+pub struct Peer {
+    pub node_id: String,
+    pub address: String,
+    pub in_sync: bool,
+    pub durable: u64,
+    pub lag: u64,
+    pub reason: String,
+}
+
+#[derive(Serialize)]
+pub struct Counts {
+    pub connections: u64,
+    pub consumers: u64,
+    pub queues: u64,
+    pub messages: u64,
+    pub messages_ready: u64,
+    pub messages_unacked: u64,
+}
+
+impl NodeHandle {
+    pub fn overview_json(&self, uptime_ms: u64) -> OverviewJson {
+        let overview = self.overview.borrow().clone();
+        let status = &overview.replication;
+        OverviewJson {
+            name: overview.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            role: status.role,
+            state: status.state,
+            serving: overview.serving,
+            epoch: status.epoch,
+            node_id: status.node_id.clone(),
+            cluster_id: status.cluster_id.clone(),
+            cursors: Cursors {
+                applied: overview.applied,
+                commit: status.commit,
+                durable: overview.durable,
+                appended: overview.appended,
+            },
+            peer: Peer {
+                node_id: status.peer_node_id.clone(),
+                address: status.peer_address.clone(),
+                in_sync: status.in_sync,
+                durable: status.peer_durable,
+                lag: status.lag,
+                reason: status.reason.clone(),
+            },
+            listeners: self.listeners.borrow().iter().cloned().collect(),
+            counts: Counts {
+                connections: overview.connections,
+                consumers: overview.consumers,
+                queues: overview.queues,
+                messages: overview.messages,
+                messages_ready: overview.messages_ready,
+                messages_unacked: overview.messages_unacked,
+            },
+            uptime_ms,
+        }
+    }
+}

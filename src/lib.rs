@@ -1,0 +1,25 @@
+//! Understudy: a message broker that runs as a safe pair on two machines. The shells and their
+//! wiring; the deterministic parts live in crates of their own, see ARCHITECTURE.md.
+
+// The shells are where clocks, threads, files and hash maps belong; the core crates stay banned.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod admin;
+pub mod auth;
+pub mod boot;
+mod cache;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod driver;
+pub mod handle;
+mod inflight;
+pub mod listener;
+pub mod log_writer;
+pub mod node;
+pub mod peer;
+pub mod reader;
+pub mod server;
+pub mod state_writer;
+mod upkeep;

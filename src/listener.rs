@@ -1,0 +1,137 @@
+//! Client listeners: open while the node serves, closed (connections refused) while it does not.
+
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::connection::Connection;
+use crate::handle::{Listeners, NodeHandle};
+use anyhow::Context;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use understudy_model::{ConnectionId, Session};
+
+/// After a failed accept (no more file descriptors) the next one is tried after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const BACKLOG: u32 = 1_024;
+
+/// Makes the session of a protocol; the number is the connection's.
+pub type SessionFactory = Arc<dyn Fn(ConnectionId, u64) -> Box<dyn Session> + Send + Sync>;
+
+/// One protocol's listener.
+pub struct Listener {
+    pub protocol: &'static str,
+    pub address: String,
+    pub sessions: SessionFactory,
+}
+
+/// What all listeners share.
+#[derive(Clone)]
+pub struct Shared {
+    pub node: NodeHandle,
+    pub auth: Authenticator,
+    pub clock: Clock,
+    pub connections_max: usize,
+    pub connections: Arc<AtomicUsize>,
+    pub next_connection: Arc<AtomicU64>,
+    pub opened: watch::Sender<Listeners>,
+}
+
+impl Listener {
+    /// Follows the node's `serving`: binds when it begins, closes when it ends.
+    ///
+    /// # Errors
+    /// The address cannot be bound although the node serves: the process must not go on half open.
+    pub async fn run(self, shared: Shared) -> anyhow::Result<()> {
+        let mut serving = shared.node.serving.clone();
+        // A port of 0 is chosen once and then kept, so that clients find the node again.
+        let mut address = self.address.clone();
+        loop {
+            serving.wait_for(|serving| *serving).await?;
+            let listener = bind(&address)
+                .await
+                .with_context(|| format!("listen.{}: cannot bind {address}", self.protocol))?;
+            let bound = listener.local_addr()?;
+            address = bound.to_string();
+            tracing::info!(protocol = self.protocol, address = %bound, "listening");
+            announce(&shared.opened, self.protocol, Some(bound));
+            tokio::select! {
+                () = self.accept(&listener, &shared) => {}
+                closed = serving.wait_for(|serving| !*serving) => {
+                    closed?;
+                }
+            }
+            drop(listener);
+            announce(&shared.opened, self.protocol, None);
+            tracing::info!(protocol = self.protocol, address = %bound, "closed");
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, shared: &Shared) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, peer)) => self.connect(socket, peer, shared),
+                Err(error) => {
+                    tracing::warn!(protocol = self.protocol, "accept: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn connect(&self, socket: TcpStream, peer: SocketAddr, shared: &Shared) {
+        let count = shared.connections.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot(shared.connections.clone());
+        if count >= shared.connections_max {
+            tracing::warn!(%peer, "refused: {} connections are open", shared.connections_max);
+            return;
+        }
+        let _ = socket.set_nodelay(true);
+        let id = ConnectionId(shared.next_connection.fetch_add(1, Ordering::Relaxed));
+        let connection = Connection {
+            id,
+            socket,
+            peer,
+            session: (self.sessions)(id, shared.clock.now_ms()),
+            node: shared.node.clone(),
+            auth: shared.auth.clone(),
+            clock: shared.clock,
+        };
+        tokio::spawn(async move {
+            let _slot = slot;
+            connection.run().await;
+        });
+    }
+}
+
+/// A connection's place among `connections_max`.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub(crate) async fn bind(address: &str) -> anyhow::Result<TcpListener> {
+    let address = tokio::net::lookup_host(address).await?.next().context("no such address")?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Connections of the last run may linger in TIME_WAIT; they must not keep a restart out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket.listen(BACKLOG)?)
+}
+
+pub(crate) fn announce(
+    opened: &watch::Sender<Listeners>,
+    protocol: &'static str,
+    address: Option<SocketAddr>,
+) {
+    opened.send_modify(|listeners| {
+        listeners.retain(|(name, _)| *name != protocol);
+        listeners.extend(address.map(|address| (protocol, address.to_string())));
+        listeners.sort();
+    });
+}

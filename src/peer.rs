@@ -1,0 +1,207 @@
+//! The TCP link between the two nodes: a listener that is always open, a dialer, and frames with
+//! a checksum. Both sides prove that they know the shared user and password before anything else;
+//! neither is ever sent.
+//!
+//! Frame: `length: u32 · crc32: u32 · payload`, big endian. Handshake: both send magic, version
+//! and a nonce, then HMAC-SHA256 over role and both nonces, keyed by user and password.
+
+mod handshake;
+mod link;
+
+use crate::listener::bind;
+use anyhow::Context;
+use bytes::Bytes;
+use handshake::{Secret, Side};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use understudy_replication::LinkId;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the link tells the node.
+pub enum PeerEvent {
+    Linked { link: LinkId, dialed: bool },
+    Received { link: LinkId, frame: Bytes },
+    Lost { link: LinkId },
+    DialFailed { refused: bool },
+}
+
+enum PeerCommand {
+    Dial { address: String },
+    Send { link: LinkId, pieces: Vec<Bytes> },
+    HangUp { link: LinkId },
+    /// A connection has proved itself.
+    Established { socket: TcpStream, dialed: bool },
+    Ended { link: LinkId },
+}
+
+/// Callable from any thread.
+#[derive(Clone)]
+pub struct PeerHandle(mpsc::UnboundedSender<PeerCommand>);
+
+impl PeerHandle {
+    /// One attempt; ends in `Linked` or `DialFailed`.
+    pub fn dial(&self, address: &str) {
+        let _ = self.0.send(PeerCommand::Dial { address: address.to_owned() });
+    }
+
+    /// The pieces are one frame.
+    pub fn send(&self, link: LinkId, pieces: Vec<Bytes>) {
+        let _ = self.0.send(PeerCommand::Send { link, pieces });
+    }
+
+    pub fn hang_up(&self, link: LinkId) {
+        let _ = self.0.send(PeerCommand::HangUp { link });
+    }
+
+    /// Binds the listener and starts serving links; `tell` is called with each event.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn start(
+        address: &str,
+        user: &str,
+        password: &str,
+        tell: impl Fn(PeerEvent) + Clone + Send + Sync + 'static,
+    ) -> anyhow::Result<(Self, SocketAddr)> {
+        let listener =
+            bind(address).await.with_context(|| format!("listen.replication: {address}"))?;
+        let bound = listener.local_addr()?;
+        let secret = Secret::new(user, password);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let manager = Manager {
+            secret: secret.clone(),
+            commands: commands.clone(),
+            tell,
+            links: BTreeMap::new(),
+            next_link: 1,
+        };
+        tokio::spawn(accept(listener, secret, commands.clone()));
+        tokio::spawn(manager.run(inbox));
+        Ok((Self(commands), bound))
+    }
+}
+
+/// Each connection is checked in its own task: a stranger who sends nothing holds up nobody, and
+/// an existing link never notices.
+async fn accept(
+    listener: TcpListener,
+    secret: Secret,
+    commands: mpsc::UnboundedSender<PeerCommand>,
+) {
+    loop {
+        let (mut socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("replication: accept: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (secret, commands) = (secret.clone(), commands.clone());
+        tokio::spawn(async move {
+            let proof = handshake::prove(&mut socket, &secret, Side::Acceptor);
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, proof).await {
+                Ok(Ok(())) => {
+                    let _ = commands.send(PeerCommand::Established { socket, dialed: false });
+                }
+                Ok(Err(error)) => tracing::warn!(%peer, "replication link refused: {error}"),
+                // A look whether we are alive: see `probe` in the replication protocol.
+                Err(_) => tracing::debug!(%peer, "replication link: no handshake"),
+            }
+        });
+    }
+}
+
+struct Manager<T> {
+    secret: Secret,
+    commands: mpsc::UnboundedSender<PeerCommand>,
+    tell: T,
+    links: BTreeMap<LinkId, link::LinkHandle>,
+    next_link: u64,
+}
+
+impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<PeerCommand>) {
+        while let Some(command) = inbox.recv().await {
+            match command {
+                PeerCommand::Dial { address } => self.dial(address),
+                PeerCommand::Send { link, pieces } => {
+                    if let Some(handle) = self.links.get(&link) {
+                        handle.send(pieces);
+                    }
+                }
+                PeerCommand::HangUp { link } => {
+                    // Dropping the handle ends both tasks once what was queued is written.
+                    self.links.remove(&link);
+                }
+                PeerCommand::Established { socket, dialed } => self.established(socket, dialed),
+                PeerCommand::Ended { link } => {
+                    if self.links.remove(&link).is_some() {
+                        (self.tell)(PeerEvent::Lost { link });
+                    }
+                }
+            }
+        }
+    }
+
+    fn established(&mut self, socket: TcpStream, dialed: bool) {
+        let link = LinkId(self.next_link);
+        self.next_link += 1;
+        let commands = self.commands.clone();
+        let received = self.tell.clone();
+        // Before its tasks run, so that nothing is told of a link that is not known yet.
+        (self.tell)(PeerEvent::Linked { link, dialed });
+        let handle = link::start(
+            socket,
+            move |frame| received(PeerEvent::Received { link, frame }),
+            move |why| {
+                tracing::debug!(link = link.0, "replication link ended: {why}");
+                let _ = commands.send(PeerCommand::Ended { link });
+            },
+        );
+        self.links.insert(link, handle);
+    }
+
+    fn dial(&self, address: String) {
+        let (secret, commands, tell) =
+            (self.secret.clone(), self.commands.clone(), self.tell.clone());
+        tokio::spawn(async move {
+            match connect(&address, &secret).await {
+                Ok(socket) => {
+                    let _ = commands.send(PeerCommand::Established { socket, dialed: true });
+                }
+                Err(error) => {
+                    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+                    if error.kind() == io::ErrorKind::PermissionDenied {
+                        tracing::error!(%address, "wrong replication user or password");
+                    }
+                    tell(PeerEvent::DialFailed { refused });
+                }
+            }
+        });
+    }
+}
+
+async fn connect(address: &str, secret: &Secret) -> io::Result<TcpStream> {
+    let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let connect = TcpStream::connect(address);
+    let mut socket = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(timed_out)??;
+    let proof = handshake::prove(&mut socket, secret, Side::Dialer);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, proof).await.map_err(timed_out)? {
+        Ok(()) => Ok(socket),
+        // Only a connect that is refused says that nobody is there.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

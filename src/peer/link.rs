@@ -1,0 +1,136 @@
+//! One established link: a reader and a writer.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+/// The largest frame: one group with the largest message, and some.
+const FRAME_BYTES_MAX: usize = 768 << 20;
+const HEADER_BYTES: usize = 8;
+const READ_BYTES: usize = 256 * 1024;
+/// A peer that takes nothing for so long is not there any more.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const FRAMES_PER_WRITE: usize = 64;
+
+/// Dropping it closes the link.
+pub(super) struct LinkHandle {
+    frames: mpsc::UnboundedSender<Vec<Bytes>>,
+    reader: tokio::task::AbortHandle,
+}
+
+impl LinkHandle {
+    pub(super) fn send(&self, pieces: Vec<Bytes>) {
+        let _ = self.frames.send(pieces);
+    }
+}
+
+impl Drop for LinkHandle {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+pub(super) fn start(
+    socket: TcpStream,
+    received: impl Fn(Bytes) + Send + 'static,
+    ended: impl Fn(String) + Clone + Send + 'static,
+) -> LinkHandle {
+    let (frames, inbox) = mpsc::unbounded_channel();
+    let (read, write) = socket.into_split();
+    let reader_ended = ended.clone();
+    let reader = tokio::spawn(async move {
+        let why = match read_frames(read, received).await {
+            Ok(()) => "closed by the peer".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        reader_ended(why);
+    });
+    tokio::spawn(async move {
+        if let Err(error) = write_frames(write, inbox).await {
+            ended(error.to_string());
+        }
+    });
+    LinkHandle { frames, reader: reader.abort_handle() }
+}
+
+async fn read_frames(mut socket: OwnedReadHalf, received: impl Fn(Bytes)) -> io::Result<()> {
+    let mut input = BytesMut::new();
+    loop {
+        while let Some(frame) = take_frame(&mut input)? {
+            received(frame);
+        }
+        input.reserve(READ_BYTES);
+        if socket.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn take_frame(input: &mut BytesMut) -> io::Result<Option<Bytes>> {
+    let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
+    let Some(mut header) = input.get(..HEADER_BYTES) else { return Ok(None) };
+    let (length, crc) = (header.get_u32() as usize, header.get_u32());
+    if length > FRAME_BYTES_MAX {
+        return Err(invalid("frame too long"));
+    }
+    if input.len() < HEADER_BYTES + length {
+        input.reserve(HEADER_BYTES + length - input.len());
+        return Ok(None);
+    }
+    input.advance(HEADER_BYTES);
+    let frame = input.split_to(length).freeze();
+    if crc32fast::hash(&frame) != crc {
+        return Err(invalid("checksum of a frame"));
+    }
+    Ok(Some(frame))
+}
+
+async fn write_frames(
+    mut socket: OwnedWriteHalf,
+    mut inbox: mpsc::UnboundedReceiver<Vec<Bytes>>,
+) -> io::Result<()> {
+    let mut frames = Vec::new();
+    while inbox.recv_many(&mut frames, FRAMES_PER_WRITE).await > 0 {
+        for pieces in frames.drain(..) {
+            let mut crc = crc32fast::Hasher::new();
+            pieces.iter().for_each(|piece| crc.update(piece));
+            let length: usize = pieces.iter().map(Bytes::len).sum();
+            let mut header = BytesMut::with_capacity(HEADER_BYTES);
+            header.put_u32(length as u32);
+            header.put_u32(crc.finalize());
+            let mut whole: std::collections::VecDeque<Bytes> = [header.freeze()].into();
+            whole.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
+            let write = write_whole(&mut socket, whole);
+            tokio::time::timeout(WRITE_TIMEOUT, write)
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        }
+    }
+    socket.shutdown().await
+}
+
+async fn write_whole(
+    socket: &mut OwnedWriteHalf,
+    mut pieces: std::collections::VecDeque<Bytes>,
+) -> io::Result<()> {
+    while !pieces.is_empty() {
+        let slices: Vec<io::IoSlice<'_>> = pieces.iter().map(|p| io::IoSlice::new(p)).collect();
+        let mut written = socket.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(front) = pieces.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                break;
+            }
+            written -= front.len();
+            pieces.pop_front();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! Starts the node and its shells in order, and stops them in order.
+
+mod ready_file;
+mod sessions;
+
+use crate::boot::{Found, boot};
+use crate::clock::Clock;
+use crate::config::{BackendKind, Role, Settings};
+use crate::driver::{Driver, Event, Shells};
+use crate::handle::{NodeHandle, Overview};
+use crate::listener::{Listener, Shared, announce, bind};
+use crate::log_writer::LogWriter;
+use crate::node::{Node, NodeOptions, Outputs};
+use crate::peer::PeerHandle;
+use crate::reader::Reader;
+use crate::state_writer::StateWriter;
+use crate::{admin, auth};
+use anyhow::{Context, anyhow, bail};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use understudy_broker::Limits;
+use understudy_model::Text;
+use understudy_replication::{Backend, LogEnd, Pair, PairConfig, Role as PairRole, Standalone};
+use understudy_storage::{DataDirLock, Log, LogOptions, LogReader, StateStore};
+
+/// Batches of requests that may wait for the driver; with more, sockets are not read.
+const CLIENT_EVENTS_MAX: usize = 1_024;
+const REPLAY_BYTES_PER_READ: usize = 8 << 20;
+const STATE_MAP_BYTES: usize = 16 << 30;
+
+/// Runs a node until it is told to stop, or must.
+///
+/// # Errors
+/// Whatever keeps it from starting, or made it stop other than by request.
+pub fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.limits.worker_threads)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(settings, ready_file));
+    // Connections are told to close by now; what still runs holds nothing that must be kept.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    result
+}
+
+/// The data directory, opened.
+struct Store {
+    _lock: DataDirLock,
+    log: Log,
+    reader: LogReader,
+    state: StateStore,
+    found: Found,
+}
+
+impl Store {
+    fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let dir = &settings.data_dir;
+        let _lock = DataDirLock::acquire(dir)?;
+        let options = LogOptions { map_bytes_max: settings.storage.map_bytes_max };
+        let (log, reader, end) = Log::open(dir, &options)?;
+        let state = StateStore::open(dir, STATE_MAP_BYTES)?;
+        let found = Found {
+            view: log.load_view()?,
+            log: LogEnd {
+                base: end.base,
+                base_chain: end.base_chain,
+                last: end.last,
+                last_chain: end.last_chain,
+            },
+            state: state.load()?,
+        };
+        Ok(Self { _lock, log, reader, state, found })
+    }
+}
+
+async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let store = Store::open(&settings)
+        .with_context(|| format!("data directory {}", settings.data_dir.display()))?;
+    let (events, inbox) = mpsc::unbounded_channel();
+    let (opened, listeners) = watch::channel(Vec::new());
+    let (peer, advertised) = start_peer(&settings, &events).await?;
+    if let Some(address) = advertised {
+        announce(&opened, "replication", Some(address));
+        tracing::info!(protocol = "replication", %address, "listening");
+    }
+    let Store { _lock, log, reader, state, found } = store;
+    let (node, first) = make_node(&settings, &clock, found, &reader, advertised)?;
+
+    let log = LogWriter::start(log, reader.clone(), settings.data_dir.clone(), events.clone())?;
+    let state = StateWriter::start(state, log.clone(), events.clone())?;
+    let (overview, overview_seen) = watch::channel(Arc::new(Overview::default()));
+    let users = node.broker().users().cloned().collect();
+    let (users, users_seen) = watch::channel(Arc::new(users));
+    let (serving, serving_seen) = watch::channel(false);
+    let (clients, requests) = mpsc::channel(CLIENT_EVENTS_MAX);
+    let handle = NodeHandle {
+        events: clients,
+        overview: overview_seen,
+        users: users_seen.clone(),
+        serving: serving_seen,
+        listeners,
+    };
+    let reader = Reader::start(reader, events.clone())?;
+    let (ended, end) = oneshot::channel();
+    let driver = Driver {
+        node,
+        clock,
+        shells: Shells { log, state, reader, peer, overview, users, serving },
+        events: inbox,
+        clients: requests,
+        inflight_bytes_max: settings.limits.inflight_bytes_max,
+        name: settings.name.clone(),
+        ended,
+    };
+    let shared = Shared {
+        node: handle.clone(),
+        auth: auth::Authenticator { users: users_seen },
+        clock,
+        connections_max: settings.limits.connections_max,
+        connections: Arc::new(AtomicUsize::new(0)),
+        next_connection: Arc::new(AtomicU64::new(1)),
+        opened,
+    };
+    let failed = start_listeners(&settings, &shared).await?;
+    if let Some(path) = ready_file {
+        tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
+    }
+    std::thread::Builder::new().name("driver".into()).spawn(move || driver.run(first))?;
+    wait(end, failed, &events).await
+}
+
+/// Until the node has ended. A signal, or a listener that cannot be opened, asks it to.
+async fn wait(
+    mut end: oneshot::Receiver<Result<String, String>>,
+    mut failed: mpsc::UnboundedReceiver<anyhow::Error>,
+    events: &mpsc::UnboundedSender<Event>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut failure = None;
+    loop {
+        tokio::select! {
+            outcome = &mut end => {
+                let outcome = outcome.map_err(|_| anyhow!("the driver thread has died"))?;
+                return match (failure, outcome) {
+                    (Some(failure), _) => Err(failure),
+                    (None, Ok(reason)) => {
+                        tracing::info!("stopped: {reason}");
+                        Ok(())
+                    }
+                    (None, Err(reason)) => bail!("{reason}"),
+                };
+            }
+            _ = terminate.recv() => {
+                tracing::info!("SIGTERM: stopping");
+                let _ = events.send(Event::Stop);
+            }
+            _ = interrupt.recv() => {
+                tracing::info!("SIGINT: stopping");
+                let _ = events.send(Event::Stop);
+            }
+            Some(error) = failed.recv() => {
+                tracing::error!("{error:#}");
+                failure = Some(error);
+                let _ = events.send(Event::Stop);
+            }
+        }
+    }
+}
+
+async fn start_peer(
+    settings: &Settings,
+    events: &mpsc::UnboundedSender<Event>,
+) -> anyhow::Result<(Option<PeerHandle>, Option<SocketAddr>)> {
+    let replication = &settings.replication;
+    let address = match (&settings.listen.replication, replication.backend) {
+        (Some(address), BackendKind::Pair) => address,
+        _ => return Ok((None, None)),
+    };
+    let events = events.clone();
+    let tell = move |event| {
+        let _ = events.send(Event::Peer(event));
+    };
+    let (peer, bound) =
+        PeerHandle::start(address, &replication.user, &replication.password, tell).await?;
+    Ok((Some(peer), Some(bound)))
+}
+
+fn make_node(
+    settings: &Settings,
+    clock: &Clock,
+    found: Found,
+    reader: &LogReader,
+    advertised: Option<SocketAddr>,
+) -> anyhow::Result<(Node, Outputs)> {
+    let mut random = [0u64; 8];
+    for number in &mut random {
+        *number = getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))?;
+    }
+    let pair = pair_config(settings, advertised);
+    let is_pair = settings.replication.backend == BackendKind::Pair;
+    let made = boot(
+        node_options(settings),
+        found,
+        clock.now_ms(),
+        random,
+        |boot, out| -> Result<Box<dyn Backend>, String> {
+            if is_pair {
+                Ok(Box::new(Pair::new(boot, pair, out).map_err(|error| error.to_string())?))
+            } else {
+                Ok(Box::new(Standalone::new(boot, out).map_err(|error| error.to_string())?))
+            }
+        },
+        |after| reader.groups(after, REPLAY_BYTES_PER_READ).map_err(|error| error.to_string()),
+    );
+    made.map_err(|error| anyhow!("{error}"))
+}
+
+fn pair_config(settings: &Settings, advertised: Option<SocketAddr>) -> PairConfig {
+    let replication = &settings.replication;
+    let own = replication.advertised_address.clone();
+    let own = own.or(advertised.map(|address| address.to_string())).unwrap_or_default();
+    PairConfig {
+        role: match settings.role {
+            Role::Master => PairRole::Master,
+            Role::Slave => PairRole::Slave,
+        },
+        peer_address: replication.master_address.as_deref().map(Text::from),
+        advertised_address: Text::from(own),
+        shutdown_on_master_failure: replication.shutdown_on_master_failure,
+        shutdown_on_slave_failure: replication.shutdown_on_slave_failure,
+        wait_for_slave: replication.wait_for_slave,
+        wait_for_slave_timeout_ms: replication.wait_for_slave_timeout_ms,
+        meet_timeout_ms: replication.meet_timeout_ms,
+        beat_ms: replication.beat_ms,
+        suspect_ms: replication.suspect_ms,
+        takeover_ms: replication.takeover_ms,
+        ..PairConfig::default()
+    }
+}
+
+fn node_options(settings: &Settings) -> NodeOptions {
+    let outbound_bytes_max = settings.limits.outbound_bytes_max;
+    NodeOptions {
+        limits: Limits { outbound_bytes_max, ..Limits::default() },
+        group_bytes_max: settings.limits.group_bytes_max,
+        cache_bytes_max: settings.limits.cache_bytes_max,
+        save_after_bytes: settings.storage.save_after_bytes,
+        retain_bytes: settings.storage.retain_bytes,
+        users: settings.users.iter().map(auth::record).collect(),
+        default_user: auth::default_user(),
+    }
+}
+
+/// Opens HTTP at once and the client listeners when the node serves. What fails later is told on
+/// the returned channel.
+async fn start_listeners(
+    settings: &Settings,
+    shared: &Shared,
+) -> anyhow::Result<mpsc::UnboundedReceiver<anyhow::Error>> {
+    let (failed, failures) = mpsc::unbounded_channel();
+    if let Some(address) = &settings.listen.http {
+        let listener = bind(address).await.with_context(|| format!("listen.http: {address}"))?;
+        let bound = listener.local_addr()?;
+        announce(&shared.opened, "http", Some(bound));
+        tracing::info!(protocol = "http", address = %bound, "listening");
+        let (node, clock, failed) = (shared.node.clone(), shared.clock, failed.clone());
+        tokio::spawn(async move {
+            if let Err(error) = admin::serve(listener, node, clock).await {
+                let _ = failed.send(error.into());
+            }
+        });
+    }
+    let clients = [
+        ("amqp", &settings.listen.amqp, sessions::amqp(settings)),
+        ("stomp", &settings.listen.stomp, sessions::stomp(settings)?),
+        ("native", &settings.listen.native, sessions::native(settings)),
+    ];
+    for (protocol, address, sessions) in clients {
+        let Some(address) = address.clone() else { continue };
+        let listener = Listener { protocol, address, sessions };
+        let (shared, failed) = (shared.clone(), failed.clone());
+        tokio::spawn(async move {
+            if let Err(error) = listener.run(shared).await {
+                let _ = failed.send(error);
+            }
+        });
+    }
+    Ok(failures)
+}

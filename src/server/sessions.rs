@@ -1,0 +1,52 @@
+//! Which session serves which port.
+
+use crate::config::Settings;
+use crate::listener::SessionFactory;
+use anyhow::anyhow;
+use std::sync::Arc;
+use understudy_amqp::{AmqpOptions, AmqpSession};
+use understudy_model::Text;
+use understudy_native::{NativeOptions, NativeSession};
+use understudy_stomp::{StompOptions, StompSession};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(super) fn amqp(settings: &Settings) -> SessionFactory {
+    let options = AmqpOptions {
+        product_version: VERSION.to_owned(),
+        node_name: settings.name.clone(),
+        frame_max: settings.amqp.frame_max_bytes,
+        channel_max: settings.amqp.channel_max,
+        heartbeat_s: settings.amqp.heartbeat_s,
+        message_bytes_max: settings.limits.message_bytes_max,
+        handshake_timeout_ms: settings.amqp.handshake_timeout_ms,
+        ..AmqpOptions::default()
+    };
+    Arc::new(move |_, now_ms| Box::new(AmqpSession::new(options.clone(), now_ms)))
+}
+
+pub(super) fn stomp(settings: &Settings) -> anyhow::Result<SessionFactory> {
+    let options = StompOptions {
+        server: format!("Understudy/{VERSION}"),
+        message_bytes_max: settings.limits.message_bytes_max as usize,
+        handshake_timeout_ms: settings.stomp.handshake_timeout_ms,
+        prefetch_default: settings.stomp.prefetch_default,
+        ..StompOptions::default()
+    };
+    // Names of temporary queues are made of the session id: unique on both nodes, for ever.
+    let process = getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))?;
+    Ok(Arc::new(move |id, now_ms| {
+        let session_id = format!("session-{process:016x}{:08x}", id.0);
+        Box::new(StompSession::new(StompOptions { session_id, ..options.clone() }, now_ms))
+    }))
+}
+
+pub(super) fn native(settings: &Settings) -> SessionFactory {
+    let options = NativeOptions {
+        node_name: Text::from(settings.name.as_str()),
+        version: Text::from_static(VERSION),
+        message_bytes_max: settings.limits.message_bytes_max as usize,
+        ..NativeOptions::default()
+    };
+    Arc::new(move |_, now_ms| Box::new(NativeSession::new(options.clone(), now_ms)))
+}

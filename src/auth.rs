@@ -29,7 +29,9 @@ impl Authenticator {
         let hash = user.map_or("", |user| &user.password_hash);
         let right = matches(hash, &login.password);
         match user {
-            Some(user) if right && (user.name != LOOPBACK_USER || from.is_loopback()) => {
+            Some(user)
+                if right && (user.name != LOOPBACK_USER || from.to_canonical().is_loopback()) =>
+            {
                 LoginOutcome::Accepted { user: user.name.clone(), tags: user.tags.clone() }
             }
             _ => LoginOutcome::Refused,
@@ -110,6 +112,7 @@ mod tests {
         assert!(!outcome("ann", "Secret", "127.0.0.1"));
         assert!(!outcome("bob", "secret", "127.0.0.1"));
         assert!(outcome("guest", "guest", "127.0.0.1"));
+        assert!(outcome("guest", "guest", "::ffff:127.0.0.1"));
         assert!(!outcome("guest", "guest", "10.0.0.1"));
         assert!(!outcome("guest", "", "127.0.0.1"));
     }

@@ -6,6 +6,7 @@
 mod check;
 mod given;
 mod layers;
+mod unknown;
 
 pub use given::{AmqpSettings, LimitSettings, StompSettings, StorageSettings};
 pub use layers::{Flags, load};

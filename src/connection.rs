@@ -4,25 +4,32 @@
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::handle::{ClientEvent, NodeHandle};
+use crate::throttle::Throttle;
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
-use understudy_model::{ConnectionId, Effect, Outbox, Session};
+use understudy_model::{ConnectionId, Effect, LoginOutcome, Outbox, Session};
 
-const READ_BYTES: usize = 64 * 1024;
+/// A read takes at most so much. A quiet connection gets by with less: there may be many of them.
+const READ_BYTES_MAX: usize = 64 * 1024;
+const READ_BYTES_MIN: usize = 4 * 1024;
 /// With more than this unsent, nothing more is read from the client.
 const UNSENT_BYTES_MAX: usize = 4 << 20;
-/// Written bytes are reported in portions of at least this, and what is left when all is written.
+/// Written bytes are reported in portions of at least this; when all is written, of a quarter.
 const DRAINED_REPORT_BYTES: u64 = 64 * 1024;
 /// How long a closing connection may take to accept the last bytes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const SLICES_PER_WRITE: usize = 64;
+/// Anybody can make logins and handshakes fail; they must not fill the disk with the log of it.
+static LOGIN_WARNINGS: Throttle = Throttle::new();
+static COMPLAINTS: Throttle = Throttle::new();
 
 pub struct Connection {
     pub id: ConnectionId,
@@ -43,9 +50,13 @@ struct Farewell {
 impl Drop for Farewell {
     fn drop(&mut self) {
         let closed = ClientEvent::Closed { connection: self.id };
-        if let Err(mpsc::error::TrySendError::Full(closed)) = self.events.try_send(closed) {
+        let Err(mpsc::error::TrySendError::Full(closed)) = self.events.try_send(closed) else {
+            return;
+        };
+        // Without a runtime the process is about to end, and the driver with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let events = self.events.clone();
-            tokio::spawn(async move {
+            runtime.spawn(async move {
                 let _ = events.send(closed).await;
             });
         }
@@ -54,11 +65,23 @@ impl Drop for Farewell {
 
 struct State {
     input: BytesMut,
+    /// Size of the next read: follows what the client sends.
+    read_bytes: usize,
     outbox: Outbox,
     /// Events that did not fit into the driver's channel yet, in order.
     waiting: VecDeque<ClientEvent>,
     drained: u64,
     eof: bool,
+}
+
+impl State {
+    fn follow(&mut self, read: usize) {
+        if read >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
+        } else if read < self.read_bytes / 8 {
+            self.read_bytes = (self.read_bytes / 4).max(READ_BYTES_MIN);
+        }
+    }
 }
 
 impl Connection {
@@ -68,9 +91,10 @@ impl Connection {
         if self.node.events.send(opened).await.is_err() {
             return;
         }
-        let _farewell = Farewell { id: self.id, events: self.node.events.clone() };
+        let farewell = Farewell { id: self.id, events: self.node.events.clone() };
         let mut state = State {
             input: BytesMut::new(),
+            read_bytes: READ_BYTES_MIN,
             outbox: Outbox::default(),
             waiting: VecDeque::new(),
             drained: 0,
@@ -80,7 +104,13 @@ impl Connection {
             tracing::debug!(connection = %self.id, peer = %self.peer, "socket: {error}");
         }
         let flush = self.flush(&mut state);
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, flush).await;
+        let flushed = tokio::time::timeout(CLOSE_TIMEOUT, flush).await;
+        // Its deliveries go back to their queues now, however long the client keeps the socket.
+        drop(farewell);
+        drop(inbox);
+        if let Ok(Ok(())) = flushed {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.linger()).await;
+        }
     }
 
     async fn serve(
@@ -90,6 +120,7 @@ impl Connection {
     ) -> io::Result<()> {
         let mut timer: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep(Duration::from_secs(3600)));
         let mut timer_at_ms = u64::MAX;
+        let events = self.node.events.clone();
         while !state.outbox.close && !state.eof {
             self.write_some(state)?;
             if let Some(deadline) = self.session.deadline_ms()
@@ -100,14 +131,14 @@ impl Connection {
             }
             let may_read = state.waiting.is_empty() && state.outbox.write.len() < UNSENT_BYTES_MAX;
             let unsent = !state.outbox.write.is_empty();
+            // Not biased: under load effects never end, and yet acks must be read.
             tokio::select! {
-                biased;
                 batch = inbox.recv() => match batch {
                     Some(effects) => self.on_effects(effects, inbox, state),
                     // The driver does not know this connection: the node does not serve.
                     None => return Ok(()),
                 },
-                permit = self.node.events.reserve(), if !state.waiting.is_empty() => {
+                permit = events.reserve(), if !state.waiting.is_empty() => {
                     match (permit, state.waiting.pop_front()) {
                         (Ok(permit), Some(event)) => permit.send(event),
                         _ => return Ok(()),
@@ -132,13 +163,20 @@ impl Connection {
     }
 
     fn read_some(&mut self, state: &mut State) -> io::Result<()> {
-        state.input.reserve(READ_BYTES);
+        let spare = state.input.capacity() - state.input.len();
+        if spare < state.read_bytes {
+            state.input.reserve(state.read_bytes);
+        }
         match self.socket.try_read_buf(&mut state.input) {
             Ok(0) => state.eof = true,
-            Ok(_) => {
+            Ok(read) => {
+                state.follow(read);
                 let now_ms = self.clock.now_ms();
                 self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
                 self.carry_out(now_ms, state);
+                if state.input.is_empty() && state.read_bytes == READ_BYTES_MIN {
+                    state.input = BytesMut::new();
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -167,16 +205,21 @@ impl Connection {
     fn carry_out(&mut self, now_ms: u64, state: &mut State) {
         while let Some(login) = state.outbox.login.take() {
             let outcome = self.auth.check(&login, self.peer.ip());
-            if outcome == understudy_model::LoginOutcome::Refused {
-                tracing::warn!(peer = %self.peer, user = %login.user, "login refused");
+            if outcome == LoginOutcome::Refused
+                && let Some(suppressed) = LOGIN_WARNINGS.pass(self.clock.uptime_ms())
+            {
+                tracing::warn!(peer = %self.peer, user = %login.user, suppressed, "login refused");
             }
             self.session.on_login(now_ms, outcome, &mut state.outbox);
             if !state.outbox.close {
                 self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
             }
         }
-        if let Some(complaint) = state.outbox.complaint.take() {
-            tracing::info!(connection = %self.id, peer = %self.peer, "client error: {complaint}");
+        if let Some(complaint) = state.outbox.complaint.take()
+            && let Some(suppressed) = COMPLAINTS.pass(self.clock.uptime_ms())
+        {
+            let peer = self.peer;
+            tracing::info!(connection = %self.id, %peer, suppressed, "client error: {complaint}");
         }
         if !state.outbox.requests.is_empty() {
             let requests = std::mem::take(&mut state.outbox.requests);
@@ -186,7 +229,13 @@ impl Connection {
 
     fn tell(&self, state: &mut State, event: ClientEvent) {
         if !state.waiting.is_empty() {
-            state.waiting.push_back(event);
+            match (state.waiting.back_mut(), event) {
+                (
+                    Some(ClientEvent::Drained { bytes: before, .. }),
+                    ClientEvent::Drained { bytes, .. },
+                ) => *before += bytes,
+                (_, event) => state.waiting.push_back(event),
+            }
         } else if let Err(mpsc::error::TrySendError::Full(event)) = self.node.events.try_send(event)
         {
             state.waiting.push_back(event);
@@ -216,29 +265,26 @@ impl Connection {
         Ok(())
     }
 
-    /// The last words of a connection that closes.
-    async fn flush(&mut self, state: &mut State) {
-        if !state.outbox.requests.is_empty() {
-            let requests = std::mem::take(&mut state.outbox.requests);
-            self.tell(state, ClientEvent::Requests { connection: self.id, requests });
-        }
+    /// What the client still has to get and the driver still has to know.
+    async fn flush(&mut self, state: &mut State) -> io::Result<()> {
         while let Some(event) = state.waiting.pop_front() {
             if self.node.events.send(event).await.is_err() {
-                return;
+                break;
             }
         }
         while !state.outbox.write.is_empty() {
-            if self.socket.writable().await.is_err() || self.write_some(state).is_err() {
-                return;
-            }
+            self.socket.writable().await?;
+            self.write_some(state)?;
         }
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.socket).await;
-        // A close with unread input would be a reset, and the client might lose our last words.
+        self.socket.shutdown().await
+    }
+
+    /// A close with unread input would be a reset, and the client might lose our last words.
+    async fn linger(&mut self) {
         let mut rest = [0; 4096];
-        while let Ok(read) = tokio::io::AsyncReadExt::read(&mut self.socket, &mut rest).await {
-            if read == 0 {
-                return;
-            }
-        }
+        while let Ok(1..) = self.socket.read(&mut rest).await {}
     }
 }
+
+#[cfg(test)]
+mod tests;

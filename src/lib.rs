@@ -22,4 +22,5 @@ pub mod peer;
 pub mod reader;
 pub mod server;
 pub mod state_writer;
+mod throttle;
 mod upkeep;

@@ -4,6 +4,7 @@ use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::handle::{Listeners, NodeHandle};
+use crate::throttle::Throttle;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use understudy_model::{ConnectionId, Session};
 /// After a failed accept (no more file descriptors) the next one is tried after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG: u32 = 1_024;
+static LIMIT_WARNINGS: Throttle = Throttle::new();
 
 /// Makes the session of a protocol; the number is the connection's.
 pub type SessionFactory = Arc<dyn Fn(ConnectionId, u64) -> Box<dyn Session> + Send + Sync>;
@@ -85,7 +87,10 @@ impl Listener {
         let count = shared.connections.fetch_add(1, Ordering::Relaxed);
         let slot = Slot(shared.connections.clone());
         if count >= shared.connections_max {
-            tracing::warn!(%peer, "refused: {} connections are open", shared.connections_max);
+            if let Some(suppressed) = LIMIT_WARNINGS.pass(shared.clock.uptime_ms()) {
+                let limit = shared.connections_max;
+                tracing::warn!(%peer, limit, suppressed, "refused: limits.connections_max reached");
+            }
             return;
         }
         let _ = socket.set_nodelay(true);
@@ -120,6 +125,8 @@ pub(crate) async fn bind(address: &str) -> anyhow::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Connections of the last run may linger in TIME_WAIT; they must not keep a restart out.
     socket.set_reuseaddr(true)?;
+    // Accepted sockets inherit it: a host that vanished is noticed some day even without beats.
+    socket.set_keepalive(true)?;
     socket.bind(address)?;
     Ok(socket.listen(BACKLOG)?)
 }
@@ -135,3 +142,6 @@ pub(crate) fn announce(
         listeners.sort();
     });
 }
+
+#[cfg(test)]
+mod tests;

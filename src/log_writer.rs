@@ -98,11 +98,12 @@ impl WriterThread {
         }
         let view = pending.view.as_ref().map(|(_, view)| &view[..]);
         log.commit(&Batch { groups: &pending.groups, view })?;
-        if let Some((version, _)) = pending.view.take() {
-            tell(events, Input::Backend(BackendInput::ViewSaved { version }));
-        }
+        // The groups first: what a saved view releases may rely on everything before it.
         if let Some(last) = pending.groups.last() {
             tell(events, Input::Durable { through: last.last() });
+        }
+        if let Some((version, _)) = pending.view.take() {
+            tell(events, Input::Backend(BackendInput::ViewSaved { version }));
         }
         pending.groups.clear();
         Ok(())

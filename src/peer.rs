@@ -3,12 +3,15 @@
 //! neither is ever sent.
 //!
 //! Frame: `length: u32 · crc32: u32 · payload`, big endian. Handshake: both send magic, version
-//! and a nonce, then HMAC-SHA256 over role and both nonces, keyed by user and password.
+//! and a nonce; then the dialer proves itself and, if it is right, the acceptor does, by
+//! HMAC-SHA256 over role and both nonces, keyed by user and password.
 
 mod handshake;
 mod link;
 
+use crate::clock::Clock;
 use crate::listener::bind;
+use crate::throttle::Throttle;
 use anyhow::Context;
 use bytes::Bytes;
 use handshake::{Secret, Side};
@@ -22,6 +25,7 @@ use understudy_replication::LinkId;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+static REFUSAL_WARNINGS: Throttle = Throttle::new();
 
 /// What the link tells the node.
 pub enum PeerEvent {
@@ -32,12 +36,24 @@ pub enum PeerEvent {
 }
 
 enum PeerCommand {
-    Dial { address: String },
-    Send { link: LinkId, pieces: Vec<Bytes> },
-    HangUp { link: LinkId },
+    Dial {
+        address: String,
+    },
+    Send {
+        link: LinkId,
+        pieces: Vec<Bytes>,
+    },
+    HangUp {
+        link: LinkId,
+    },
     /// A connection has proved itself.
-    Established { socket: TcpStream, dialed: bool },
-    Ended { link: LinkId },
+    Established {
+        socket: TcpStream,
+        dialed: bool,
+    },
+    Ended {
+        link: LinkId,
+    },
 }
 
 /// Callable from any thread.
@@ -94,6 +110,7 @@ async fn accept(
     secret: Secret,
     commands: mpsc::UnboundedSender<PeerCommand>,
 ) {
+    let clock = Clock::start();
     loop {
         let (mut socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -110,7 +127,11 @@ async fn accept(
                 Ok(Ok(())) => {
                     let _ = commands.send(PeerCommand::Established { socket, dialed: false });
                 }
-                Ok(Err(error)) => tracing::warn!(%peer, "replication link refused: {error}"),
+                Ok(Err(error)) => {
+                    if let Some(suppressed) = REFUSAL_WARNINGS.pass(clock.uptime_ms()) {
+                        tracing::warn!(%peer, suppressed, "replication link refused: {error}");
+                    }
+                }
                 // A look whether we are alive: see `probe` in the replication protocol.
                 Err(_) => tracing::debug!(%peer, "replication link: no handshake"),
             }

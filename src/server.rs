@@ -179,9 +179,10 @@ async fn start_peer(
     events: &mpsc::UnboundedSender<Event>,
 ) -> anyhow::Result<(Option<PeerHandle>, Option<SocketAddr>)> {
     let replication = &settings.replication;
-    let address = match (&settings.listen.replication, replication.backend) {
-        (Some(address), BackendKind::Pair) => address,
-        _ => return Ok((None, None)),
+    let (Some(address), BackendKind::Pair) =
+        (&settings.listen.replication, replication.backend)
+    else {
+        return Ok((None, None));
     };
     let events = events.clone();
     let tell = move |event| {

@@ -39,31 +39,59 @@ pub struct SnapshotCursor(pub u64);
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A link stands and both sides have proved the shared secret.
-    Linked { link: LinkId, dialed: bool },
+    Linked {
+        link: LinkId,
+        dialed: bool,
+    },
     /// A whole frame from the peer.
-    Received { link: LinkId, frame: Bytes },
-    LinkLost { link: LinkId },
+    Received {
+        link: LinkId,
+        frame: Bytes,
+    },
+    LinkLost {
+        link: LinkId,
+    },
     /// What became of [`Output::Dial`], if not a link. `refused`: the host answered that nobody
     /// listens there, so the peer's process is gone; otherwise there was no answer.
-    DialFailed { refused: bool },
+    DialFailed {
+        refused: bool,
+    },
     /// The leader's node sealed a group. It is on its way to the local log already.
     Sealed(Group),
     /// The local log is durable up to here, a group's end.
-    Durable { through: Lsn },
+    Durable {
+        through: Lsn,
+    },
     /// The view of this version and all before it are durable.
-    ViewSaved { version: u64 },
+    ViewSaved {
+        version: u64,
+    },
     /// Answer to [`Output::ReadGroups`]: groups that follow `after` without gap; none when the
     /// log no longer reaches back so far (or ends there).
-    GroupsRead { after: Lsn, groups: Vec<Group> },
+    GroupsRead {
+        after: Lsn,
+        groups: Vec<Group>,
+    },
     /// Answer to [`Output::Truncate`].
-    Truncated { log: LogEnd },
+    Truncated {
+        log: LogEnd,
+    },
     /// Reclaim moved the log's base.
-    Reclaimed { base: Lsn },
+    Reclaimed {
+        base: Lsn,
+    },
     /// Answer to [`Output::ReadSnapshot`]. `at` and `chain` are those of the whole snapshot.
     /// `next` is none after the last chunk.
-    SnapshotRead { at: Lsn, chain: u128, chunk: Bytes, next: Option<SnapshotCursor> },
+    SnapshotRead {
+        at: Lsn,
+        chain: u128,
+        chunk: Bytes,
+        next: Option<SnapshotCursor>,
+    },
     /// Answer to the `last` [`Output::InstallSnapshot`]: state and log now begin at the snapshot.
-    Installed { log: LogEnd },
+    Installed {
+        log: LogEnd,
+    },
     /// The process is asked to stop: say so to the peer, then emit [`Output::Stop`].
     Stopping,
     /// Time has passed; sent at or after [`Backend::deadline_ms`].
@@ -73,30 +101,56 @@ pub enum Input {
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Open a link to the peer's replication listener; one attempt.
-    Dial { address: Text },
-    Send { link: LinkId, frame: Bytes },
+    Dial {
+        address: Text,
+    },
+    Send {
+        link: LinkId,
+        frame: Bytes,
+    },
     /// A sealed group for the peer, preceded by `head` in the same frame. Kept apart so that the
     /// group's own buffer is sent.
-    SendGroup { link: LinkId, head: Bytes, group: Group },
-    HangUp { link: LinkId },
+    SendGroup {
+        link: LinkId,
+        head: Bytes,
+        group: Group,
+    },
+    HangUp {
+        link: LinkId,
+    },
     /// Make the view durable; answered by [`Input::ViewSaved`].
-    SaveView { version: u64, view: Bytes },
+    SaveView {
+        version: u64,
+        view: Bytes,
+    },
     /// Follower: write the group to the local log; [`Input::Durable`] follows.
     Append(Group),
     /// Everything up to here, a group's end, is committed: apply it and release its effects.
-    Commit { through: Lsn },
+    Commit {
+        through: Lsn,
+    },
     /// Leader from now on. The node seals a `NewEpoch` as the first command behind the log's end.
-    Lead { epoch: Epoch, leader: NodeId },
+    Lead {
+        epoch: Epoch,
+        leader: NodeId,
+    },
     /// The new epoch is committed and clients may come in.
     OpenFrontends,
     /// No client may be served: close listeners and connections, forget what is not committed.
     CloseFrontends,
     /// Not the leader (any more): forget groups that are not committed, then follow.
     Follow,
-    ReadGroups { after: Lsn, bytes_max: usize },
+    ReadGroups {
+        after: Lsn,
+        bytes_max: usize,
+    },
     /// Cut the log behind `after`; nothing of that was committed here. Answered by `Truncated`.
-    Truncate { after: Lsn },
-    ReadSnapshot { cursor: SnapshotCursor },
+    Truncate {
+        after: Lsn,
+    },
+    ReadSnapshot {
+        cursor: SnapshotCursor,
+    },
     /// Part of a whole copy. The `first` one wipes local log and state (after setting aside what
     /// was there, if `set_aside`); the `last` one is answered by [`Input::Installed`].
     InstallSnapshot {
@@ -108,9 +162,14 @@ pub enum Output {
         chunk: Bytes,
     },
     /// One line for the log: a change of state worth telling the operator.
-    Log { warn: bool, text: String },
+    Log {
+        warn: bool,
+        text: String,
+    },
     /// End the process: cleanly (`Ok`), or because of a broken rule.
-    Stop { outcome: Result<String, String> },
+    Stop {
+        outcome: Result<String, String>,
+    },
 }
 
 /// What `/api/replication` shows.

@@ -5,7 +5,9 @@
 //! [`Input`]s and carries out its [`Output`]s in order.
 
 mod backend;
+mod pair;
 mod standalone;
 
 pub use backend::{Backend, Boot, Input, LinkId, LogEnd, Output, SnapshotCursor, Status};
+pub use pair::{Pair, PairConfig, Policy, Role, Standing, ViewError};
 pub use standalone::Standalone;

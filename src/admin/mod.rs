@@ -52,3 +52,6 @@ async fn missing() -> Response {
     let body = serde_json::json!({"error": "not_found", "reason": "no such resource"});
     (StatusCode::NOT_FOUND, Json(body)).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,12 @@ pub mod status;
 use crate::config::{self, Flags, Settings};
 use crate::server;
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// sysexits(3), as RabbitMQ's own tools use them.
+const EXIT_USAGE: u8 = 64;
 pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 const EXIT_SOFTWARE: u8 = 70;
 const EXIT_CONFIG: u8 = 78;
@@ -19,7 +21,7 @@ const EXIT_CONFIG: u8 = 78;
 /// A message broker that runs as a safe pair on two machines.
 #[derive(Parser)]
 #[command(version, about)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -49,8 +51,20 @@ enum Verb {
     Consume(consume::ConsumeArguments),
 }
 
+/// The program: arguments in, exit code out.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => cli.run(),
+        Err(error) => {
+            let _ = error.print();
+            // Help and version are answers, the rest are mistakes.
+            if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
 impl Cli {
-    pub fn run(self) -> ExitCode {
+    fn run(self) -> ExitCode {
         match self.verb {
             Verb::Serve { flags, ready_file } => serve(&flags, ready_file),
             Verb::CheckConfig { flags } => check_config(&flags),
@@ -104,7 +118,10 @@ fn check_config(flags: &Flags) -> ExitCode {
 
 fn start_logging(settings: &Settings) {
     let filter = tracing_subscriber::EnvFilter::new(&settings.log_level);
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if settings.log_json {
         logs.json().init();
     } else {

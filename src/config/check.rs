@@ -1,14 +1,15 @@
 //! From what was typed to what is meant: every value checked, impossible combinations refused.
 
 use super::given::{Given, Replication, User};
+use super::layers::Origins;
 use super::{
     BackendKind, ConfigError, Listen, ReplicationSettings, Role, Secret, Settings, UserSetting,
 };
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 
-pub(super) fn check(given: Given, origin: &str) -> Result<Settings, ConfigError> {
-    let checker = Checker { origin };
+pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigError> {
+    let checker = Checker { origins };
     let role = match given.broker.role.as_str() {
         "master" => Role::Master,
         "slave" => Role::Slave,
@@ -28,12 +29,15 @@ pub(super) fn check(given: Given, origin: &str) -> Result<Settings, ConfigError>
     let log_json = match given.log.format.as_str() {
         "text" => false,
         "json" => true,
-        other => return checker.wrong("log.format", &format!("{other:?} is neither text nor json")),
+        other => {
+            return checker.wrong("log.format", &format!("{other:?} is neither text nor json"));
+        }
     };
     if tracing_subscriber::EnvFilter::try_new(&given.log.level).is_err() {
         return checker.wrong("log.level", "expected error, warn, info, debug or trace");
     }
     let users = given.users.iter().map(|user| checker.user(user)).collect::<Result<_, _>>()?;
+    checker.names_differ(&given.users)?;
     Ok(Settings {
         name: given.broker.name,
         data_dir: PathBuf::from(given.broker.data_dir),
@@ -51,19 +55,35 @@ pub(super) fn check(given: Given, origin: &str) -> Result<Settings, ConfigError>
 }
 
 struct Checker<'a> {
-    origin: &'a str,
+    origins: &'a Origins,
 }
 
 impl Checker<'_> {
     fn wrong<T>(&self, key: &str, problem: &str) -> Result<T, ConfigError> {
         Err(ConfigError {
-            origin: self.origin.to_owned(),
+            origin: self.origins.of(key).to_owned(),
             key: key.to_owned(),
             problem: problem.to_owned(),
         })
     }
 
     fn listen(&self, given: &super::given::Listen) -> Result<Listen, ConfigError> {
+        let addresses = [
+            ("listen.amqp", &given.amqp),
+            ("listen.stomp", &given.stomp),
+            ("listen.native", &given.native),
+            ("listen.http", &given.http),
+            ("listen.replication", &given.replication),
+        ];
+        for (index, (key, address)) in addresses.iter().enumerate() {
+            let before = addresses[..index].iter().find(|(_, other)| other == address);
+            if let Some((other, _)) = before
+                && !address.is_empty()
+                && !address.ends_with(":0")
+            {
+                return self.wrong(key, &format!("{address} is already taken by {other}"));
+            }
+        }
         Ok(Listen {
             amqp: self.address("listen.amqp", &given.amqp)?,
             stomp: self.address("listen.stomp", &given.stomp)?,
@@ -121,15 +141,26 @@ impl Checker<'_> {
             let problem = "a slave needs its master's address: tcp://host:port";
             return self.wrong("replication.master_uri", problem);
         }
-        if given.wait_for_slave && backend == BackendKind::Standalone {
-            let problem = "a standalone node has no slave to wait for: backend = \"pair\"";
-            return self.wrong("replication.wait_for_slave", problem);
+        if backend == BackendKind::Standalone {
+            // Silently alone would be the worst answer to a file that speaks of a pair.
+            let pair_only = [
+                ("replication.master_uri", master_address.is_some()),
+                ("replication.wait_for_slave", given.wait_for_slave),
+                ("replication.shutdown_on_slave_failure", given.shutdown_on_slave_failure),
+                ("replication.shutdown_on_master_failure", given.shutdown_on_master_failure),
+            ];
+            if let Some((key, _)) = pair_only.iter().find(|(_, is_given)| *is_given) {
+                return self.wrong(key, "makes sense in a pair only: backend = \"pair\"");
+            }
         }
-        if backend == BackendKind::Pair && (given.user.is_empty() || given.password.is_empty()) {
-            let problem = "a pair needs the same user and password on both nodes";
-            return self.wrong("replication.password", problem);
+        for (key, value) in
+            [("replication.user", &given.user), ("replication.password", &given.password)]
+        {
+            if backend == BackendKind::Pair && value.is_empty() {
+                return self.wrong(key, "a pair needs the same user and password on both nodes");
+            }
         }
-        if given.beat_ms == 0 || given.beat_ms * 2 > given.suspect_ms {
+        if given.beat_ms == 0 || given.beat_ms > given.suspect_ms / 2 {
             return self.wrong("replication.beat_ms", "must be 1 to half of suspect_ms");
         }
         if given.takeover_ms < given.suspect_ms {
@@ -154,6 +185,18 @@ impl Checker<'_> {
 
     fn limits(&self, given: &Given) -> Result<(), ConfigError> {
         let limits = &given.limits;
+        for (key, value) in [
+            ("limits.connections_max", limits.connections_max as u64),
+            ("limits.outbound_bytes_max", limits.outbound_bytes_max),
+            ("amqp.channel_max", given.amqp.channel_max.into()),
+            ("amqp.handshake_timeout_ms", given.amqp.handshake_timeout_ms),
+            ("stomp.handshake_timeout_ms", given.stomp.handshake_timeout_ms),
+            ("storage.save_after_bytes", given.storage.save_after_bytes),
+        ] {
+            if value == 0 {
+                return self.wrong(key, "must be at least 1");
+            }
+        }
         if !(1..=64).contains(&limits.worker_threads) {
             return self.wrong("limits.worker_threads", "must be 1 to 64");
         }
@@ -169,7 +212,9 @@ impl Checker<'_> {
         if !(4_096..=16 << 20).contains(&given.amqp.frame_max_bytes) {
             return self.wrong("amqp.frame_max_bytes", "must be 4096 to 16777216 bytes");
         }
-        if given.storage.map_bytes_max < 16 << 20 || given.storage.map_bytes_max % 4_096 != 0 {
+        if given.storage.map_bytes_max < 16 << 20
+            || !given.storage.map_bytes_max.is_multiple_of(4_096)
+        {
             let problem = "must be at least 16777216 bytes and a multiple of 4096";
             return self.wrong("storage.map_bytes_max", problem);
         }
@@ -188,10 +233,20 @@ impl Checker<'_> {
                 return self.wrong("users.password_hash", problem);
             }
             _ => {
-                let problem = format!("user {:?} needs a password or a password_hash", user.name);
+                let problem =
+                    format!("user {:?} needs either a password or a password_hash", user.name);
                 return self.wrong("users.password", &problem);
             }
         };
         Ok(UserSetting { name: user.name.clone(), secret, tags: user.tags.clone() })
+    }
+
+    fn names_differ(&self, users: &[User]) -> Result<(), ConfigError> {
+        for (index, user) in users.iter().enumerate() {
+            if users[..index].iter().any(|before| before.name == user.name) {
+                return self.wrong("users.name", &format!("{:?} is given twice", user.name));
+            }
+        }
+        Ok(())
     }
 }

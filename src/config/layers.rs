@@ -1,8 +1,8 @@
 //! The layers, and the errors that say which of them a wrong key came from.
 
-use super::given::Given;
-use super::{ConfigError, Settings, check};
-use config::{Config, File, FileFormat, Map, Source, Value};
+use super::{ConfigError, Settings, check, unknown};
+use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The seed's own spellings, and where they go.
@@ -39,6 +39,37 @@ struct Layer {
     values: Map<String, Value>,
 }
 
+/// Where each `section.key` was given last: a file, an environment variable or a flag.
+pub(super) struct Origins {
+    by_key: BTreeMap<String, String>,
+    otherwise: String,
+}
+
+impl Origins {
+    fn new(layers: &[Layer]) -> Self {
+        let mut by_key = BTreeMap::new();
+        for layer in layers {
+            let own = |value: &Value| value.origin().unwrap_or(&layer.origin).to_owned();
+            for (section, value) in &layer.values {
+                by_key.insert(section.clone(), own(value));
+                if let ValueKind::Table(table) = &value.kind {
+                    let path = |key: &String| format!("{section}.{key}");
+                    by_key.extend(table.iter().map(|(key, value)| (path(key), own(value))));
+                }
+            }
+        }
+        let file = layers.first().filter(|layer| !layer.values.is_empty());
+        let otherwise = file.map_or("defaults", |layer| &layer.origin).to_owned();
+        Self { by_key, otherwise }
+    }
+
+    pub(super) fn of(&self, key: &str) -> &str {
+        let section = key.split_once('.').map_or(key, |(section, _)| section);
+        let found = self.by_key.get(key).or_else(|| self.by_key.get(section));
+        found.unwrap_or(&self.otherwise)
+    }
+}
+
 /// Reads and checks the settings. `environment` is given, so that tests need not change the
 /// process's own.
 ///
@@ -54,18 +85,14 @@ pub fn load(
     }
     layers.push(environment_layer(environment)?);
     layers.push(flag_layer(flags)?);
+    let origins = Origins::new(&layers);
     let mut builder = Config::builder();
-    for layer in &layers {
-        // Each layer must fit by itself: then the error is about this one and not about the sum.
-        let alone = build(Config::builder().add_source(Values(layer.values.clone())), layer)?;
-        deserialize(alone, &layer.origin)?;
-        builder = builder.add_source(Values(layer.values.clone()));
+    for layer in layers {
+        unknown::refuse(&layer.values, &origins)?;
+        builder = builder.add_source(Values(layer.values));
     }
-    let origin = layers.iter().map(|layer| layer.origin.as_str());
-    let origin = origin.filter(|o| *o != "environment" && *o != "flags").collect::<Vec<_>>();
-    let origin = if origin.is_empty() { "settings".to_owned() } else { origin.join(", ") };
-    let whole = builder.build().map_err(|error| config_error(&origin, &error))?;
-    check::check(deserialize(whole, &origin)?, &origin)
+    let whole = builder.build().and_then(Config::try_deserialize);
+    check::check(whole.map_err(|error| config_error(&error, &origins))?, &origins)
 }
 
 fn file_layer(path: &std::path::Path) -> Result<Layer, ConfigError> {
@@ -75,9 +102,13 @@ fn file_layer(path: &std::path::Path) -> Result<Layer, ConfigError> {
         key: "--config".into(),
         problem: format!("cannot be read: {error}"),
     })?;
-    let source = File::from_str(&text, FileFormat::Toml);
-    let values = source.collect().map_err(|error| config_error(&origin, &error))?;
-    Ok(Layer { origin, values: rename_aliases(values) })
+    let values = File::from_str(&text, FileFormat::Toml).collect();
+    let values = values.map_err(|error| ConfigError {
+        origin: origin.clone(),
+        key: "TOML".into(),
+        problem: error.to_string(),
+    })?;
+    layer(origin, values)
 }
 
 fn environment_layer(
@@ -95,7 +126,7 @@ fn environment_layer(
         };
         put(&mut values, &section.to_lowercase(), &key.to_lowercase(), &name, &value);
     }
-    Ok(Layer { origin: "environment".into(), values: rename_aliases(values) })
+    layer("environment".into(), values)
 }
 
 fn flag_layer(flags: &Flags) -> Result<Layer, ConfigError> {
@@ -120,7 +151,7 @@ fn flag_layer(flags: &Flags) -> Result<Layer, ConfigError> {
     if let Some(dir) = &flags.data_dir {
         put(&mut values, "broker", "data_dir", "--data-dir", &dir.display().to_string());
     }
-    Ok(Layer { origin: "flags".into(), values: rename_aliases(values) })
+    layer("flags".into(), values)
 }
 
 fn put(values: &mut Map<String, Value>, section: &str, key: &str, origin: &str, value: &str) {
@@ -128,52 +159,37 @@ fn put(values: &mut Map<String, Value>, section: &str, key: &str, origin: &str, 
     let entry = values
         .entry(section.to_owned())
         .or_insert_with(|| Value::new(origin, Map::<String, Value>::new()));
-    if let config::ValueKind::Table(table) = &mut entry.kind {
+    if let ValueKind::Table(table) = &mut entry.kind {
         table.insert(key.to_owned(), Value::new(origin, value.to_owned()));
     }
 }
 
-fn rename_aliases(mut values: Map<String, Value>) -> Map<String, Value> {
+/// Aliases are renamed here, so that the same key in two spellings is still one key.
+fn layer(origin: String, mut values: Map<String, Value>) -> Result<Layer, ConfigError> {
     if let Some(replication) = values.get_mut("replication")
-        && let config::ValueKind::Table(table) = &mut replication.kind
+        && let ValueKind::Table(table) = &mut replication.kind
     {
         for (alias, name) in ALIASES {
             let found = table.remove(alias).or_else(|| table.remove(&alias.to_lowercase()));
-            if let Some(value) = found {
-                table.insert(name.to_owned(), value);
+            let Some(value) = found else { continue };
+            if table.insert(name.to_owned(), value).is_some() {
+                let problem = format!("given a second time, as {alias}");
+                return Err(ConfigError { origin, key: format!("replication.{name}"), problem });
             }
         }
     }
-    values
+    Ok(Layer { origin, values })
 }
 
-fn build(
-    builder: config::ConfigBuilder<config::builder::DefaultState>,
-    layer: &Layer,
-) -> Result<Config, ConfigError> {
-    builder.build().map_err(|error| config_error(&layer.origin, &error))
-}
-
-fn deserialize(config: Config, origin: &str) -> Result<Given, ConfigError> {
-    config.try_deserialize().map_err(|error| config_error(origin, &error))
-}
-
-fn config_error(origin: &str, error: &config::ConfigError) -> ConfigError {
+fn config_error(error: &config::ConfigError, origins: &Origins) -> ConfigError {
     let key = match error {
         config::ConfigError::At { key: Some(key), .. }
-        | config::ConfigError::Type { key: Some(key), .. } => key.clone(),
-        config::ConfigError::NotFound(key) => key.clone(),
-        _ => String::new(),
+        | config::ConfigError::Type { key: Some(key), .. }
+        | config::ConfigError::NotFound(key) => key,
+        _ => "settings",
     };
-    let text = error.to_string();
-    // serde names an unknown field in its text only.
-    let key = if key.is_empty() {
-        let unknown = text.split('`').nth(1).unwrap_or("settings").to_owned();
-        if text.contains("unknown field") { unknown } else { "settings".to_owned() }
-    } else {
-        key
-    };
-    ConfigError { origin: origin.to_owned(), key, problem: text }
+    let origin = origins.of(key).to_owned();
+    ConfigError { origin, key: key.to_owned(), problem: error.to_string() }
 }
 
 /// Values that are already collected, as a source.

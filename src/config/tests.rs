@@ -3,7 +3,11 @@ use super::{BackendKind, ConfigError, Flags, Role, Secret, Settings, load};
 use std::io::Write;
 use std::path::Path;
 
-fn from_file(text: &str, environment: &[(&str, &str)], set: &[&str]) -> Result<Settings, ConfigError> {
+fn from_file(
+    text: &str,
+    environment: &[(&str, &str)],
+    set: &[&str],
+) -> Result<Settings, ConfigError> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     let flags = Flags {
@@ -67,17 +71,43 @@ fn later_layers_win() {
 #[test]
 fn wrong_settings_name_the_key_and_what_would_be_right() {
     for (file, set, key, hint) in [
-        ("[broker]\nnam = \"x\"\n", "", "nam", "unknown field"),
-        ("[brokr]\nname = \"x\"\n", "", "brokr", "unknown field"),
+        ("[broker]\nnam = \"x\"\n", "", "broker.nam", "expected one of data_dir, name, role"),
+        ("[brokr]\nname = \"x\"\n", "", "brokr", "expected one of amqp, broker"),
+        ("[broker]\nname = 1\nname = 2\n", "", "TOML", "duplicate key"),
         ("[limits]\nconnections_max = \"many\"\n", "", "limits.connections_max", "invalid"),
         ("[broker]\nrole = \"leader\"\n", "", "broker.role", "neither master nor slave"),
         ("[listen]\namqp = \"nowhere\"\n", "", "listen.amqp", "host:port"),
         ("[broker]\nrole = \"slave\"\n", "", "broker.role", "backend"),
         ("[replication]\nwait_for_slave = true\n", "", "replication.wait_for_slave", "backend"),
-        ("[replication]\nbackend = \"pair\"\n", "", "replication.password", "both nodes"),
+        ("[replication]\nbackend = \"pair\"\n", "", "replication.user", "both nodes"),
+        (
+            "[replication]\nmaster_uri = \"tcp://other:62001\"\n",
+            "",
+            "replication.master_uri",
+            "backend = \"pair\"",
+        ),
+        (
+            "[replication]\nwaitForSlave = true\nwait_for_slave = true\n",
+            "",
+            "replication.wait_for_slave",
+            "waitForSlave",
+        ),
+        (
+            "[listen]\namqp = \"127.0.0.1:5672\"\nstomp = \"127.0.0.1:5672\"\n",
+            "",
+            "listen.stomp",
+            "listen.amqp",
+        ),
         ("", "broker.role", "--set broker.role", "section.key=value"),
         ("", "log.format=xml", "log.format", "json"),
-        ("[[users]]\nname = \"u\"\n", "", "users.password", "needs a password"),
+        ("[[users]]\nname = \"u\"\n", "", "users.password", "either a password"),
+        ("[[users]]\nnam = \"u\"\n", "", "users.nam", "password_hash"),
+        (
+            "[[users]]\nname = \"u\"\npassword = \"a\"\n[[users]]\nname = \"u\"\npassword = \"b\"\n",
+            "",
+            "users.name",
+            "twice",
+        ),
     ] {
         let set: Vec<&str> = if set.is_empty() { vec![] } else { vec![set] };
         let error = from_file(file, &[], &set).unwrap_err();
@@ -87,6 +117,22 @@ fn wrong_settings_name_the_key_and_what_would_be_right() {
     }
     let error = from_file("[broker]\nnam = 1\n", &[], &[]).unwrap_err();
     assert!(error.origin.contains("tmp"), "the file is named: {error}");
+}
+
+#[test]
+fn a_wrong_value_is_blamed_on_the_layer_that_gave_it() {
+    let file = "[log]\nformat = \"json\"\n[limits]\nconnections_max = 5\n";
+    let variable = [("UNDERSTUDY__LOG__FORMAT", "xml")];
+    let error = from_file(file, &variable, &[]).unwrap_err();
+    assert_eq!((error.key.as_str(), error.origin.as_str()), ("log.format", variable[0].0));
+    let error = from_file(file, &[], &["log.format=xml"]).unwrap_err();
+    assert_eq!((error.key.as_str(), error.origin.as_str()), ("log.format", "--set"));
+    let variable = [("UNDERSTUDY__LIMITS__CONNECTIONS_MAX", "many")];
+    let error = from_file(file, &variable, &[]).unwrap_err();
+    assert_eq!(error.key, "limits.connections_max");
+    assert_eq!(error.origin, variable[0].0);
+    let flags = Flags { role: Some("king".into()), ..Flags::default() };
+    assert_eq!(load(&flags, []).unwrap_err().origin, "--role");
 }
 
 #[test]

@@ -11,6 +11,9 @@ const VERSION: u16 = 1;
 const NONCE_BYTES: usize = 32;
 const GREETING_BYTES: usize = 8 + 2 + NONCE_BYTES;
 const PROOF_BYTES: usize = 32;
+/// The acceptor's verdict, before its own proof.
+const ACCEPTED: u8 = 1;
+const DENIED: u8 = 0;
 
 #[derive(Clone)]
 pub(super) struct Secret([u8; 32]);
@@ -19,6 +22,15 @@ pub(super) struct Secret([u8; 32]);
 pub(super) enum Side {
     Dialer = 0,
     Acceptor = 1,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Dialer => Self::Acceptor,
+            Self::Acceptor => Self::Dialer,
+        }
+    }
 }
 
 impl Secret {
@@ -43,11 +55,7 @@ impl Secret {
 /// # Errors
 /// `PermissionDenied` if the other side does not know the secret, `InvalidData` if it speaks
 /// another protocol or version.
-pub(super) async fn prove(
-    socket: &mut TcpStream,
-    secret: &Secret,
-    side: Side,
-) -> io::Result<()> {
+pub(super) async fn prove(socket: &mut TcpStream, secret: &Secret, side: Side) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
@@ -62,16 +70,55 @@ pub(super) async fn prove(
         let text = "not a replication link of version 1";
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
-    let other_nonce = &theirs[10..];
-    let other_side = if side == Side::Dialer { Side::Acceptor } else { Side::Dialer };
-    let proof = secret.mac(side, &nonce, other_nonce)?.finalize().into_bytes();
-    socket.write_all(&proof).await?;
-    let mut shown = [0; PROOF_BYTES];
-    // A side that finds our proof wrong hangs up without showing its own.
-    let denied = |_| {
-        io::Error::new(io::ErrorKind::PermissionDenied, "wrong replication user or password")
-    };
-    socket.read_exact(&mut shown).await.map_err(denied)?;
-    let expected = secret.mac(other_side, other_nonce, &nonce)?;
-    expected.verify_slice(&shown).map_err(|_| denied(io::ErrorKind::Other.into()))
+    let exchange = Exchange { secret, side, nonce: &nonce, other_nonce: &theirs[10..] };
+    match side {
+        Side::Dialer => {
+            socket.write_all(&exchange.own_proof()?).await?;
+            if socket.read_u8().await? != ACCEPTED {
+                return Err(denied());
+            }
+            exchange.check(socket).await
+        }
+        // The acceptor shows nothing to a stranger: its proof could be tried against a word list.
+        Side::Acceptor => match exchange.check(socket).await {
+            Ok(()) => {
+                socket.write_u8(ACCEPTED).await?;
+                socket.write_all(&exchange.own_proof()?).await
+            }
+            Err(error) => {
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    // So that the dialer can tell a wrong password from a lost connection.
+                    socket.write_u8(DENIED).await?;
+                    socket.shutdown().await?;
+                }
+                Err(error)
+            }
+        },
+    }
+}
+
+/// What both sides know once the nonces are exchanged.
+struct Exchange<'a> {
+    secret: &'a Secret,
+    side: Side,
+    nonce: &'a [u8],
+    other_nonce: &'a [u8],
+}
+
+impl Exchange<'_> {
+    fn own_proof(&self) -> io::Result<[u8; PROOF_BYTES]> {
+        let mac = self.secret.mac(self.side, self.nonce, self.other_nonce)?;
+        Ok(mac.finalize().into_bytes().into())
+    }
+
+    async fn check(&self, socket: &mut TcpStream) -> io::Result<()> {
+        let mut shown = [0; PROOF_BYTES];
+        socket.read_exact(&mut shown).await?;
+        let expected = self.secret.mac(self.side.other(), self.other_nonce, self.nonce)?;
+        expected.verify_slice(&shown).map_err(|_| denied())
+    }
+}
+
+fn denied() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "wrong replication user or password")
 }

@@ -1,6 +1,7 @@
 //! One established link: a reader and a writer.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +13,10 @@ use tokio::sync::mpsc;
 const FRAME_BYTES_MAX: usize = 768 << 20;
 const HEADER_BYTES: usize = 8;
 const READ_BYTES: usize = 256 * 1024;
-/// A peer that takes nothing for so long is not there any more.
+/// A buffer is filled up to this rest before a new one is begun. Frames are slices of it and may be
+/// kept for long, so a buffer with one small frame in it would be a waste.
+const READ_BYTES_MIN: usize = 16 * 1024;
+/// A peer that takes nothing at all for so long is not there any more.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const FRAMES_PER_WRITE: usize = 64;
 
@@ -63,7 +67,9 @@ async fn read_frames(mut socket: OwnedReadHalf, received: impl Fn(Bytes)) -> io:
         while let Some(frame) = take_frame(&mut input)? {
             received(frame);
         }
-        input.reserve(READ_BYTES);
+        if input.capacity() - input.len() < READ_BYTES_MIN {
+            input.reserve(READ_BYTES);
+        }
         if socket.read_buf(&mut input).await? == 0 {
             return Ok(());
         }
@@ -95,31 +101,31 @@ async fn write_frames(
 ) -> io::Result<()> {
     let mut frames = Vec::new();
     while inbox.recv_many(&mut frames, FRAMES_PER_WRITE).await > 0 {
+        let mut whole = VecDeque::new();
         for pieces in frames.drain(..) {
-            let mut crc = crc32fast::Hasher::new();
-            pieces.iter().for_each(|piece| crc.update(piece));
-            let length: usize = pieces.iter().map(Bytes::len).sum();
-            let mut header = BytesMut::with_capacity(HEADER_BYTES);
-            header.put_u32(length as u32);
-            header.put_u32(crc.finalize());
-            let mut whole: std::collections::VecDeque<Bytes> = [header.freeze()].into();
+            whole.push_back(frame_header(&pieces));
             whole.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
-            let write = write_whole(&mut socket, whole);
-            tokio::time::timeout(WRITE_TIMEOUT, write)
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         }
+        write_whole(&mut socket, whole).await?;
     }
     socket.shutdown().await
 }
 
-async fn write_whole(
-    socket: &mut OwnedWriteHalf,
-    mut pieces: std::collections::VecDeque<Bytes>,
-) -> io::Result<()> {
+fn frame_header(pieces: &[Bytes]) -> Bytes {
+    let mut crc = crc32fast::Hasher::new();
+    pieces.iter().for_each(|piece| crc.update(piece));
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    let mut header = BytesMut::with_capacity(HEADER_BYTES);
+    header.put_u32(length as u32);
+    header.put_u32(crc.finalize());
+    header.freeze()
+}
+
+async fn write_whole(socket: &mut OwnedWriteHalf, mut pieces: VecDeque<Bytes>) -> io::Result<()> {
     while !pieces.is_empty() {
         let slices: Vec<io::IoSlice<'_>> = pieces.iter().map(|p| io::IoSlice::new(p)).collect();
-        let mut written = socket.write_vectored(&slices).await?;
+        let write = tokio::time::timeout(WRITE_TIMEOUT, socket.write_vectored(&slices));
+        let mut written = write.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

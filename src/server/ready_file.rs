@@ -25,3 +25,25 @@ fn write(path: &Path, listeners: &Listeners) -> std::io::Result<()> {
     std::fs::write(&temporary, text)?;
     std::fs::rename(&temporary, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_replaced_in_one_step_and_nothing_else_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ready.json");
+        let amqp = ("amqp", "127.0.0.1:5672".to_owned());
+        let http = ("http", "127.0.0.1:15672".to_owned());
+        for (listeners, expected) in [
+            (vec![http.clone()], r#"{"http":"127.0.0.1:15672"}"#),
+            (vec![http, amqp], r#"{"amqp":"127.0.0.1:5672","http":"127.0.0.1:15672"}"#),
+            (vec![], "{}"),
+        ] {
+            write(&path, &listeners).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

@@ -37,7 +37,7 @@ impl StompSession {
         let heart_beat = value("heart-beat");
         // Checked now, agreed when CONNECTED is sent.
         Heartbeat::agree(heart_beat.as_deref(), &self.options, now_ms)?;
-        let host = value("host").filter(|host| !host.is_empty());
+        let host = value("host").filter(|host| !host.is_empty() && !names_a_machine(host));
         let vhost = host.unwrap_or_else(|| self.options.default_vhost.clone());
         self.client_id = value("client-id").unwrap_or_default();
         self.version = version;
@@ -122,4 +122,10 @@ fn connect_error(refusal: &Refusal, vhost: &str) -> StompError {
         format!("{}\n", refusal.text)
     };
     StompError::new("Bad CONNECT", body)
+}
+
+/// Several clients (stomp.py, as ActiveMQ ignores the header) put the address they connect to
+/// into `host` unless told otherwise; no vhost is called like that.
+fn names_a_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok()
 }

@@ -1,0 +1,87 @@
+//! One channel's state.
+
+use crate::{codec::PublishMethod, publish::Assembly, transaction::Buffered, unacked::Unacked};
+use std::collections::BTreeMap;
+use understudy_model::{ConsumerNumber, Text};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// `channel.close` is sent; everything but its answer is dropped.
+    ClosedHere,
+    /// `channel.close` came; it is answered once what was asked before is committed, so that no
+    /// late effect meets a new channel of the same number.
+    ClosedByClient,
+}
+
+/// The content that the frames of a channel are in the middle of.
+pub(crate) enum Content {
+    None,
+    /// Its header comes next.
+    Header(PublishMethod),
+    Body(Assembly),
+}
+
+/// Publisher confirms. Numbers up to `confirmed` are answered, up to `ready` committed.
+#[derive(Debug, Default)]
+pub(crate) struct Confirms {
+    pub(crate) published: u64,
+    pub(crate) confirmed: u64,
+    pub(crate) ready: u64,
+}
+
+pub(crate) enum Mode {
+    Plain,
+    Confirm(Confirms),
+    Transaction(Box<Buffered>),
+}
+
+pub(crate) struct Channel {
+    /// Tells this use of the channel's number from earlier ones.
+    pub(crate) generation: u64,
+    pub(crate) phase: Phase,
+    pub(crate) content: Content,
+    pub(crate) mode: Mode,
+    pub(crate) unacked: Unacked,
+    pub(crate) consumers: BTreeMap<Text, ConsumerNumber>,
+    /// Under this number stand the deliveries of `basic.get`.
+    pub(crate) getter: ConsumerNumber,
+    /// For consumers to come; 0: no limit.
+    pub(crate) prefetch: u16,
+    pub(crate) has_shared_prefetch: bool,
+    /// What an empty queue name means.
+    pub(crate) last_queue: Option<Text>,
+}
+
+impl Channel {
+    pub(crate) fn new(generation: u64, getter: ConsumerNumber) -> Self {
+        Self {
+            generation,
+            phase: Phase::Open,
+            content: Content::None,
+            mode: Mode::Plain,
+            unacked: Unacked::default(),
+            consumers: BTreeMap::new(),
+            getter,
+            prefetch: 0,
+            has_shared_prefetch: false,
+            last_queue: None,
+        }
+    }
+}
+
+/// A channel number. While `draining` is not 0, effects of earlier uses may still come.
+#[derive(Default)]
+pub(crate) struct Slot {
+    pub(crate) channel: Option<Box<Channel>>,
+    pub(crate) draining: u32,
+}
+
+impl Slot {
+    /// The channel, if effects that name only its number can be meant for it.
+    pub(crate) fn settled(&mut self) -> Option<&mut Channel> {
+        self.channel.as_deref_mut().filter(|channel| {
+            self.draining == 0 && channel.phase == Phase::Open
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! One connection to one broker, up to the opened vhost.
+
+use crate::{Address, ConnectOptions, Error, Failover, backoff::round};
+use bytes::{Bytes, BytesMut};
+use std::{io, net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream, lookup_host},
+    time::timeout,
+};
+use understudy_native::{Decoder, Frame, Hello, HelloOk, Login, Open, PREAMBLE, Text, WriteBuffer};
+
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// With other addresses to go on to: a machine that is off does not even refuse.
+const CONNECTION_TIMEOUT_OF_MANY: Duration = Duration::from_secs(2);
+/// A broker that accepts but does not answer.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The client's own requests start above it.
+const OPEN_REQUEST: u64 = 1;
+
+/// What stays the same over all connections of a client.
+pub(crate) struct Target {
+    pub(crate) failover: Failover,
+    pub(crate) options: ConnectOptions,
+    pub(crate) producer: u128,
+}
+
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    pub(crate) input: BytesMut,
+    pub(crate) server: HelloOk,
+    /// Index in the list of addresses.
+    pub(crate) address: usize,
+}
+
+impl Target {
+    /// Tries each address once.
+    pub(crate) async fn round(&self, lost: Option<usize>) -> Result<Connection, Error> {
+        let mut failure = Error::NoConnection("no address".into());
+        for index in round(&self.failover, lost) {
+            let address = &self.failover.addresses[index];
+            match self.connect(index, address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => {
+                    let (host, port) = (&address.host, address.port);
+                    tracing::debug!(host, port, %error, "no connection");
+                    // A refusal tells more than "connection refused" of the slave behind it.
+                    if !failure.is_refusal() {
+                        failure = error;
+                    }
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    async fn connect(&self, index: usize, address: &Address) -> Result<Connection, Error> {
+        let limit = address.connection_timeout.unwrap_or(match self.failover.addresses.len() {
+            1 => CONNECTION_TIMEOUT,
+            _ => CONNECTION_TIMEOUT_OF_MANY,
+        });
+        let place = || format!("{}:{}", address.host, address.port);
+        let no_connection = |why: String| Error::NoConnection(format!("{}: {why}", place()));
+        let stream = timeout(limit, dial(address))
+            .await
+            .map_err(|_| no_connection(format!("no answer in {} ms", limit.as_millis())))?
+            .map_err(|error| no_connection(error.to_string()))?;
+        timeout(HANDSHAKE_TIMEOUT, self.handshake(stream, index, address))
+            .await
+            .map_err(|_| no_connection("no answer to the handshake".into()))?
+    }
+
+    /// All of the client's part goes out at once: one round trip, whatever the broker checks.
+    async fn handshake(
+        &self,
+        mut stream: TcpStream,
+        index: usize,
+        address: &Address,
+    ) -> Result<Connection, Error> {
+        let lost = |error: io::Error| Error::NoConnection(error.to_string());
+        stream.write_all(&self.introduction(address)).await.map_err(lost)?;
+        let frame_bytes_max = self.options.frame_bytes_max;
+        let decoder = Decoder { frame_bytes_max, text_bytes_max: usize::MAX };
+        let mut input = BytesMut::new();
+        let mut server = None;
+        loop {
+            let frame = decoder.next(&mut input).map_err(|e| Error::Protocol(e.to_string()))?;
+            match frame {
+                None => {
+                    if stream.read_buf(&mut input).await.map_err(lost)? == 0 {
+                        return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+                Some(Frame::HelloOk(hello)) => server = Some(hello),
+                Some(Frame::LoginOk(_) | Frame::Ping(_) | Frame::Blocked(_)) => {}
+                Some(Frame::Done(done)) if done.request == OPEN_REQUEST => break,
+                Some(frame) => return Err(turned_away(frame)),
+            }
+        }
+        let server = server.ok_or_else(|| Error::Protocol("no hello".into()))?;
+        Ok(Connection { stream, input, server, address: index })
+    }
+
+    fn introduction(&self, address: &Address) -> Bytes {
+        let options = &self.options;
+        let or_else = |chosen: &Option<Text>, other: &Option<String>, default: &'static str| {
+            let other = || other.as_deref().map_or(Text::from_static(default), Text::from);
+            chosen.clone().unwrap_or_else(other)
+        };
+        let password = options.password.clone().unwrap_or_else(|| {
+            let own = address.password.as_ref().map(|own| Bytes::copy_from_slice(own.as_bytes()));
+            own.unwrap_or(Bytes::from_static(b"guest"))
+        });
+        // ActiveMQ's option says when a connection is dead: after two heartbeats here.
+        let heartbeat = address.inactivity_max.map_or(options.heartbeat, |max| max / 2);
+        let hello = Hello {
+            client_name: options.client_name.clone(),
+            producer: self.producer,
+            heartbeat_ms: heartbeat.as_millis() as u64,
+        };
+        let user = or_else(&options.user, &address.user, "guest");
+        let vhost = or_else(&options.vhost, &address.vhost, "/");
+        let mut out = WriteBuffer::default();
+        out.tail().extend_from_slice(&PREAMBLE);
+        Frame::from(hello).encode(&mut out);
+        Frame::from(Login { user, password }).encode(&mut out);
+        Frame::from(Open { request: OPEN_REQUEST, vhost }).encode(&mut out);
+        out.take_all()
+    }
+}
+
+async fn dial(address: &Address) -> io::Result<TcpStream> {
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    for place in lookup_host((address.host.as_str(), address.port)).await? {
+        match dial_one(address, place).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+async fn dial_one(address: &Address, place: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if place.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_keepalive(address.keep_alive)?;
+    socket.set_nodelay(address.no_delay)?;
+    socket.connect(place).await
+}
+
+/// What a frame means that ends a connection.
+pub(crate) fn turned_away(frame: Frame) -> Error {
+    match frame {
+        Frame::Error(error) => Error::Refused { code: error.code, text: error.text },
+        Frame::Refused(refused) => Error::Refused { code: refused.code, text: refused.text },
+        Frame::Goodbye(goodbye) => Error::ConnectionLost(goodbye.reason.to_string()),
+        frame => Error::Protocol(format!("frame {:#04x} is not expected", frame.kind())),
+    }
+}

@@ -1,0 +1,479 @@
+//! What a client remembers beyond its connection, and what it does with each command and frame.
+//! No input or output here: frames come in, frames go to the write buffer.
+
+use crate::{
+    AckMode, Error, SubscribeOptions,
+    subscription::{Event, Link},
+    unconfirmed::{Done, Unconfirmed},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use understudy_native::{
+    Cancel, Consume, Credit, Deliver, Deliveries, Discard, Frame, HelloOk, LIST_ITEMS_MAX, Pong,
+    Publish, Return, Settle, Text, Transaction, WriteBuffer,
+};
+
+/// Makes a request's frame from its number.
+pub(crate) type Make = Box<dyn Fn(u64) -> Frame + Send>;
+/// The answer, and the connection it came by.
+pub(crate) type Answer = oneshot::Sender<Result<(u64, Frame), Error>>;
+
+pub(crate) enum Command {
+    Publish { publish: Publish, weight: u32, done: Done },
+    /// `generation`: of its deliveries; none without any.
+    Transaction { transaction: Transaction, weight: u32, generation: Option<u64>, done: Done },
+    /// `repeat`: no harm is done if the broker sees it twice.
+    Request { make: Make, repeat: bool, answer: Answer },
+    Finish(Finish),
+    Subscribe(Subscribe),
+    Unsubscribe { consumer: u32 },
+    Refill { consumer: u32, generation: u64, credit: u32 },
+    Close { done: oneshot::Sender<()> },
+}
+
+/// A delivery is done with.
+pub(crate) struct Finish {
+    pub(crate) verb: Verb,
+    pub(crate) generation: u64,
+    pub(crate) consumer: u32,
+    pub(crate) queue: u64,
+    pub(crate) lsn: u64,
+    pub(crate) answer: Option<Answer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Settle,
+    Discard,
+    Return,
+}
+
+impl Verb {
+    fn frame(self, request: u64, deliveries: Deliveries) -> Frame {
+        match self {
+            Self::Settle => Settle { request, deliveries }.into(),
+            Self::Discard => Discard { request, deliveries }.into(),
+            Self::Return => Return { request, deliveries }.into(),
+        }
+    }
+}
+
+pub(crate) struct Subscribe {
+    pub(crate) queue: Text,
+    pub(crate) options: SubscribeOptions,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    /// Told its number once the broker has taken it.
+    pub(crate) ready: Option<oneshot::Sender<Result<u32, Error>>>,
+}
+
+struct InFlight {
+    /// None: must not be asked twice.
+    make: Option<Make>,
+    reply: Reply,
+}
+
+enum Reply {
+    To(Answer),
+    Subscribed { consumer: u32 },
+    Transaction { sequence: u64 },
+    Nobody,
+}
+
+pub(crate) struct Engine {
+    /// Number of the connection, from 1; rises when one is lost. Shared with all deliveries.
+    generation: Arc<AtomicU64>,
+    server: HelloOk,
+    online: bool,
+    /// Set while everything new fails at once.
+    refusing: Option<Error>,
+    next_sequence: u64,
+    next_request: u64,
+    next_consumer: u32,
+    unconfirmed: Unconfirmed,
+    requests: BTreeMap<u64, InFlight>,
+    /// By number, which rises: made again in this order they may keep their numbers.
+    subscriptions: BTreeMap<u32, Subscribe>,
+    /// Settles of a run of deliveries, not yet written.
+    run: Option<(Verb, Deliveries)>,
+    pub(crate) out: WriteBuffer,
+}
+
+impl Engine {
+    pub(crate) fn new(link: &Link, window: Arc<Semaphore>) -> Self {
+        Self {
+            generation: link.generation.clone(),
+            server: HelloOk::default(),
+            online: false,
+            refusing: None,
+            next_sequence: 1,
+            // 1 opened the vhost.
+            next_request: 2,
+            next_consumer: 1,
+            unconfirmed: Unconfirmed::new(window),
+            requests: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            run: None,
+            out: WriteBuffer::default(),
+        }
+    }
+
+    /// Nothing is owed to anyone: a closing client may go.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unconfirmed.is_empty() && self.requests.is_empty() && self.out.is_empty()
+    }
+
+    /// Whether anyone still waits for what only a new connection can bring.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.unconfirmed.is_awaited()
+            || self.requests.values().any(
+                |flight| matches!(&flight.reply, Reply::To(answer) if !answer.is_closed()),
+            )
+    }
+
+    /// A new connection: everything that has no answer goes out again. Topology first, as
+    /// publishes may need it.
+    pub(crate) fn on_connected(&mut self, server: HelloOk) {
+        self.server = server;
+        self.online = true;
+        self.refusing = None;
+        for (&request, flight) in &self.requests {
+            if let Some(make) = &flight.make {
+                make(request).encode(&mut self.out);
+            }
+        }
+        let consumers: Vec<u32> = self.subscriptions.keys().copied().collect();
+        consumers.into_iter().for_each(|consumer| self.consume(consumer));
+        for frame in self.unconfirmed.frames() {
+            frame.encode(&mut self.out);
+        }
+    }
+
+    pub(crate) fn on_lost(&mut self, error: &Error) {
+        self.online = false;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.out = WriteBuffer::default();
+        self.run = None;
+        self.unconfirmed.on_lost();
+        let lost = Error::ConnectionLost(error.to_string());
+        let kept = self.requests.extract_if(.., |_, flight| flight.make.is_none());
+        for (_, flight) in kept.collect::<Vec<_>>() {
+            if let Reply::To(answer) = flight.reply {
+                let _ = answer.send(Err(lost.clone()));
+            }
+        }
+        let repeated = self.unconfirmed.frames().filter_map(|frame| match frame {
+            Frame::Transaction(transaction) => Some(transaction),
+            _ => None,
+        });
+        for transaction in repeated {
+            let sequence = transaction.publishes.first().map_or(0, |first| first.sequence);
+            let reply = Reply::Transaction { sequence };
+            self.requests.insert(transaction.request, InFlight { make: None, reply });
+        }
+    }
+
+    /// Everything fails, and whatever comes until there is a connection.
+    pub(crate) fn refuse(&mut self, error: &Error) {
+        self.unconfirmed.fail_all(error);
+        for (_, flight) in std::mem::take(&mut self.requests) {
+            if let Reply::To(answer) = flight.reply {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
+        self.refusing = Some(error.clone());
+    }
+
+    /// No connection will come any more.
+    pub(crate) fn end(&mut self, error: &Error) {
+        self.refuse(error);
+        for (_, subscription) in std::mem::take(&mut self.subscriptions) {
+            end_subscription(subscription, error.clone());
+        }
+    }
+
+    pub(crate) fn on_command(&mut self, command: Command) {
+        if !matches!(command, Command::Finish(_)) {
+            self.flush_run();
+        }
+        match command {
+            Command::Publish { publish, weight, done } => self.publish(publish, weight, done),
+            Command::Transaction { transaction, weight, generation, done } => {
+                self.transaction(transaction, weight, generation, done);
+            }
+            Command::Request { make, repeat, answer } => self.ask(make, repeat, answer),
+            Command::Finish(finish) => self.finish(finish),
+            Command::Subscribe(subscription) => self.subscribe(subscription),
+            Command::Unsubscribe { consumer } => {
+                if self.subscriptions.remove(&consumer).is_some() && self.online {
+                    let request = self.request(None, Reply::Nobody);
+                    self.send(Cancel { request, consumer });
+                }
+            }
+            Command::Refill { consumer, generation, credit } => {
+                if self.is_current(generation) {
+                    self.send(Credit { consumer, credit });
+                }
+            }
+            // Seen to by the task.
+            Command::Close { .. } => {}
+        }
+    }
+
+    fn publish(&mut self, mut publish: Publish, weight: u32, done: Done) {
+        publish.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let sequence = publish.sequence;
+        self.keep(sequence, weight, publish.into(), done);
+    }
+
+    fn transaction(
+        &mut self,
+        mut transaction: Transaction,
+        weight: u32,
+        generation: Option<u64>,
+        done: Done,
+    ) {
+        // A sequence is spent even by one without publishes: its entry needs a place.
+        let sequence = self.next_sequence;
+        self.next_sequence += (transaction.publishes.len() as u64).max(1);
+        let numbers = sequence..;
+        for (publish, number) in transaction.publishes.iter_mut().zip(numbers) {
+            publish.sequence = number;
+        }
+        let stale = generation.is_some_and(|generation| !self.is_current(generation));
+        transaction.request = self.request(None, Reply::Transaction { sequence });
+        let request = transaction.request;
+        if self.keep(sequence, weight, transaction.into(), done) && !stale {
+            return;
+        }
+        self.requests.remove(&request);
+        if stale {
+            self.unconfirmed.finish(sequence, Err(Error::Stale));
+        }
+    }
+
+    /// Keeps what is to be confirmed, and sends it if there is a connection. False: it failed.
+    fn keep(&mut self, sequence: u64, weight: u32, frame: Frame, done: Done) -> bool {
+        let failure = match &self.refusing {
+            Some(error) => Some(error.clone()),
+            None => self.too_long(&frame),
+        };
+        let sends = self.online && failure.is_none();
+        if sends {
+            frame.encode(&mut self.out);
+        }
+        self.unconfirmed.push(sequence, weight, frame, done);
+        match failure {
+            Some(error) => {
+                self.unconfirmed.finish(sequence, Err(error));
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// The broker would close the connection over it, and over its repetition.
+    fn too_long(&self, frame: &Frame) -> Option<Error> {
+        let limit = usize::try_from(self.server.frame_bytes_max).unwrap_or(usize::MAX);
+        (frame.length() > limit)
+            .then_some(Error::Invalid("the frame is longer than the broker allows"))
+    }
+
+    fn ask(&mut self, make: Make, repeat: bool, answer: Answer) {
+        let failure = self.refusing.clone().or_else(|| self.too_long(&make(0)));
+        if let Some(error) = failure {
+            let _ = answer.send(Err(error));
+            return;
+        }
+        let frame = make(self.next_request);
+        // What waits for its first connection is not repeated by being sent then.
+        let make = (repeat || !self.online).then_some(make);
+        self.request(make, Reply::To(answer));
+        self.send(frame);
+    }
+
+    fn request(&mut self, make: Option<Make>, reply: Reply) -> u64 {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, InFlight { make, reply });
+        request
+    }
+
+    fn send(&mut self, frame: impl Into<Frame>) {
+        if self.online {
+            frame.into().encode(&mut self.out);
+        }
+    }
+
+    fn is_current(&self, generation: u64) -> bool {
+        self.online && generation == self.generation.load(Ordering::Acquire)
+    }
+
+    fn finish(&mut self, finish: Finish) {
+        if !self.is_current(finish.generation) {
+            if let Some(answer) = finish.answer {
+                let _ = answer.send(Err(Error::Stale));
+            }
+            return;
+        }
+        let Finish { verb, consumer, queue, lsn, answer, .. } = finish;
+        if let Some(answer) = answer {
+            self.flush_run();
+            let request = self.request(None, Reply::To(answer));
+            self.send(verb.frame(request, Deliveries { consumer, queue, lsns: vec![lsn] }));
+            return;
+        }
+        match &mut self.run {
+            Some((run_verb, run))
+                if *run_verb == verb
+                    && (run.consumer, run.queue) == (consumer, queue)
+                    && run.lsns.len() < LIST_ITEMS_MAX =>
+            {
+                run.lsns.push(lsn);
+            }
+            _ => {
+                self.flush_run();
+                self.run = Some((verb, Deliveries { consumer, queue, lsns: vec![lsn] }));
+            }
+        }
+    }
+
+    /// To be called behind each batch of commands.
+    pub(crate) fn flush_run(&mut self) {
+        if let Some((verb, deliveries)) = self.run.take() {
+            self.send(verb.frame(0, deliveries));
+        }
+    }
+
+    fn subscribe(&mut self, subscription: Subscribe) {
+        if let Some(error) = self.refusing.clone() {
+            return end_subscription(subscription, error);
+        }
+        let consumer = self.next_consumer;
+        self.next_consumer += 1;
+        self.subscriptions.insert(consumer, subscription);
+        if self.online {
+            self.consume(consumer);
+        }
+    }
+
+    fn consume(&mut self, consumer: u32) {
+        let request = self.request(None, Reply::Subscribed { consumer });
+        let Some(Subscribe { queue, options, .. }) = self.subscriptions.get(&consumer) else {
+            return;
+        };
+        let frame = Consume {
+            request,
+            consumer,
+            queue: queue.clone(),
+            ack: options.ack,
+            exclusive: options.exclusive,
+            priority: options.priority,
+            windowed: options.ack == AckMode::Auto && options.credit > 0,
+            credit: options.credit,
+        };
+        self.send(frame);
+    }
+
+    pub(crate) fn on_frame(&mut self, frame: Frame) -> Result<(), Error> {
+        match frame {
+            Frame::Confirm(confirm) => self.unconfirmed.confirm(confirm.through),
+            Frame::Deliver(deliver) => self.deliver(deliver),
+            Frame::Done(ref f) => self.answered(f.request, Ok(frame)),
+            Frame::QueueOk(ref f) => self.answered(f.request, Ok(frame)),
+            Frame::Removed(ref f) => self.answered(f.request, Ok(frame)),
+            Frame::GetEmpty(ref f) => self.answered(f.request, Ok(frame)),
+            Frame::Got(ref f) => self.answered(f.request, Ok(frame)),
+            Frame::Refused(f) => {
+                self.answered(f.request, Err(Error::Refused { code: f.code, text: f.text }));
+            }
+            Frame::Nack(f) => self.unconfirmed.finish(f.sequence, Err(Error::Nacked)),
+            Frame::PublishRefused(f) => {
+                let refused = Error::Refused { code: f.code, text: f.text };
+                self.unconfirmed.finish(f.sequence, Err(refused));
+            }
+            Frame::Returned(returned) => {
+                if !self.unconfirmed.returned(&returned) {
+                    tracing::warn!(key = &*returned.routing_key, "a message came back unroutable");
+                }
+            }
+            Frame::Cancelled(f) => {
+                if let Some(subscription) = self.subscriptions.remove(&f.consumer) {
+                    let text = Text::from_static("the broker ended the consumer");
+                    end_subscription(subscription, Error::Refused { code: 404, text });
+                }
+            }
+            Frame::Blocked(f) => tracing::warn!(reason = &*f.reason, "publishing is blocked"),
+            Frame::Unblocked(_) => tracing::info!("publishing goes on"),
+            Frame::Ping(ping) => self.send(Pong { number: ping.number }),
+            Frame::Pong(_) => {}
+            frame => return Err(crate::connection::turned_away(frame)),
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, deliver: Deliver) {
+        let generation = self.generation.load(Ordering::Acquire);
+        let (consumer, queue, lsn) = (deliver.consumer, deliver.queue, deliver.lsn);
+        let undelivered = match self.subscriptions.get(&consumer) {
+            None => true,
+            Some(subscription) => {
+                subscription.events.send(Event::Deliver { generation, deliver }).is_err()
+            }
+        };
+        // The subscription was dropped a moment ago. Of one with auto ack the broker ignores it.
+        if undelivered {
+            let verb = Verb::Return;
+            self.finish(Finish { verb, generation, consumer, queue, lsn, answer: None });
+        }
+    }
+
+    fn answered(&mut self, request: u64, result: Result<Frame, Error>) {
+        let Some(flight) = self.requests.remove(&request) else {
+            return;
+        };
+        match flight.reply {
+            Reply::To(answer) => {
+                let generation = self.generation.load(Ordering::Acquire);
+                let _ = answer.send(result.map(|frame| (generation, frame)));
+            }
+            Reply::Transaction { sequence } => {
+                self.unconfirmed.finish(sequence, result.map(|_| ()));
+            }
+            Reply::Subscribed { consumer } => self.subscribed(consumer, result),
+            Reply::Nobody => {}
+        }
+    }
+
+    fn subscribed(&mut self, consumer: u32, result: Result<Frame, Error>) {
+        if let Err(error) = result {
+            if let Some(subscription) = self.subscriptions.remove(&consumer) {
+                end_subscription(subscription, error);
+            }
+            return;
+        }
+        let Some(subscription) = self.subscriptions.get_mut(&consumer) else {
+            return;
+        };
+        let Some(ready) = subscription.ready.take() else {
+            return;
+        };
+        if ready.send(Ok(consumer)).is_err() {
+            // The caller went away while it subscribed: no one would ever read the deliveries.
+            self.on_command(Command::Unsubscribe { consumer });
+        }
+    }
+}
+
+fn end_subscription(subscription: Subscribe, error: Error) {
+    match subscription.ready {
+        Some(ready) => drop(ready.send(Err(error))),
+        None => drop(subscription.events.send(Event::End(error))),
+    }
+}

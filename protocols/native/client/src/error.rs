@@ -1,0 +1,62 @@
+use understudy_native::Text;
+
+/// Why something did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address cannot be understood.
+    #[error("address: {0}")]
+    Address(String),
+    /// No address of the list could be connected to in the number of attempts allowed.
+    #[error("no connection: {0}")]
+    NoConnection(String),
+    /// The connection was lost while the answer was awaited, and asking again could do harm.
+    #[error("the connection was lost: {0}")]
+    ConnectionLost(String),
+    /// The broker refused the request; the code is AMQP's.
+    #[error("refused: {code} {text}")]
+    Refused {
+        /// Reply code of AMQP 0-9-1, e.g. 404.
+        code: u16,
+        /// The broker's explanation.
+        text: Text,
+    },
+    /// A mandatory message that no queue took.
+    #[error("returned: {code} {text}")]
+    Returned {
+        /// 312, no route.
+        code: u16,
+        /// The broker's explanation.
+        text: Text,
+    },
+    /// The broker did not take the message: a full queue that rejects.
+    #[error("the message was not taken, its queue is full")]
+    Nacked,
+    /// The delivery belongs to a former connection. The broker delivers it again.
+    #[error("the delivery belongs to a former connection")]
+    Stale,
+    /// The connection was lost before the answer came: the transaction happened as a whole, or
+    /// not at all, and which cannot be known.
+    #[error("the connection was lost in a commit, its outcome is not known")]
+    InDoubt,
+    /// There was no connection for as long as the `timeout` option allows. A publish that was
+    /// sent before may have been stored.
+    #[error("no connection within the timeout")]
+    Timeout,
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+    /// Something that the protocol cannot carry, e.g. a name of more than 255 bytes.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// The other side does not keep to the protocol.
+    #[error("protocol: {0}")]
+    Protocol(String),
+}
+
+impl Error {
+    /// Whether the broker answered, so that asking again at another address is no help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Invalid(_))
+    }
+}

@@ -1,0 +1,197 @@
+//! The master's side of its links: meetings and what the slave says.
+
+use crate::pair::core::Core;
+use crate::pair::feed::{Feed, Stage, Unfit};
+use crate::pair::follow::Follow;
+use crate::pair::hello::Hello;
+use crate::pair::idle::Idle;
+use crate::pair::lead::{Lead, Peer};
+use crate::pair::meeting::{Meeting, meet};
+use crate::pair::message::{Code, Message};
+use crate::pair::state::{Next, State};
+use crate::{LinkId, Output, SnapshotCursor};
+use bytes::Bytes;
+use understudy_model::{Epoch, Group, Lsn};
+
+impl Lead {
+    pub(crate) fn met(&mut self, core: &mut Core, link: LinkId, out: &mut Vec<Output>) -> Next {
+        let known = core.links.get(link)?;
+        let (mine, theirs) = (known.mine.clone()?, known.theirs.clone()?);
+        core.heard_of(theirs.promised);
+        match meet(&mine, &theirs) {
+            Meeting::Lead => {
+                let synced = |hello: &Hello| hello.standing.is_synced(self.epoch);
+                let resumes = synced(&mine)
+                    && synced(&theirs)
+                    && core.view.standing.is_synced(self.epoch)
+                    && !self.is_shrinking();
+                self.attach(core, link, resumes, out);
+                None
+            }
+            Meeting::Follow => {
+                self.step_down(core, Some(link), out);
+                Some(Follow::begin(core, link, theirs, out))
+            }
+            Meeting::Renew => {
+                self.step_down(core, None, out);
+                Some(State::Idle(Idle::starting(core)))
+            }
+            Meeting::Wait(_) => {
+                core.drop_link(link, out);
+                None
+            }
+            Meeting::Reject(code) => {
+                let text = format!("node {} refused: {}", theirs.node, code.explain());
+                core.say(true, text, out);
+                core.reject(link, code, true, out);
+                None
+            }
+        }
+    }
+
+    fn attach(&mut self, core: &mut Core, link: LinkId, resumes: bool, out: &mut Vec<Output>) {
+        let mut feed = Feed::new(core, link, self.epoch, resumes);
+        if let (true, Peer::Lost { progress_ms, acked, .. }) = (resumes, &self.peer)
+            && *acked < core.log.appended
+        {
+            feed.progress_ms = *progress_ms;
+        }
+        self.peer = Peer::Attached(Box::new(feed));
+        // What came back has given up its claim on disk, so the right is free to take.
+        if !resumes && !self.sole {
+            self.shrink(core, false, out);
+        }
+    }
+
+    pub(crate) fn message(
+        &mut self,
+        core: &mut Core,
+        link: LinkId,
+        message: Message,
+        out: &mut Vec<Output>,
+    ) -> Next {
+        if let Message::Reject { code, promised, .. } = message {
+            return self.refused(core, link, code, promised, out);
+        }
+        let Peer::Attached(feed) = &mut self.peer else {
+            return self.nonsense(core, link, out);
+        };
+        if feed.link != link {
+            return self.nonsense(core, link, out);
+        }
+        feed.heard_ms = core.now_ms;
+        let sensible = match message {
+            Message::Position(position) => match feed.position(core, &position, out) {
+                Ok(sensible) => {
+                    if sensible && feed.stage == Stage::Synced {
+                        self.in_sync(core, out);
+                    }
+                    sensible
+                }
+                Err(unfit) => return self.unfit(core, unfit, out),
+            },
+            Message::Ack { epoch, durable } => epoch == self.epoch && feed.reported(core, durable),
+            Message::BeatOk { epoch, .. } => epoch == self.epoch,
+            Message::ChunkAck { epoch } if epoch == self.epoch => {
+                feed.chunk_acked(core, out);
+                true
+            }
+            Message::InSyncOk { epoch } if epoch == self.epoch && feed.stage == Stage::Inviting => {
+                feed.stage = Stage::Synced;
+                self.in_sync(core, out);
+                true
+            }
+            Message::Goodbye { epoch } if epoch == self.epoch => {
+                self.left(core, link, out);
+                true
+            }
+            _ => false,
+        };
+        if sensible { None } else { self.nonsense(core, link, out) }
+    }
+
+    fn in_sync(&self, core: &mut Core, out: &mut Vec<Output>) {
+        core.paired = true;
+        core.say(false, format!("the slave is in-sync in epoch {}", self.epoch), out);
+    }
+
+    fn nonsense(&mut self, core: &mut Core, link: LinkId, out: &mut Vec<Output>) -> Next {
+        core.drop_link(link, out);
+        self.lost(core, link, out);
+        None
+    }
+
+    fn refused(
+        &mut self,
+        core: &mut Core,
+        link: LinkId,
+        code: Code,
+        promised: Epoch,
+        out: &mut Vec<Output>,
+    ) -> Next {
+        core.heard_of(promised);
+        core.drop_link(link, out);
+        self.lost(core, link, out);
+        if code == Code::StaleEpoch && promised > self.epoch {
+            self.step_down(core, None, out);
+            return Some(State::Idle(Idle::starting(core)));
+        }
+        core.say(true, format!("the peer refuses: {}", code.explain()), out);
+        None
+    }
+
+    /// The slave's process ends, and its disk says that its copy is out of date from now on.
+    fn left(&mut self, core: &mut Core, link: LinkId, out: &mut Vec<Output>) {
+        core.say(true, "the slave has said goodbye".into(), out);
+        core.drop_link(link, out);
+        let stop = core.policy().stops_without_slave && !self.sole;
+        self.peer = Peer::None;
+        if !self.sole {
+            self.shrink(core, stop, out);
+        }
+    }
+
+    /// The slave's log cannot be continued from this one: a whole copy, if nothing depends on it.
+    pub(crate) fn unfit(&mut self, core: &mut Core, unfit: Unfit, out: &mut Vec<Output>) -> Next {
+        let Peer::Attached(feed) = &mut self.peer else { return None };
+        if feed.is_required() || !self.sole {
+            let link = feed.link;
+            core.drop_link(link, out);
+            self.lost(core, link, out);
+            if let Peer::Lost { .. } = self.peer {
+                return self.slave_failed(core, "the slave's log does not continue", out);
+            }
+            return None;
+        }
+        feed.need_copy(core, unfit, out);
+        None
+    }
+
+    pub(crate) fn groups_read(
+        &mut self,
+        core: &mut Core,
+        after: Lsn,
+        groups: Vec<Group>,
+        out: &mut Vec<Output>,
+    ) -> Next {
+        let Peer::Attached(feed) = &mut self.peer else { return None };
+        match feed.groups_read(core, after, groups, out) {
+            Ok(()) => None,
+            Err(unfit) => self.unfit(core, unfit, out),
+        }
+    }
+
+    pub(crate) fn chunk_read(
+        &mut self,
+        core: &mut Core,
+        end: (Lsn, u128),
+        chunk: Bytes,
+        next: Option<SnapshotCursor>,
+        out: &mut Vec<Output>,
+    ) {
+        core.copy_read = false;
+        if let Peer::Attached(feed) = &mut self.peer {
+            feed.chunk_read(core, end, chunk, next, out);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What every state of the pair shares: view, log ends, links, clock.
+
+use crate::pair::config::{PairConfig, Policy, Role};
+use crate::pair::dialer::Dialer;
+use crate::pair::hello::Hello;
+use crate::pair::links::Links;
+use crate::pair::message::{Code, Message};
+use crate::pair::random::Random;
+use crate::pair::view::{Standing, View, ViewError};
+use crate::{Boot, LinkId, LogEnd, Output};
+use understudy_model::{Epoch, EpochStart, Group, Lsn, NodeId, Text};
+
+/// The ends of the local log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Log {
+    pub(crate) base: Lsn,
+    pub(crate) durable: Lsn,
+    /// Given to the log writer, with the chain hash there.
+    pub(crate) appended: Lsn,
+    pub(crate) chain: u128,
+}
+
+impl Log {
+    pub(crate) fn ending(end: LogEnd) -> Self {
+        Self { base: end.base, durable: end.last, appended: end.last, chain: end.last_chain }
+    }
+
+    pub(crate) fn append(&mut self, group: &Group) {
+        self.appended = group.last();
+        self.chain = group.header().chain;
+    }
+
+    /// Reports may come late, for a log that was cut or replaced since.
+    pub(crate) fn set_durable(&mut self, through: Lsn) {
+        self.durable = self.durable.max(through.min(self.appended));
+    }
+}
+
+pub(crate) struct Core {
+    pub(crate) config: PairConfig,
+    pub(crate) view: View,
+    pub(crate) log: Log,
+    pub(crate) commit: Lsn,
+    pub(crate) links: Links,
+    pub(crate) dialer: Dialer,
+    pub(crate) now_ms: u64,
+    /// The log is being cut or replaced by a copy: its end is not known.
+    pub(crate) log_changes: bool,
+    /// A read of a copy was asked for and not answered.
+    pub(crate) copy_read: bool,
+    /// This node was half of an in-sync pair since it started.
+    pub(crate) paired: bool,
+    /// Last thing that was said to the operator, also the status page's reason.
+    pub(crate) reason: String,
+    random: Random,
+    process: u64,
+    hellos: u64,
+    version: u64,
+    saved: u64,
+    /// Highest epoch heard of, promised or not.
+    seen: Epoch,
+}
+
+impl Core {
+    pub(crate) fn new(boot: &Boot, config: PairConfig) -> Result<Self, ViewError> {
+        let mut random = Random::new(&boot.random);
+        let view = View::load(boot, &config, &mut random)?;
+        let commit = boot.applied.max(view.commit).min(boot.log.last);
+        Ok(Self {
+            dialer: Dialer::new(config.redial_ms, config.redial_max_ms),
+            process: random.next(),
+            config,
+            view,
+            log: Log::ending(boot.log),
+            commit,
+            links: Links::default(),
+            now_ms: boot.now_ms,
+            log_changes: false,
+            copy_read: false,
+            paired: false,
+            reason: String::new(),
+            random,
+            hellos: 0,
+            version: 0,
+            saved: 0,
+            seen: Epoch::default(),
+        })
+    }
+
+    /// One line for the operator; the same line is not repeated.
+    pub(crate) fn say(&mut self, warn: bool, text: String, out: &mut Vec<Output>) {
+        if self.reason != text {
+            self.reason.clone_from(&text);
+            out.push(Output::Log { warn, text });
+        }
+    }
+
+    /// Makes the view durable. Whoever depends on it waits for the version that this returns.
+    pub(crate) fn save(&mut self, out: &mut Vec<Output>) -> u64 {
+        self.version += 1;
+        // While a copy is made, what was committed is only known again at its end.
+        let copying = self.view.copying.is_some();
+        self.view.commit = if copying { Lsn::ZERO } else { self.commit };
+        out.push(Output::SaveView { version: self.version, view: self.view.encode() });
+        self.version
+    }
+
+    pub(crate) fn view_saved(&mut self, version: u64) {
+        self.saved = self.saved.max(version);
+    }
+
+    /// A hello describes what is on disk, so none is said while that is changing.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.saved == self.version && !self.log_changes
+    }
+
+    pub(crate) fn commit_through(&mut self, through: Lsn, out: &mut Vec<Output>) {
+        if through > self.commit {
+            self.commit = through;
+            out.push(Output::Commit { through });
+        }
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        Policy::of(&self.config).or(self.view.peer_policy)
+    }
+
+    pub(crate) fn heard_of(&mut self, epoch: Epoch) {
+        self.seen = self.seen.max(epoch);
+    }
+
+    /// R5: above every promise in reach.
+    pub(crate) fn next_epoch(&mut self) -> Epoch {
+        let number = self.view.promised.max(self.seen).number + 1;
+        Epoch { number, generation: self.random.next() }
+    }
+
+    /// Takes the exclusive right to lead `epoch`: on disk first (R1, R3), so the caller waits for
+    /// the version. Other links carry a hello of the state that ends here.
+    pub(crate) fn assume(
+        &mut self,
+        epoch: Epoch,
+        keep: Option<LinkId>,
+        out: &mut Vec<Output>,
+    ) -> u64 {
+        self.drop_spoken(keep, out);
+        self.view.history.truncate_after(self.log.appended);
+        let first = self.log.appended.next();
+        self.view.push_epoch(EpochStart { epoch, first, leader: self.view.node });
+        self.view.promised = epoch;
+        self.view.standing = Standing::Alone { epoch, since: self.log.appended };
+        self.save(out)
+    }
+
+    /// What the peer told about itself is kept for the time when it is away.
+    pub(crate) fn adopt_peer(&mut self, theirs: &Hello) {
+        self.view.peer = Some(theirs.node);
+        self.view.peer_address = theirs.address.clone();
+        self.view.peer_policy = theirs.policy;
+    }
+
+    pub(crate) fn peer_address(&self) -> Option<Text> {
+        let learned = Some(&self.view.peer_address).filter(|address| !address.is_empty());
+        let address = self.config.peer_address.as_ref().or(learned)?;
+        (*address != self.config.advertised_address).then(|| address.clone())
+    }
+
+    /// Says hello on `link`; `attached` is the node that holds the slot now, if any.
+    pub(crate) fn greet(
+        &mut self,
+        link: LinkId,
+        leading: Option<Epoch>,
+        attached: Option<NodeId>,
+        out: &mut Vec<Output>,
+    ) {
+        self.hellos += 1;
+        let hello = Hello {
+            leading,
+            process: self.process,
+            serial: self.hellos,
+            cluster: self.view.cluster,
+            node: self.view.node,
+            peer: attached.or(self.view.peer),
+            role: self.config.role,
+            standing: self.view.standing,
+            promised: self.view.promised,
+            history: self.view.history.clone(),
+            base: self.log.base,
+            last: self.log.appended,
+            chain: self.log.chain,
+            commit: self.commit,
+            address: self.config.advertised_address.clone(),
+            policy: Policy::of(&self.config),
+        };
+        if let Some(known) = self.links.get_mut(link) {
+            known.mine = Some(hello.clone());
+            self.send(link, &Message::Hello(hello), out);
+        }
+    }
+
+    pub(crate) fn send(&self, link: LinkId, message: &Message, out: &mut Vec<Output>) {
+        out.push(Output::Send { link, frame: message.encode() });
+    }
+
+    pub(crate) fn drop_link(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        if self.links.remove(link) {
+            out.push(Output::HangUp { link });
+        }
+    }
+
+    pub(crate) fn drop_spoken(&mut self, keep: Option<LinkId>, out: &mut Vec<Output>) {
+        for link in self.links.spoken() {
+            if Some(link) != keep {
+                self.drop_link(link, out);
+            }
+        }
+    }
+
+    /// Tells the peer why its link ends.
+    pub(crate) fn reject(&mut self, link: LinkId, code: Code, leads: bool, out: &mut Vec<Output>) {
+        let message = Message::Reject { code, leads, promised: self.view.promised };
+        self.send(link, &message, out);
+        self.drop_link(link, out);
+    }
+
+    pub(crate) fn preferred_role(&self) -> &'static str {
+        match self.config.role {
+            Role::Master => "master",
+            Role::Slave => "slave",
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What the master sends to its slave, and how far the slave has come.
+
+use crate::pair::core::Core;
+use crate::pair::message::{Chunk, Message, Position};
+use crate::pair::recent::Recent;
+use crate::{LinkId, Output, SnapshotCursor};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use understudy_model::{Epoch, Group, Lsn};
+
+/// Chunks of a copy that may be on their way at once.
+const CHUNKS_IN_FLIGHT_MAX: u32 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Waits for the slave's position.
+    Greeted,
+    Copying(Copying),
+    /// Catching up; nothing waits for its acks.
+    Tail,
+    /// R4: acks are required from here on, the exclusive right is still held.
+    Joining {
+        target: Lsn,
+    },
+    /// `Synced` is being saved: the exclusive right is given up.
+    Widening {
+        target: Lsn,
+        version: u64,
+    },
+    /// The slave is told, and saves `Synced` last.
+    Inviting,
+    Synced,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copying {
+    /// To be read next; none: being read, or all was read.
+    next: Option<SnapshotCursor>,
+    begun: bool,
+    unacked: u32,
+    /// What follows must stay in the log.
+    floor: Lsn,
+}
+
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub(crate) link: LinkId,
+    pub(crate) stage: Stage,
+    epoch: Epoch,
+    /// The slave was in-sync in this epoch and both disks say so.
+    resumes: bool,
+    /// Last LSN that was sent, and the chain hash there.
+    sent: Lsn,
+    chain: u128,
+    /// The slave's log is known to be a prefix of this one by its chain hash.
+    verified: bool,
+    /// What the slave says to have on disk.
+    reported: Lsn,
+    /// The log is kept behind this point while the slave's own is not known.
+    floor: Lsn,
+    in_flight: VecDeque<(Lsn, usize)>,
+    in_flight_bytes: usize,
+    reading: Option<Lsn>,
+    pub(crate) heard_ms: u64,
+    pub(crate) progress_ms: u64,
+    pub(crate) beat_ms: u64,
+}
+
+/// The slave's log cannot be continued from this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unfit {
+    pub(crate) diverged: bool,
+}
+
+impl Feed {
+    pub(crate) fn new(core: &Core, link: LinkId, epoch: Epoch, resumes: bool) -> Self {
+        let floor = core.links.theirs(link).map_or(core.log.appended, |theirs| theirs.last);
+        Self {
+            link,
+            stage: Stage::Greeted,
+            epoch,
+            resumes,
+            sent: core.log.appended,
+            chain: 0,
+            verified: false,
+            reported: Lsn::ZERO,
+            floor,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            reading: None,
+            heard_ms: core.now_ms,
+            progress_ms: core.now_ms,
+            beat_ms: core.now_ms + core.config.beat_ms,
+        }
+    }
+
+    /// Whether commit waits for this slave's acks.
+    pub(crate) fn is_required(&self) -> bool {
+        self.resumes
+            || matches!(
+                self.stage,
+                Stage::Joining { .. } | Stage::Widening { .. } | Stage::Inviting | Stage::Synced
+            )
+    }
+
+    /// What counts for the commit rule (R2).
+    pub(crate) fn acked(&self) -> Lsn {
+        if self.verified { self.reported } else { Lsn::ZERO }
+    }
+
+    pub(crate) fn sent(&self) -> Lsn {
+        self.sent
+    }
+
+    pub(crate) fn is_caught_up(&self, core: &Core) -> bool {
+        self.stage == Stage::Tail && self.verified && self.sent == core.log.appended
+    }
+
+    pub(crate) fn retain_after(&self) -> Lsn {
+        match self.stage {
+            Stage::Greeted => self.floor,
+            Stage::Copying(copying) => copying.floor,
+            _ => self.floor.max(self.acked()),
+        }
+    }
+
+    fn is_streaming(&self) -> bool {
+        !matches!(self.stage, Stage::Greeted | Stage::Copying(_))
+    }
+
+    /// The slave says where its log ends. False: nonsense.
+    pub(crate) fn position(
+        &mut self,
+        core: &mut Core,
+        position: &Position,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, Unfit> {
+        let expected = self.stage == Stage::Greeted
+            && position.epoch == self.epoch
+            && position.synced == self.resumes;
+        if expected && position.copy {
+            self.begin_copy(core, out);
+            return Ok(true);
+        }
+        if !expected || position.last > core.log.appended || position.durable > position.last {
+            return Ok(false);
+        }
+        if position.last < core.log.base {
+            return Err(Unfit { diverged: false });
+        }
+        self.stage = if self.resumes { Stage::Synced } else { Stage::Tail };
+        self.sent = position.last;
+        self.floor = position.last;
+        self.chain = position.chain;
+        self.reported = position.durable;
+        self.verified = false;
+        if self.sent == core.log.appended {
+            if self.chain != core.log.chain {
+                return Err(Unfit { diverged: true });
+            }
+            self.verified = true;
+        }
+        Ok(true)
+    }
+
+    /// The slave is asked to say its position again, for a copy.
+    pub(crate) fn need_copy(&mut self, core: &Core, unfit: Unfit, out: &mut Vec<Output>) {
+        self.stage = Stage::Greeted;
+        self.floor = core.commit;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.reading = None;
+        let message = Message::NeedCopy { epoch: self.epoch, diverged: unfit.diverged };
+        core.send(self.link, &message, out);
+    }
+
+    pub(crate) fn reported(&mut self, core: &Core, durable: Lsn) -> bool {
+        if !self.is_streaming() {
+            // Sent before the slave heard that it needs a copy.
+            return true;
+        }
+        if durable > core.log.appended {
+            return false;
+        }
+        if durable > self.reported {
+            self.reported = durable;
+            self.progress_ms = core.now_ms;
+        }
+        while let Some(&(last, bytes)) = self.in_flight.front()
+            && last <= self.reported
+        {
+            self.in_flight.pop_front();
+            self.in_flight_bytes -= bytes;
+        }
+        true
+    }
+
+    /// Sends what fits the window, from memory or by a read.
+    pub(crate) fn pump(
+        &mut self,
+        core: &Core,
+        recent: &Recent,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Unfit> {
+        let room = core.config.window_bytes_max;
+        while self.is_streaming() && self.in_flight_bytes < room && self.reading.is_none() {
+            if let Some(group) = recent.following(self.sent) {
+                let group = group.clone();
+                self.send(core, group, out)?;
+            } else if self.sent < core.log.durable {
+                let bytes_max = room - self.in_flight_bytes;
+                self.reading = Some(self.sent);
+                out.push(Output::ReadGroups { after: self.sent, bytes_max });
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn groups_read(
+        &mut self,
+        core: &Core,
+        after: Lsn,
+        groups: Vec<Group>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Unfit> {
+        if self.reading != Some(after) {
+            return Ok(());
+        }
+        self.reading = None;
+        if groups.is_empty() && after < core.log.durable {
+            return Err(Unfit { diverged: false });
+        }
+        for group in groups {
+            if group.first() != self.sent.next() || group.last() > core.log.appended {
+                break;
+            }
+            self.send(core, group, out)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, core: &Core, group: Group, out: &mut Vec<Output>) -> Result<(), Unfit> {
+        if group.verify_chain(self.chain).is_err() {
+            return Err(Unfit { diverged: !self.verified });
+        }
+        self.verified = true;
+        self.sent = group.last();
+        self.chain = group.header().chain;
+        self.in_flight.push_back((group.last(), group.bytes().len()));
+        self.in_flight_bytes += group.bytes().len();
+        // Beats are for idle links.
+        self.beat_ms = core.now_ms + core.config.beat_ms;
+        let head = Message::group_head(self.epoch, core.commit);
+        out.push(Output::SendGroup { link: self.link, head, group });
+        Ok(())
+    }
+
+    pub(crate) fn beat(&mut self, core: &Core, out: &mut Vec<Output>) {
+        if self.beat_ms > core.now_ms {
+            return;
+        }
+        self.beat_ms = core.now_ms + core.config.beat_ms;
+        // A commit point is news only for a log that is known to be the same.
+        let commit = if self.verified { core.commit } else { Lsn::ZERO };
+        core.send(self.link, &Message::Beat { epoch: self.epoch, commit }, out);
+    }
+
+    fn begin_copy(&mut self, core: &mut Core, out: &mut Vec<Output>) {
+        self.stage = Stage::Copying(Copying {
+            next: Some(SnapshotCursor::default()),
+            begun: false,
+            unacked: 0,
+            floor: core.commit,
+        });
+        self.read_chunk(core, out);
+    }
+
+    fn read_chunk(&mut self, core: &mut Core, out: &mut Vec<Output>) {
+        let Stage::Copying(copying) = &mut self.stage else { return };
+        // An answer may be due to a slave that was lost since; reading on would mix two copies.
+        if core.copy_read || copying.unacked >= CHUNKS_IN_FLIGHT_MAX {
+            return;
+        }
+        if let Some(cursor) = copying.next.take() {
+            core.copy_read = true;
+            out.push(Output::ReadSnapshot { cursor });
+        }
+    }
+
+    pub(crate) fn chunk_read(
+        &mut self,
+        core: &mut Core,
+        (at, chain): (Lsn, u128),
+        bytes: Bytes,
+        next: Option<SnapshotCursor>,
+        out: &mut Vec<Output>,
+    ) {
+        let Stage::Copying(copying) = &mut self.stage else { return };
+        if copying.next.is_some() {
+            // The answer to a lost slave's read.
+            return self.read_chunk(core, out);
+        }
+        let (first, last) = (!copying.begun, next.is_none());
+        copying.begun = true;
+        copying.unacked += 1;
+        copying.next = next;
+        copying.floor = copying.floor.min(at);
+        self.floor = at;
+        let chunk = Chunk { epoch: self.epoch, first, last, at, chain, bytes };
+        core.send(self.link, &Message::Chunk(chunk), out);
+        if last {
+            self.stage = Stage::Greeted;
+        } else {
+            self.read_chunk(core, out);
+        }
+    }
+
+    pub(crate) fn chunk_acked(&mut self, core: &mut Core, out: &mut Vec<Output>) {
+        if let Stage::Copying(copying) = &mut self.stage {
+            copying.unacked = copying.unacked.saturating_sub(1);
+            self.read_chunk(core, out);
+        }
+    }
+}

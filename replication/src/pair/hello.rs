@@ -1,0 +1,88 @@
+//! What two nodes tell each other first; both sides decide by the same two hellos.
+
+use crate::pair::config::{Policy, Role};
+use crate::pair::view::{
+    Standing, get_epoch, get_option, get_policy, put_epoch, put_option, put_policy,
+};
+use understudy_model::{Epoch, EpochHistory, Lsn, Malformed, NodeId, Reader, Text, Writer};
+
+/// Both nodes must speak the same one; a change of any message raises it.
+pub(crate) const PROTOCOL_VERSION: u64 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    /// The epoch that the sender leads now.
+    pub(crate) leading: Option<Epoch>,
+    /// Random number of the sender's process.
+    pub(crate) process: u64,
+    /// Counts the process's hellos: tells a newer link from an older one.
+    pub(crate) serial: u64,
+    pub(crate) cluster: Option<u128>,
+    pub(crate) node: NodeId,
+    /// The sender's other half, known or attached.
+    pub(crate) peer: Option<NodeId>,
+    pub(crate) role: Role,
+    pub(crate) standing: Standing,
+    pub(crate) promised: Epoch,
+    pub(crate) history: EpochHistory,
+    pub(crate) base: Lsn,
+    /// End of the log, and the chain hash there.
+    pub(crate) last: Lsn,
+    pub(crate) chain: u128,
+    pub(crate) commit: Lsn,
+    pub(crate) address: Text,
+    pub(crate) policy: Policy,
+}
+
+impl Hello {
+    /// The mastership that wrote the last group of the sender's log.
+    pub(crate) fn log_epoch(&self) -> Epoch {
+        let written = self.history.0.iter().rev().find(|start| start.first <= self.last);
+        written.map_or_else(Epoch::default, |start| start.epoch)
+    }
+
+    /// The part that every protocol version begins with: version and whether the sender leads.
+    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+        w.varint(PROTOCOL_VERSION);
+        w.bool(self.leading.is_some());
+        put_epoch(w, self.leading.unwrap_or_default());
+        w.varint(self.process);
+        w.varint(self.serial);
+        put_option(w, self.cluster);
+        w.u128(self.node.0);
+        put_option(w, self.peer.map(|peer| peer.0));
+        w.bool(self.role == Role::Master);
+        self.standing.encode(w);
+        put_epoch(w, self.promised);
+        self.history.encode(w);
+        w.varint(self.base.0);
+        w.varint(self.last.0);
+        w.u128(self.chain);
+        w.varint(self.commit.0);
+        w.text(&self.address);
+        put_policy(w, self.policy);
+    }
+
+    /// Behind version and the leading flag.
+    pub(crate) fn decode(leads: bool, r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let epoch = get_epoch(r)?;
+        Ok(Self {
+            leading: leads.then_some(epoch),
+            process: r.varint()?,
+            serial: r.varint()?,
+            cluster: get_option(r)?,
+            node: NodeId(r.u128()?),
+            peer: get_option(r)?.map(NodeId),
+            role: if r.bool()? { Role::Master } else { Role::Slave },
+            standing: Standing::decode(r)?,
+            promised: get_epoch(r)?,
+            history: EpochHistory::decode(r)?,
+            base: Lsn(r.varint()?),
+            last: Lsn(r.varint()?),
+            chain: r.u128()?,
+            commit: Lsn(r.varint()?),
+            address: r.text()?,
+            policy: get_policy(r)?,
+        })
+    }
+}

@@ -1,0 +1,361 @@
+//! The master: what is committed, whose acks count, and what to do without a slave.
+
+use crate::pair::core::Core;
+use crate::pair::feed::{Feed, Stage};
+use crate::pair::message::Message;
+use crate::pair::recent::Recent;
+use crate::pair::state::{Next, State};
+use crate::pair::view::Standing;
+use crate::{LinkId, Output};
+use understudy_model::{Epoch, Group, Lsn};
+
+#[derive(Debug)]
+pub(crate) enum Peer {
+    None,
+    /// The in-sync slave is away and nothing is committed until that is decided (hold).
+    Lost {
+        until_ms: u64,
+        acked: Lsn,
+        progress_ms: u64,
+    },
+    Attached(Box<Feed>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Saving {
+    None,
+    /// `Alone` (R3), and whether the node then stops.
+    Shrink {
+        version: u64,
+        stop: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Lead {
+    pub(crate) epoch: Epoch,
+    /// The disk says `Alone`: what is durable here may be committed without a slave (R3).
+    pub(crate) sole: bool,
+    /// [`Output::Lead`] is due.
+    pub(crate) announce: bool,
+    pub(crate) peer: Peer,
+    pub(crate) recent: Recent,
+    saving: Saving,
+    /// End of the group of `NewEpoch`, once it is sealed.
+    opens_at: Option<Lsn>,
+    pub(crate) open: bool,
+    /// When waiting for a slave ends the process.
+    wait_until_ms: Option<u64>,
+    /// Asked to stop; when to do so at the latest.
+    stopping_ms: Option<u64>,
+}
+
+impl Lead {
+    /// The right to lead `epoch` is on disk; the peer on `link` has promised.
+    pub(crate) fn begin(
+        core: &mut Core,
+        epoch: Epoch,
+        link: Option<LinkId>,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let timeout = core.config.wait_for_slave_timeout_ms;
+        let mut lead = Self {
+            epoch,
+            sole: true,
+            announce: true,
+            peer: Peer::None,
+            recent: Recent::default(),
+            saving: Saving::None,
+            opens_at: None,
+            open: false,
+            wait_until_ms: (core.config.wait_for_slave && !core.paired && timeout > 0)
+                .then(|| core.now_ms + timeout),
+            stopping_ms: None,
+        };
+        // The node has forgotten a copy that was being read.
+        core.copy_read = false;
+        core.dialer.slow_down(core.now_ms);
+        core.say(false, format!("leading epoch {epoch} behind LSN {}", core.log.appended), out);
+        if let Some(link) = link {
+            core.greet(link, Some(epoch), None, out);
+            lead.peer = Peer::Attached(Box::new(Feed::new(core, link, epoch, false)));
+        }
+        State::Lead(Box::new(lead))
+    }
+
+    pub(crate) fn feed(&self) -> Option<&Feed> {
+        match &self.peer {
+            Peer::Attached(feed) => Some(feed),
+            Peer::None | Peer::Lost { .. } => None,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &'static str {
+        match &self.peer {
+            _ if !self.open && self.stopping_ms.is_none() => "starting",
+            Peer::None if self.sole => "alone",
+            Peer::None | Peer::Lost { .. } => "holding",
+            Peer::Attached(feed) => match feed.stage {
+                Stage::Synced => "in-sync",
+                _ if feed.is_required() => "joining",
+                _ => "syncing",
+            },
+        }
+    }
+
+    pub(crate) fn retain_after(&self) -> Option<Lsn> {
+        match &self.peer {
+            Peer::None => None,
+            Peer::Lost { acked, .. } => Some(*acked),
+            Peer::Attached(feed) => Some(feed.retain_after()),
+        }
+    }
+
+    pub(crate) fn sealed(&mut self, core: &mut Core, group: Group) {
+        core.log.append(&group);
+        self.opens_at.get_or_insert(group.last());
+        self.recent.push(group);
+    }
+
+    /// Everything that follows from the cursors; after each input.
+    pub(crate) fn advance(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
+        if let Some(next) = self.pump(core, out) {
+            return Some(next);
+        }
+        self.widen(core, out);
+        if let Some(through) = self.committable(core) {
+            core.commit_through(through, out);
+        }
+        let sent = self.feed().map_or(core.log.appended, Feed::sent);
+        self.recent.trim(core.log.durable, sent, core.config.window_bytes_max);
+        let begun = self.opens_at.is_some_and(|lsn| lsn <= core.commit);
+        let may_open = core.paired || !core.config.wait_for_slave;
+        if begun && may_open && !self.open && self.stopping_ms.is_none() {
+            self.open = true;
+            self.wait_until_ms = None;
+            out.push(Output::OpenFrontends);
+        }
+        self.stop_if_done(core, out)
+    }
+
+    /// R2. None: held, the in-sync slave's part is missing.
+    fn committable(&self, core: &Core) -> Option<Lsn> {
+        match &self.peer {
+            Peer::Attached(feed) if feed.is_required() => Some(core.log.durable.min(feed.acked())),
+            _ => self.sole.then_some(core.log.durable),
+        }
+    }
+
+    fn pump(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
+        let Peer::Attached(feed) = &mut self.peer else { return None };
+        if feed.acked() >= core.log.appended {
+            feed.progress_ms = core.now_ms;
+        }
+        match feed.pump(core, &self.recent, out) {
+            Ok(()) => None,
+            Err(unfit) => self.unfit(core, unfit, out),
+        }
+    }
+
+    /// R4, in this order: require acks, wait for them, give up the exclusive right, tell.
+    fn widen(&mut self, core: &mut Core, out: &mut Vec<Output>) {
+        let ready = self.sole && self.opens_at.is_some() && self.stopping_ms.is_none();
+        let Peer::Attached(feed) = &mut self.peer else { return };
+        if ready && feed.is_caught_up(core) {
+            feed.stage = Stage::Joining { target: core.log.appended };
+            feed.progress_ms = core.now_ms;
+        }
+        if let Stage::Joining { target } = feed.stage
+            && ready
+            && feed.acked() >= target
+        {
+            self.sole = false;
+            if let Some(theirs) = core.links.theirs(feed.link).cloned() {
+                core.adopt_peer(&theirs);
+            }
+            core.view.standing = Standing::Synced { epoch: self.epoch, led: true };
+            feed.stage = Stage::Widening { target, version: core.save(out) };
+        }
+    }
+
+    pub(crate) fn view_saved(
+        &mut self,
+        core: &mut Core,
+        saved: u64,
+        out: &mut Vec<Output>,
+    ) -> Next {
+        if let Saving::Shrink { version, stop } = self.saving
+            && version <= saved
+        {
+            self.saving = Saving::None;
+            self.sole = true;
+            core.dialer.slow_down(core.now_ms);
+            core.say(true, format!("going on without a slave since LSN {}", core.commit), out);
+            if stop {
+                let text =
+                    "the slave has left; shutdown_on_slave_failure is set: this master stops";
+                return Some(State::stop(Ok(text.into()), out));
+            }
+        }
+        if let Peer::Attached(feed) = &mut self.peer
+            && let Stage::Widening { target, version } = feed.stage
+            && version <= saved
+        {
+            feed.stage = Stage::Inviting;
+            core.send(feed.link, &Message::InSync { epoch: self.epoch, at: target }, out);
+        }
+        None
+    }
+
+    /// R3: `Alone` is on disk before anything is committed without the slave.
+    pub(crate) fn shrink(&mut self, core: &mut Core, stop: bool, out: &mut Vec<Output>) {
+        if !matches!(self.saving, Saving::Shrink { .. }) {
+            core.view.standing = Standing::Alone { epoch: self.epoch, since: core.commit };
+            self.saving = Saving::Shrink { version: core.save(out), stop };
+        }
+    }
+
+    pub(crate) fn is_shrinking(&self) -> bool {
+        self.saving != Saving::None
+    }
+
+    /// The in-sync slave is gone, silent or useless: the policy decides (8.2).
+    pub(crate) fn slave_failed(
+        &mut self,
+        core: &mut Core,
+        why: &str,
+        out: &mut Vec<Output>,
+    ) -> Next {
+        // A slave that looks on would take the hello of the in-sync state for the present.
+        core.drop_spoken(None, out);
+        self.peer = Peer::None;
+        if core.policy().stops_without_slave {
+            let text = format!("{why}; shutdown_on_slave_failure is set: this master stops");
+            core.say(true, text.clone(), out);
+            return Some(State::stop(Ok(text), out));
+        }
+        core.say(true, format!("{why}: going on alone"), out);
+        self.shrink(core, false, out);
+        None
+    }
+
+    /// The slave's link ended.
+    pub(crate) fn lost(&mut self, core: &mut Core, link: LinkId, out: &mut Vec<Output>) {
+        let Peer::Attached(feed) = &self.peer else { return };
+        if feed.link != link {
+            return;
+        }
+        let (acked, progress_ms) = (feed.acked().max(core.commit), feed.progress_ms);
+        let waiting = feed.is_required() && feed.acked() < core.log.appended;
+        if self.sole || self.is_shrinking() {
+            core.say(true, "the slave's link is lost".into(), out);
+            core.dialer.slow_down(core.now_ms);
+            self.peer = Peer::None;
+            return;
+        }
+        core.say(true, "the in-sync slave's link is lost: nothing is answered for now".into(), out);
+        core.dialer.investigate(core.now_ms);
+        // A slave that comes back again and again without progress is not waited for for ever.
+        let since_ms = if waiting { progress_ms } else { core.now_ms };
+        let until_ms = since_ms + core.config.suspect_ms;
+        self.peer = Peer::Lost { until_ms, acked, progress_ms };
+    }
+
+    pub(crate) fn dial_failed(
+        &mut self,
+        core: &mut Core,
+        refused: bool,
+        out: &mut Vec<Output>,
+    ) -> Next {
+        if refused && matches!(self.peer, Peer::Lost { .. }) {
+            return self.slave_failed(core, "the slave's process is gone", out);
+        }
+        None
+    }
+
+    pub(crate) fn tick(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
+        let limit = core.config.suspect_ms;
+        let now = core.now_ms;
+        if let Peer::Attached(feed) = &mut self.peer {
+            feed.beat(core, out);
+            let silent = feed.heard_ms + limit <= now;
+            let stuck = feed.is_required() && feed.progress_ms + limit <= now;
+            if silent || stuck {
+                let link = feed.link;
+                core.drop_link(link, out);
+                self.lost(core, link, out);
+                if let Peer::Lost { until_ms, .. } = &mut self.peer {
+                    *until_ms = now;
+                }
+            }
+        }
+        if matches!(self.peer, Peer::Lost { until_ms, .. } if until_ms <= now) {
+            return self.slave_failed(core, "the slave is silent or makes no progress", out);
+        }
+        if self.wait_until_ms.is_some_and(|until| until <= now) && !core.paired {
+            let text = "no slave became in-sync within wait_for_slave_timeout".to_owned();
+            core.say(true, text.clone(), out);
+            return Some(State::stop(Err(text), out));
+        }
+        core.dialer.wanted = match &self.peer {
+            Peer::None => self.sole && core.view.peer.is_some(),
+            Peer::Lost { .. } => true,
+            Peer::Attached(_) => false,
+        };
+        None
+    }
+
+    pub(crate) fn deadline_ms(&self, core: &Core) -> Option<u64> {
+        let limit = core.config.suspect_ms;
+        let peer = match &self.peer {
+            Peer::None => None,
+            Peer::Lost { until_ms, .. } => Some(*until_ms),
+            Peer::Attached(feed) => {
+                let stuck = feed.is_required().then_some(feed.progress_ms + limit);
+                Some(feed.beat_ms.min(feed.heard_ms + limit).min(stuck.unwrap_or(u64::MAX)))
+            }
+        };
+        [peer, self.wait_until_ms, self.stopping_ms].into_iter().flatten().min()
+    }
+
+    /// SIGTERM on a master: no more clients, then goodbye once the slave has everything.
+    pub(crate) fn stopping(&mut self, core: &Core, out: &mut Vec<Output>) {
+        if self.stopping_ms.is_none() {
+            self.stopping_ms = Some(core.now_ms + core.config.suspect_ms);
+            self.close(out);
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<Output>) {
+        if self.open {
+            self.open = false;
+            out.push(Output::CloseFrontends);
+        }
+    }
+
+    fn stop_if_done(&mut self, core: &Core, out: &mut Vec<Output>) -> Next {
+        let until_ms = self.stopping_ms?;
+        let waits = self.feed().is_some_and(Feed::is_required) && core.commit < core.log.appended;
+        if waits && until_ms > core.now_ms {
+            return None;
+        }
+        if let Some(feed) = self.feed() {
+            let goodbye = Message::Goodbye { epoch: self.epoch };
+            core.send(feed.link, &goodbye, out);
+        }
+        Some(State::stop(Ok("asked to stop".into()), out))
+    }
+
+    /// A higher epoch is known, so this one is over.
+    pub(crate) fn step_down(
+        &mut self,
+        core: &mut Core,
+        keep: Option<LinkId>,
+        out: &mut Vec<Output>,
+    ) {
+        core.say(true, format!("epoch {} is over: stepping down", self.epoch), out);
+        core.drop_spoken(keep, out);
+        self.close(out);
+        out.push(Output::Follow);
+    }
+}

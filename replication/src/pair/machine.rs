@@ -1,0 +1,417 @@
+//! The backend itself: one match on inputs, and what follows from every one of them.
+
+use crate::pair::config::PairConfig;
+use crate::pair::core::{Core, Log};
+use crate::pair::idle::Idle;
+use crate::pair::meeting::prefer_new;
+use crate::pair::message::{Code, Message};
+use crate::pair::state::{Next, State, rejected};
+use crate::pair::view::{Standing, ViewError};
+use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Status};
+use bytes::Bytes;
+use understudy_model::Lsn;
+
+/// One node of a master and slave pair. Holds the rules R1 to R9 of replication.md 8.4.
+pub struct Pair {
+    core: Core,
+    state: State,
+}
+
+impl Pair {
+    /// A node starts from what its disk says (8.2): `Alone` leads at once in a new epoch; every
+    /// other standing follows until a meeting or the policy says otherwise.
+    ///
+    /// # Errors
+    /// The view record is unreadable or belongs to something else.
+    pub fn new(boot: &Boot, config: PairConfig, out: &mut Vec<Output>) -> Result<Self, ViewError> {
+        let mut core = Core::new(boot, config)?;
+        if !matches!(core.view.standing, Standing::Alone { .. }) {
+            out.push(Output::Follow);
+        }
+        if core.commit > Lsn::ZERO {
+            out.push(Output::Commit { through: core.commit });
+        }
+        let state = State::Idle(Idle::starting(&mut core));
+        let mut pair = Self { core, state };
+        let text = format!(
+            "node {} starts, {}; policy {}{}",
+            pair.core.view.node,
+            pair.core.view.standing,
+            pair.core.policy().name(),
+            match pair.core.policy().name() {
+                "both" =>
+                    ": a cut between living nodes can leave two masters, of which one is set \
+                           aside later; shutdown_on_master_failure, shutdown_on_slave_failure or \
+                           an arbiter rules that out",
+                _ => "",
+            }
+        );
+        pair.core.say(pair.core.policy().name() == "both", text, out);
+        pair.finish(out);
+        Ok(pair)
+    }
+
+    fn enter(&mut self, next: Next) {
+        // What a stopped node is told does not matter any more.
+        if let (Some(state), false) = (next, matches!(self.state, State::Stopped)) {
+            self.state = state;
+        }
+    }
+
+    /// The link that the present state depends on.
+    fn session(&self) -> Option<LinkId> {
+        match &self.state {
+            State::Idle(idle) => idle.link(),
+            State::Follow(follow) => Some(follow.link),
+            State::Lead(lead) => lead.feed().map(|feed| feed.link),
+            State::Stopped => None,
+        }
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.state, State::Lead(_))
+    }
+
+    /// `link` is no more; the caller has removed it.
+    fn lost(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        let next = match &mut self.state {
+            State::Follow(follow) if follow.link == link => Some(follow.lost(&mut self.core, out)),
+            State::Idle(idle) => {
+                idle.lost(&self.core, link);
+                None
+            }
+            State::Lead(lead) => {
+                lead.lost(&mut self.core, link, out);
+                None
+            }
+            State::Follow(_) | State::Stopped => None,
+        };
+        self.enter(next);
+    }
+
+    fn received(&mut self, link: LinkId, frame: &Bytes, out: &mut Vec<Output>) -> Next {
+        let known = self.core.links.get_mut(link)?;
+        let first = known.theirs.is_none();
+        match Message::decode(frame) {
+            Ok(Message::Hello(hello)) if first => {
+                known.theirs = Some(hello);
+                None
+            }
+            Ok(Message::Foreign { leads, .. }) => {
+                let i_lead = self.leads();
+                self.core.reject(link, Code::Version, i_lead, out);
+                self.lost(link, out);
+                if i_lead { None } else { rejected(&mut self.core, Code::Version, leads, out) }
+            }
+            Ok(message @ Message::Reject { .. }) => self.message(link, message, out),
+            Ok(message) if !first => self.message(link, message, out),
+            Ok(_) => self.hang_up(link, "a message before the hello", out),
+            Err(malformed) => self.hang_up(link, &malformed.to_string(), out),
+        }
+    }
+
+    fn hang_up(&mut self, link: LinkId, why: &str, out: &mut Vec<Output>) -> Next {
+        self.core.say(true, format!("link dropped: {why}"), out);
+        self.core.drop_link(link, out);
+        self.lost(link, out);
+        None
+    }
+
+    fn message(&mut self, link: LinkId, message: Message, out: &mut Vec<Output>) -> Next {
+        let core = &mut self.core;
+        match &mut self.state {
+            State::Idle(idle) => idle.message(core, link, message, out),
+            State::Follow(follow) if follow.link == link => follow.message(core, message, out),
+            State::Lead(lead) => lead.message(core, link, message, out),
+            State::Follow(_) | State::Stopped => {
+                core.drop_link(link, out);
+                None
+            }
+        }
+    }
+
+    /// Both hellos of `link` are there.
+    fn meet(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        if let Some(known) = self.core.links.get_mut(link) {
+            known.met = true;
+        }
+        if !self.may_meet(link, out) {
+            return;
+        }
+        let core = &mut self.core;
+        let next = match &mut self.state {
+            State::Idle(idle) => idle.met(core, link, out),
+            State::Lead(lead) => lead.met(core, link, out),
+            // Only a link that replaces the master's is met, and that ends following.
+            State::Follow(_) | State::Stopped => {
+                core.drop_link(link, out);
+                None
+            }
+        };
+        self.enter(next);
+    }
+
+    /// Settles which of two links to the same peer is kept, and refuses a second peer.
+    fn may_meet(&mut self, link: LinkId, out: &mut Vec<Output>) -> bool {
+        let leads = self.leads();
+        let session = self.session().filter(|session| *session != link);
+        let core = &mut self.core;
+        let Some(new) = core.links.get(link).and_then(|known| known.greeted()) else {
+            return false;
+        };
+        // The peer decides by what was said; if that is not so any more, say it anew.
+        let stands = new.mine.standing == core.view.standing
+            && new.mine.promised == core.view.promised
+            && new.mine.leading.is_some() == leads;
+        if let Some(old_link) = session
+            && let Some(old) = core.links.get(old_link).and_then(|known| known.greeted())
+        {
+            if old.theirs.node != new.theirs.node {
+                let text =
+                    format!("node {} refused: {}", new.theirs.node, Code::SlotTaken.explain());
+                core.say(true, text, out);
+                core.reject(link, Code::SlotTaken, leads, out);
+                return false;
+            }
+            if !prefer_new(old, new) {
+                core.drop_link(link, out);
+                return false;
+            }
+            core.drop_link(old_link, out);
+            self.lost(old_link, out);
+        }
+        if !stands {
+            self.core.drop_link(link, out);
+        }
+        stands
+    }
+
+    /// What follows from every input: greet, meet, let time and cursors have their say, dial.
+    fn finish(&mut self, out: &mut Vec<Output>) {
+        if matches!(self.state, State::Stopped) {
+            return;
+        }
+        let limit = self.core.config.suspect_ms;
+        for link in self.core.links.overdue(self.core.now_ms, limit).0 {
+            self.core.drop_link(link, out);
+        }
+        self.greet(out);
+        while let Some(link) = self.core.links.to_meet() {
+            self.meet(link, out);
+        }
+        self.tick(out);
+        if let State::Lead(lead) = &mut self.state {
+            let next = lead.advance(&mut self.core, out);
+            self.enter(next);
+        }
+        self.dial(out);
+        if let State::Lead(lead) = &mut self.state
+            && lead.announce
+        {
+            // Last, because the node answers with the sealed group before it reads on.
+            lead.announce = false;
+            out.push(Output::Lead { epoch: lead.epoch, leader: self.core.view.node });
+        }
+    }
+
+    fn greet(&mut self, out: &mut Vec<Output>) {
+        if !self.core.is_settled() {
+            return;
+        }
+        let leading = match &self.state {
+            State::Lead(lead) => Some(lead.epoch),
+            _ => None,
+        };
+        let attached = self.session().and_then(|link| self.core.links.theirs(link));
+        let attached = attached.map(|theirs| theirs.node);
+        for link in self.core.links.silent() {
+            self.core.greet(link, leading, attached, out);
+        }
+    }
+
+    fn tick(&mut self, out: &mut Vec<Output>) {
+        let core = &mut self.core;
+        let next = match &mut self.state {
+            State::Idle(idle) => idle.tick(core, out),
+            State::Follow(follow) => follow.tick(core, out),
+            State::Lead(lead) => lead.tick(core, out),
+            State::Stopped => None,
+        };
+        if next.is_some() {
+            self.enter(next);
+            // The new state decides at once whether to dial.
+            self.tick(out);
+        }
+    }
+
+    fn dial(&mut self, out: &mut Vec<Output>) {
+        if !self.core.links.is_empty() || matches!(self.state, State::Stopped) {
+            return;
+        }
+        let Some(address) = self.core.peer_address() else { return };
+        if self.core.dialer.start(self.core.now_ms) {
+            out.push(Output::Dial { address });
+        }
+    }
+
+    fn dial_failed(&mut self, refused: bool, out: &mut Vec<Output>) -> Next {
+        let tells = self.core.dialer.ended(self.core.now_ms);
+        // A link that came up meanwhile is better news.
+        if !tells || !self.core.links.is_empty() {
+            return None;
+        }
+        match &mut self.state {
+            State::Idle(idle) => idle.dial_failed(&mut self.core, refused, out),
+            State::Lead(lead) => lead.dial_failed(&mut self.core, refused, out),
+            State::Follow(_) | State::Stopped => None,
+        }
+    }
+
+    fn log_changed(&mut self, log: LogEnd, out: &mut Vec<Output>) {
+        self.core.log = Log::ending(log);
+        self.core.log_changes = false;
+        self.core.view.history.truncate_after(log.last);
+        if let State::Follow(follow) = &mut self.state {
+            follow.log_changed(&mut self.core, out);
+        }
+    }
+
+    fn view_saved(&mut self, version: u64, out: &mut Vec<Output>) -> Next {
+        let core = &mut self.core;
+        core.view_saved(version);
+        match &mut self.state {
+            State::Idle(idle) => idle.view_saved(core, version, out),
+            State::Follow(follow) => follow.view_saved(core, version, out),
+            State::Lead(lead) => lead.view_saved(core, version, out),
+            State::Stopped => None,
+        }
+    }
+
+    fn stopping(&mut self, out: &mut Vec<Output>) -> Next {
+        match &mut self.state {
+            State::Idle(_) => Some(State::stop(Ok("asked to stop".into()), out)),
+            State::Follow(follow) => follow.stopping(&mut self.core, out),
+            State::Lead(lead) => {
+                lead.stopping(&self.core, out);
+                None
+            }
+            State::Stopped => None,
+        }
+    }
+
+    fn input(&mut self, input: Input, out: &mut Vec<Output>) -> Next {
+        match input {
+            Input::Linked { link, dialed } => {
+                if dialed {
+                    self.core.dialer.ended(self.core.now_ms);
+                }
+                self.core.links.add(link, dialed, self.core.now_ms);
+            }
+            Input::Received { link, frame } => return self.received(link, &frame, out),
+            Input::LinkLost { link } => {
+                if self.core.links.remove(link) {
+                    self.lost(link, out);
+                }
+            }
+            Input::DialFailed { refused } => return self.dial_failed(refused, out),
+            Input::Sealed(group) => {
+                if let State::Lead(lead) = &mut self.state {
+                    lead.sealed(&mut self.core, group);
+                }
+            }
+            Input::Durable { through } => {
+                self.core.log.set_durable(through);
+                if let State::Follow(follow) = &mut self.state {
+                    follow.durable(&mut self.core, out);
+                }
+            }
+            Input::ViewSaved { version } => return self.view_saved(version, out),
+            Input::GroupsRead { after, groups } => {
+                if let State::Lead(lead) = &mut self.state {
+                    return lead.groups_read(&mut self.core, after, groups, out);
+                }
+            }
+            Input::Truncated { log } => self.log_changed(log, out),
+            Input::Reclaimed { base } => self.core.log.base = self.core.log.base.max(base),
+            Input::SnapshotRead { at, chain, chunk, next } => {
+                if let State::Lead(lead) = &mut self.state {
+                    lead.chunk_read(&mut self.core, (at, chain), chunk, next, out);
+                }
+            }
+            Input::Installed { log } => {
+                self.core.commit = log.last;
+                self.log_changed(log, out);
+            }
+            Input::Stopping => return self.stopping(out),
+            Input::Tick => {}
+        }
+        None
+    }
+}
+
+impl Backend for Pair {
+    fn handle(&mut self, now_ms: u64, input: Input, out: &mut Vec<Output>) {
+        if matches!(self.state, State::Stopped) {
+            return;
+        }
+        self.core.now_ms = self.core.now_ms.max(now_ms);
+        let next = self.input(input, out);
+        self.enter(next);
+        self.finish(out);
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        let core = &self.core;
+        let state = match &self.state {
+            State::Idle(idle) => idle.deadline_ms(core),
+            State::Follow(follow) => follow.deadline_ms(core),
+            State::Lead(lead) => lead.deadline_ms(core),
+            State::Stopped => return None,
+        };
+        let may_dial = core.links.is_empty() && core.peer_address().is_some();
+        let dial = if may_dial { core.dialer.deadline_ms() } else { None };
+        let greeting = core.links.overdue(core.now_ms, core.config.suspect_ms).1;
+        [state, dial, greeting].into_iter().flatten().min()
+    }
+
+    fn retain_after(&self) -> Option<Lsn> {
+        match &self.state {
+            State::Lead(lead) => lead.retain_after(),
+            _ => None,
+        }
+    }
+
+    fn status(&self) -> Status {
+        let core = &self.core;
+        let (role, state, in_sync, peer_durable) = match &self.state {
+            State::Idle(idle) => ("slave", idle.state(), false, Lsn::ZERO),
+            State::Follow(follow) => {
+                ("slave", follow.state(), follow.is_synced(), follow.leader_last())
+            }
+            State::Lead(lead) => {
+                let acked = lead.feed().map_or(Lsn::ZERO, |feed| feed.acked());
+                ("master", lead.state(), lead.state() == "in-sync", acked)
+            }
+            State::Stopped => ("slave", "stopped", false, Lsn::ZERO),
+        };
+        let ahead = match &self.state {
+            State::Lead(_) => core.log.appended.0.saturating_sub(peer_durable.0),
+            _ => peer_durable.0.saturating_sub(core.log.durable.0),
+        };
+        Status {
+            role,
+            state,
+            epoch: core.view.promised.number,
+            node_id: core.view.node.to_string(),
+            cluster_id: core.view.cluster.map_or_else(String::new, |id| format!("{id:032x}")),
+            peer_node_id: core.view.peer.map_or_else(String::new, |peer| peer.to_string()),
+            peer_address: core.peer_address().map_or_else(String::new, |text| text.to_string()),
+            in_sync,
+            durable: core.log.durable.0,
+            commit: core.commit.0,
+            peer_durable: peer_durable.0,
+            lag: ahead,
+            reason: core.reason.clone(),
+        }
+    }
+}

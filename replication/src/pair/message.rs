@@ -1,0 +1,383 @@
+//! Frames between the two nodes (replication.md 8.5). A frame is one byte of kind and the rest.
+
+use crate::pair::hello::{Hello, PROTOCOL_VERSION};
+use crate::pair::view::{get_epoch, put_epoch};
+use bytes::{Buf, Bytes, BytesMut};
+use understudy_model::{Epoch, Lsn, Malformed, Reader, Writer};
+
+/// Why a link is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    Version,
+    Unrelated,
+    SameNode,
+    SlotTaken,
+    /// The other side had promised a newer epoch (R1).
+    StaleEpoch,
+}
+
+impl Code {
+    const ALL: [Self; 5] =
+        [Self::Version, Self::Unrelated, Self::SameNode, Self::SlotTaken, Self::StaleEpoch];
+
+    pub(crate) fn explain(self) -> &'static str {
+        match self {
+            Self::Version => "VERSION: the two programs speak different protocol versions",
+            Self::Unrelated => "UNRELATED: the two data directories belong to different clusters",
+            Self::SameNode => "SAME_NODE: both data directories carry the same node id",
+            Self::SlotTaken => "SLOT_TAKEN: the master has its slave already; only one is allowed",
+            Self::StaleEpoch => "STALE_EPOCH: a newer mastership is known",
+        }
+    }
+
+    /// A node that a sitting master refuses so will be refused until somebody changes something.
+    pub(crate) fn is_final(self) -> bool {
+        !matches!(self, Self::StaleEpoch)
+    }
+}
+
+/// Where a follower's log ends, and what it wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) epoch: Epoch,
+    /// End of the log, with its chain hash; the next group wanted follows it.
+    pub(crate) last: Lsn,
+    pub(crate) chain: u128,
+    pub(crate) durable: Lsn,
+    /// A whole copy is wanted instead.
+    pub(crate) copy: bool,
+    /// The follower still is a member of this epoch's in-sync set.
+    pub(crate) synced: bool,
+}
+
+/// A piece of a whole copy, which holds the state at `at`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) epoch: Epoch,
+    pub(crate) first: bool,
+    pub(crate) last: bool,
+    pub(crate) at: Lsn,
+    pub(crate) chain: u128,
+    pub(crate) bytes: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Hello(Hello),
+    /// A hello of another protocol version.
+    Foreign {
+        version: u64,
+        leads: bool,
+    },
+    Reject {
+        code: Code,
+        leads: bool,
+        promised: Epoch,
+    },
+    /// From the winner of an election: may I lead this epoch?
+    Propose {
+        epoch: Epoch,
+    },
+    /// It is promised on disk, and the own claim is given up (R1, R4).
+    Promise {
+        epoch: Epoch,
+    },
+    Position(Position),
+    /// The leader cannot continue the follower's log: a whole copy is needed.
+    NeedCopy {
+        epoch: Epoch,
+        diverged: bool,
+    },
+    Chunk(Chunk),
+    ChunkAck {
+        epoch: Epoch,
+    },
+    /// One sealed group; `group` is its bytes.
+    Group {
+        epoch: Epoch,
+        commit: Lsn,
+        group: Bytes,
+    },
+    Ack {
+        epoch: Epoch,
+        durable: Lsn,
+    },
+    /// The leader requires this follower's acks, on disk, and they reach `at` (R4).
+    InSync {
+        epoch: Epoch,
+        at: Lsn,
+    },
+    InSyncOk {
+        epoch: Epoch,
+    },
+    Beat {
+        epoch: Epoch,
+        commit: Lsn,
+    },
+    BeatOk {
+        epoch: Epoch,
+        durable: Lsn,
+    },
+    /// The sender's process ends. A slave has given up its standing before it says so.
+    Goodbye {
+        epoch: Epoch,
+    },
+}
+
+const HELLO: u8 = 1;
+const REJECT: u8 = 2;
+const PROPOSE: u8 = 3;
+const PROMISE: u8 = 4;
+const POSITION: u8 = 5;
+const NEED_COPY: u8 = 6;
+const CHUNK: u8 = 7;
+const CHUNK_ACK: u8 = 8;
+const GROUP: u8 = 9;
+const ACK: u8 = 10;
+const IN_SYNC: u8 = 11;
+const IN_SYNC_OK: u8 = 12;
+const BEAT: u8 = 13;
+const BEAT_OK: u8 = 14;
+const GOODBYE: u8 = 15;
+
+impl Message {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        let w = &mut Writer(&mut out);
+        match self {
+            Self::Hello(hello) => {
+                w.u8(HELLO);
+                hello.encode(w);
+            }
+            Self::Foreign { version, leads } => {
+                w.u8(HELLO);
+                w.varint(*version);
+                w.bool(*leads);
+            }
+            Self::Reject { code, leads, promised } => {
+                w.u8(REJECT);
+                w.u8(*code as u8);
+                w.bool(*leads);
+                put_epoch(w, *promised);
+            }
+            Self::Propose { epoch } => put_head(w, PROPOSE, *epoch),
+            Self::Promise { epoch } => put_head(w, PROMISE, *epoch),
+            Self::Position(position) => put_position(w, position),
+            Self::NeedCopy { epoch, diverged } => {
+                put_head(w, NEED_COPY, *epoch);
+                w.bool(*diverged);
+            }
+            Self::Chunk(chunk) => put_chunk(w, chunk),
+            Self::ChunkAck { epoch } => put_head(w, CHUNK_ACK, *epoch),
+            Self::Group { epoch, commit, group } => {
+                put_head(w, GROUP, *epoch);
+                w.varint(commit.0);
+                w.0.extend_from_slice(group);
+            }
+            Self::Ack { epoch, durable } => put_lsn(w, ACK, *epoch, *durable),
+            Self::InSync { epoch, at } => put_lsn(w, IN_SYNC, *epoch, *at),
+            Self::InSyncOk { epoch } => put_head(w, IN_SYNC_OK, *epoch),
+            Self::Beat { epoch, commit } => put_lsn(w, BEAT, *epoch, *commit),
+            Self::BeatOk { epoch, durable } => put_lsn(w, BEAT_OK, *epoch, *durable),
+            Self::Goodbye { epoch } => put_head(w, GOODBYE, *epoch),
+        }
+        out.freeze()
+    }
+
+    /// The front of a group's frame; the group's own bytes follow without a copy.
+    pub(crate) fn group_head(epoch: Epoch, commit: Lsn) -> Bytes {
+        Self::Group { epoch, commit, group: Bytes::new() }.encode()
+    }
+
+    pub(crate) fn decode(frame: &Bytes) -> Result<Self, Malformed> {
+        let mut r = Reader(frame);
+        let kind = r.u8()?;
+        if kind == HELLO {
+            return decode_hello(r);
+        }
+        if kind == REJECT {
+            return decode_reject(r);
+        }
+        let epoch = get_epoch(&mut r)?;
+        if kind == GROUP {
+            let commit = Lsn(r.varint()?);
+            let mut group = frame.clone();
+            group.advance(frame.len() - r.0.len());
+            return Ok(Self::Group { epoch, commit, group });
+        }
+        let message = match kind {
+            PROPOSE => Self::Propose { epoch },
+            PROMISE => Self::Promise { epoch },
+            POSITION => Self::Position(get_position(epoch, &mut r)?),
+            NEED_COPY => Self::NeedCopy { epoch, diverged: r.bool()? },
+            CHUNK => Self::Chunk(get_chunk(epoch, &mut r)?),
+            CHUNK_ACK => Self::ChunkAck { epoch },
+            ACK => Self::Ack { epoch, durable: Lsn(r.varint()?) },
+            IN_SYNC => Self::InSync { epoch, at: Lsn(r.varint()?) },
+            IN_SYNC_OK => Self::InSyncOk { epoch },
+            BEAT => Self::Beat { epoch, commit: Lsn(r.varint()?) },
+            BEAT_OK => Self::BeatOk { epoch, durable: Lsn(r.varint()?) },
+            GOODBYE => Self::Goodbye { epoch },
+            _ => return Err(Malformed("kind of message")),
+        };
+        r.finish()?;
+        Ok(message)
+    }
+}
+
+fn put_head(w: &mut Writer<'_>, kind: u8, epoch: Epoch) {
+    w.u8(kind);
+    put_epoch(w, epoch);
+}
+
+fn put_lsn(w: &mut Writer<'_>, kind: u8, epoch: Epoch, lsn: Lsn) {
+    put_head(w, kind, epoch);
+    w.varint(lsn.0);
+}
+
+fn put_position(w: &mut Writer<'_>, position: &Position) {
+    put_lsn(w, POSITION, position.epoch, position.last);
+    w.u128(position.chain);
+    w.varint(position.durable.0);
+    w.bool(position.copy);
+    w.bool(position.synced);
+}
+
+fn get_position(epoch: Epoch, r: &mut Reader<'_>) -> Result<Position, Malformed> {
+    Ok(Position {
+        epoch,
+        last: Lsn(r.varint()?),
+        chain: r.u128()?,
+        durable: Lsn(r.varint()?),
+        copy: r.bool()?,
+        synced: r.bool()?,
+    })
+}
+
+fn put_chunk(w: &mut Writer<'_>, chunk: &Chunk) {
+    put_head(w, CHUNK, chunk.epoch);
+    w.bool(chunk.first);
+    w.bool(chunk.last);
+    w.varint(chunk.at.0);
+    w.u128(chunk.chain);
+    w.bytes(&chunk.bytes);
+}
+
+fn get_chunk(epoch: Epoch, r: &mut Reader<'_>) -> Result<Chunk, Malformed> {
+    Ok(Chunk {
+        epoch,
+        first: r.bool()?,
+        last: r.bool()?,
+        at: Lsn(r.varint()?),
+        chain: r.u128()?,
+        bytes: r.owned_bytes()?,
+    })
+}
+
+fn decode_hello(mut r: Reader<'_>) -> Result<Message, Malformed> {
+    let version = r.varint()?;
+    let leads = r.bool()?;
+    if version != PROTOCOL_VERSION {
+        return Ok(Message::Foreign { version, leads });
+    }
+    let hello = Hello::decode(leads, &mut r)?;
+    r.finish()?;
+    Ok(Message::Hello(hello))
+}
+
+fn decode_reject(mut r: Reader<'_>) -> Result<Message, Malformed> {
+    let code = usize::from(r.u8()?);
+    let code = *Code::ALL.get(code).ok_or(Malformed("reject code"))?;
+    let leads = r.bool()?;
+    let promised = get_epoch(&mut r)?;
+    r.finish()?;
+    Ok(Message::Reject { code, leads, promised })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pair::config::{Policy, Role};
+    use crate::pair::view::Standing;
+    use understudy_model::{EpochHistory, EpochStart, NodeId, Text};
+
+    fn hello(epoch: Epoch) -> Hello {
+        Hello {
+            leading: Some(epoch),
+            process: 5,
+            serial: 2,
+            cluster: Some(77),
+            node: NodeId(1),
+            peer: None,
+            role: Role::Slave,
+            standing: Standing::Synced { epoch, led: false },
+            promised: epoch,
+            history: EpochHistory(vec![EpochStart { epoch, first: Lsn(1), leader: NodeId(1) }]),
+            base: Lsn(0),
+            last: Lsn(300),
+            chain: 9,
+            commit: Lsn(200),
+            address: Text::from_static("host:5673"),
+            policy: Policy { stops_without_master: true, stops_without_slave: false },
+        }
+    }
+
+    #[test]
+    fn every_message_reads_back_and_no_part_of_one_is_taken_for_it() {
+        let epoch = Epoch { number: 2, generation: u64::MAX };
+        let lsn = Lsn(300);
+        let chunk = Bytes::from_static(b"chunk");
+        let mut messages = vec![
+            Message::Hello(hello(epoch)),
+            Message::Foreign { version: 9, leads: true },
+            Message::Propose { epoch },
+            Message::Promise { epoch },
+            Message::NeedCopy { epoch, diverged: true },
+            Message::ChunkAck { epoch },
+            Message::Ack { epoch, durable: lsn },
+            Message::InSync { epoch, at: lsn },
+            Message::InSyncOk { epoch },
+            Message::Beat { epoch, commit: lsn },
+            Message::BeatOk { epoch, durable: lsn },
+            Message::Goodbye { epoch },
+            Message::Position(Position {
+                epoch,
+                last: lsn,
+                chain: 4,
+                durable: lsn,
+                copy: false,
+                synced: true,
+            }),
+            Message::Chunk(Chunk {
+                epoch,
+                first: true,
+                last: false,
+                at: lsn,
+                chain: 3,
+                bytes: chunk,
+            }),
+        ];
+        messages.extend(Code::ALL.map(|code| Message::Reject {
+            code,
+            leads: true,
+            promised: epoch,
+        }));
+        for message in messages {
+            let frame = message.encode();
+            assert_eq!(Message::decode(&frame), Ok(message));
+            for length in 0..frame.len() {
+                assert!(Message::decode(&frame.slice(..length)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_follows_its_head() {
+        let epoch = Epoch { number: 2, generation: 1 };
+        let mut frame = BytesMut::from(&Message::group_head(epoch, Lsn(7))[..]);
+        frame.extend_from_slice(b"the group");
+        let group = Bytes::from_static(b"the group");
+        let expected = Message::Group { epoch, commit: Lsn(7), group };
+        assert_eq!(Message::decode(&frame.freeze()), Ok(expected));
+    }
+}

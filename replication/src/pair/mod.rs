@@ -1,0 +1,29 @@
+//! Master and slave without a third service (replication.md part 8).
+//!
+//! `state` says what a node does; each state is one file: `idle`, `follow`, `lead` (with `attend`,
+//! its side of the links, and `feed`, what it sends). `meeting` and `plan` are pure decisions.
+
+mod attend;
+mod config;
+mod core;
+mod dialer;
+mod feed;
+mod follow;
+mod hello;
+mod idle;
+mod lead;
+mod links;
+mod machine;
+mod meeting;
+mod message;
+mod plan;
+mod random;
+mod recent;
+mod state;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use config::{PairConfig, Policy, Role};
+pub use machine::Pair;
+pub use view::{Standing, ViewError};

@@ -1,0 +1,123 @@
+//! How a follower's log is made to continue the leader's (replication.md R6).
+
+use crate::pair::core::Core;
+use crate::pair::hello::Hello;
+use understudy_model::Lsn;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// The log is a prefix of the leader's.
+    Continue,
+    /// The tail behind this point was never committed here and is not the leader's.
+    Cut { after: Lsn },
+    /// A whole copy. `set_aside`: the log holds committed commands that the leader lacks.
+    Copy { set_aside: bool },
+}
+
+pub(crate) fn plan(core: &Core, leader: &Hello) -> Plan {
+    let log = core.log;
+    if let Some(set_aside) = core.view.copying {
+        // Once the copy has begun to come in, what was here is set aside already.
+        return Plan::Copy { set_aside: set_aside && log.appended > Lsn::ZERO };
+    }
+    let common = core.view.history.common_point(log.appended, &leader.history, leader.last);
+    let common = common.unwrap_or(Lsn::ZERO);
+    let corrupt = common == log.appended && common == leader.last && log.chain != leader.chain;
+    if common < core.commit || corrupt {
+        return Plan::Copy { set_aside: core.commit > Lsn::ZERO };
+    }
+    if common < leader.base || common < log.base {
+        return Plan::Copy { set_aside: false };
+    }
+    if common < log.appended { Plan::Cut { after: common } } else { Plan::Continue }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pair::config::{PairConfig, Role};
+    use crate::pair::view::Standing;
+    use crate::{Boot, LogEnd};
+    use understudy_model::{Epoch, EpochHistory, EpochStart, NodeId};
+
+    fn history(starts: &[(u64, u64)]) -> EpochHistory {
+        let start = |&(number, first)| EpochStart {
+            epoch: Epoch { number, generation: number },
+            first: Lsn(first),
+            leader: NodeId(1),
+        };
+        EpochHistory(starts.iter().map(start).collect())
+    }
+
+    fn follower(last: u64, commit: u64) -> Core {
+        let boot = Boot {
+            now_ms: 0,
+            view: None,
+            log: LogEnd::default(),
+            applied: Lsn::ZERO,
+            random: [1; 8],
+        };
+        let config = PairConfig { role: Role::Slave, ..PairConfig::default() };
+        let mut core = Core::new(&boot, config).unwrap();
+        core.view.history = history(&[(1, 1)]);
+        core.log.appended = Lsn(last);
+        core.commit = Lsn(commit);
+        core
+    }
+
+    fn leader(core: &Core, base: u64, last: u64) -> Hello {
+        Hello {
+            leading: Some(Epoch { number: 2, generation: 2 }),
+            process: 1,
+            serial: 1,
+            cluster: Some(1),
+            node: NodeId(1),
+            peer: None,
+            role: Role::Master,
+            standing: Standing::Empty,
+            promised: Epoch::default(),
+            history: history(&[(1, 1), (2, 11)]),
+            base: Lsn(base),
+            last: Lsn(last),
+            chain: core.log.chain,
+            commit: Lsn(last),
+            address: core.config.advertised_address.clone(),
+            policy: core.policy(),
+        }
+    }
+
+    #[test]
+    fn each_relation_of_two_logs_has_its_plan() {
+        for (last, commit, base, expected) in [
+            (8, 8, 0, Plan::Continue),
+            (0, 0, 0, Plan::Continue),
+            (10, 4, 9, Plan::Continue),
+            (13, 10, 0, Plan::Cut { after: Lsn(10) }),
+            (13, 4, 0, Plan::Cut { after: Lsn(10) }),
+            (8, 8, 9, Plan::Copy { set_aside: false }),
+            (0, 0, 9, Plan::Copy { set_aside: false }),
+            (13, 12, 0, Plan::Copy { set_aside: true }),
+        ] {
+            let core = follower(last, commit);
+            assert_eq!(plan(&core, &leader(&core, base, 20)), expected, "{last} {commit} {base}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_was_cut_short_begins_again() {
+        let mut core = follower(8, 8);
+        core.view.copying = Some(true);
+        assert_eq!(plan(&core, &leader(&core, 0, 20)), Plan::Copy { set_aside: true });
+        core.log.appended = Lsn::ZERO;
+        assert_eq!(plan(&core, &leader(&core, 0, 20)), Plan::Copy { set_aside: false });
+    }
+
+    #[test]
+    fn equal_ends_with_unequal_chains_are_not_the_same_log() {
+        let core = follower(10, 4);
+        let mut leader = leader(&core, 0, 10);
+        assert_eq!(plan(&core, &leader), Plan::Continue);
+        leader.chain = 5;
+        assert_eq!(plan(&core, &leader), Plan::Copy { set_aside: true });
+    }
+}

@@ -1,0 +1,6 @@
+//! Two nodes in a small world: stories, and chaos from a seed.
+
+mod chaos;
+mod disk;
+mod stories;
+mod world;

@@ -1,0 +1,566 @@
+//! A world of a few hosts: clock, network, processes. One seed, one course of events.
+
+use super::disk::{Disk, Job};
+use crate::pair::random::Random;
+use crate::pair::view::Standing;
+use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Pair, PairConfig, Role, SnapshotCursor};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, VecDeque};
+use understudy_model::{Epoch, Group, Lsn, OpenGroup, Text};
+
+const CHUNK_BYTES: usize = 40;
+
+pub(super) struct Process {
+    pub(super) pair: Pair,
+    jobs: VecDeque<Job>,
+    open: OpenGroup,
+    chain: u128,
+    pub(super) leading: Option<Epoch>,
+    pub(super) serving: bool,
+    pub(super) commit: Lsn,
+}
+
+impl Process {
+    fn begin_at(&mut self, log: LogEnd) {
+        self.open = OpenGroup::new(log.last.next());
+        self.chain = log.last_chain;
+    }
+}
+
+pub(super) struct Host {
+    pub(super) config: PairConfig,
+    pub(super) disk: Disk,
+    pub(super) process: Option<Process>,
+    run: u64,
+    pub(super) stopped: Option<Result<String, String>>,
+    pub(super) logs: Vec<String>,
+    /// Nothing is synced before.
+    pub(super) hangs_until_ms: u64,
+}
+
+enum Event {
+    Input { host: usize, run: u64, input: Input },
+    JobDone { host: usize, run: u64 },
+    Frame { to: LinkId, frame: Bytes },
+    LinkLost { link: LinkId },
+    Dialed { host: usize, run: u64, address: Text },
+}
+
+struct End {
+    host: usize,
+    other: LinkId,
+    /// Frames arrive in order.
+    next_ms: u64,
+}
+
+pub(super) struct World {
+    pub(super) now_ms: u64,
+    pub(super) hosts: Vec<Host>,
+    pub(super) random: Random,
+    queue: BTreeMap<(u64, u64), Event>,
+    serial: u64,
+    ends: BTreeMap<LinkId, End>,
+    pub(super) cut: bool,
+    /// Longest delay of a frame and of a sync, milliseconds.
+    pub(super) slowness_ms: u64,
+    /// Newest thing that a leader has committed.
+    pub(super) confirmed: (Lsn, u128),
+    committers: BTreeMap<Epoch, usize>,
+    /// Two sides may have led apart: what one confirmed may be missing on the other.
+    pub(super) excused: bool,
+    pub(super) copies: usize,
+    pub(super) truncations: usize,
+    pub(super) leads: usize,
+}
+
+pub(super) fn config(role: Role) -> PairConfig {
+    PairConfig { role, ..PairConfig::default() }
+}
+
+impl World {
+    /// Nobody runs yet. Host 0 is configured as master, the others as slaves of it.
+    pub(super) fn new(seed: u64, configs: Vec<PairConfig>) -> Self {
+        let hosts = configs.into_iter().enumerate().map(|(index, mut config)| {
+            config.advertised_address = address(index);
+            if config.role == Role::Slave && config.peer_address.is_none() {
+                config.peer_address = Some(address(0));
+            }
+            let disk = Disk::default();
+            Host {
+                config,
+                disk,
+                process: None,
+                run: 0,
+                stopped: None,
+                logs: Vec::new(),
+                hangs_until_ms: 0,
+            }
+        });
+        Self {
+            now_ms: 1_000,
+            hosts: hosts.collect(),
+            random: Random::new(&[seed; 8]),
+            queue: BTreeMap::new(),
+            serial: 0,
+            ends: BTreeMap::new(),
+            cut: false,
+            slowness_ms: 3,
+            confirmed: (Lsn::ZERO, 0),
+            committers: BTreeMap::new(),
+            excused: false,
+            copies: 0,
+            truncations: 0,
+            leads: 0,
+        }
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.random.next() % limit.max(1)
+    }
+
+    fn delay(&mut self) -> u64 {
+        let slowness = self.slowness_ms;
+        self.now_ms + 1 + self.below(slowness)
+    }
+
+    fn at(&mut self, time_ms: u64, event: Event) {
+        self.serial += 1;
+        self.queue.insert((time_ms, self.serial), event);
+    }
+
+    pub(super) fn start(&mut self, host: usize) {
+        assert!(self.hosts[host].process.is_none());
+        let random = std::array::from_fn(|_| self.random.next());
+        let h = &mut self.hosts[host];
+        h.run += 1;
+        h.stopped = None;
+        let end = h.disk.end();
+        let boot = Boot {
+            now_ms: self.now_ms,
+            view: h.disk.view.clone(),
+            log: end,
+            applied: h.disk.applied,
+            random,
+        };
+        let mut out = Vec::new();
+        let pair = Pair::new(&boot, h.config.clone(), &mut out).unwrap();
+        h.process = Some(Process {
+            pair,
+            jobs: VecDeque::new(),
+            open: OpenGroup::new(end.last.next()),
+            chain: end.last_chain,
+            leading: None,
+            serving: false,
+            commit: h.disk.applied,
+        });
+        self.outputs(host, out);
+    }
+
+    /// The process is gone at once; what was not synced is lost.
+    pub(super) fn crash(&mut self, host: usize) {
+        let saved = self.below(2) == 0;
+        let h = &mut self.hosts[host];
+        if let Some(process) = h.process.take()
+            && saved
+        {
+            h.disk.applied = h.disk.applied.max(process.commit.min(h.disk.end().last));
+        }
+        self.close_links_of(host);
+    }
+
+    /// What is on its way may arrive or not.
+    fn close_links_of(&mut self, host: usize) {
+        let lossy = self.below(2) == 0;
+        let own: Vec<LinkId> =
+            self.ends.iter().filter(|(_, end)| end.host == host).map(|(id, _)| *id).collect();
+        for link in own {
+            let other = self.ends.get(&link).map(|end| end.other);
+            if let Some(other) = other.and_then(|other| self.ends.get_mut(&other))
+                && lossy
+            {
+                other.next_ms = 0;
+            }
+            self.close(link);
+        }
+    }
+
+    /// One end is closed; the other hears of it behind the frames that are on their way.
+    fn close(&mut self, link: LinkId) {
+        let Some(end) = self.ends.remove(&link) else { return };
+        let after = self.delay().max(self.ends.get(&end.other).map_or(0, |other| other.next_ms));
+        if !self.cut {
+            self.at(after, Event::LinkLost { link: end.other });
+        }
+    }
+
+    /// Nothing passes any more; the ends notice sooner or later, or never.
+    pub(super) fn cut(&mut self) {
+        self.cut = true;
+        for link in self.ends.keys().copied().collect::<Vec<_>>() {
+            let after = self.now_ms + self.below(3_000);
+            self.at(after, Event::LinkLost { link });
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.cut = false;
+        // What was connected before is dead for good.
+        for link in self.ends.keys().copied().collect::<Vec<_>>() {
+            self.at(self.now_ms, Event::LinkLost { link });
+        }
+    }
+
+    pub(super) fn process(&self, host: usize) -> Option<&Process> {
+        self.hosts[host].process.as_ref()
+    }
+
+    pub(super) fn serves(&self, host: usize) -> bool {
+        self.process(host).is_some_and(|process| process.serving)
+    }
+
+    pub(super) fn is_in_sync(&self, host: usize) -> bool {
+        self.process(host).is_some_and(|process| process.pair.status().in_sync)
+    }
+
+    /// Seals one group with `records` commands, if the host serves.
+    pub(super) fn publish(&mut self, host: usize, records: u64) {
+        let size = 1 + self.below(60) as usize;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        if process.leading.is_some() && process.serving {
+            for _ in 0..records {
+                process.open.push(|out| out.extend_from_slice(&vec![7; size]));
+            }
+            self.seal(host);
+        }
+    }
+
+    fn seal(&mut self, host: usize) {
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let epoch = process.leading.unwrap_or_default();
+        let group = process.open.seal(epoch.number, self.now_ms, process.chain);
+        process.chain = group.header().chain;
+        self.job(host, Job::Append(group.clone()));
+        self.input(host, Input::Sealed(group));
+    }
+
+    fn job(&mut self, host: usize, job: Job) {
+        let Some(process) = &mut self.hosts[host].process else { return };
+        process.jobs.push_back(job);
+        if process.jobs.len() == 1 {
+            self.run_jobs(host);
+        }
+    }
+
+    fn run_jobs(&mut self, host: usize) {
+        let at = self.delay().max(self.hosts[host].hangs_until_ms);
+        let run = self.hosts[host].run;
+        self.at(at, Event::JobDone { host, run });
+    }
+
+    /// Appends and views that wait are synced together and reported once.
+    fn jobs_done(&mut self, host: usize) {
+        let batch = 1 + self.below(4);
+        let mut inputs = Vec::new();
+        for _ in 0..batch {
+            let h = &mut self.hosts[host];
+            let Some(process) = &mut h.process else { return };
+            let Some(job) = process.jobs.pop_front() else { break };
+            h.disk.carry_out(job.clone());
+            let log = h.disk.end();
+            let batched = matches!(job, Job::Append(_) | Job::SaveView { .. });
+            let input = match job {
+                Job::Append(group) => Some(Input::Durable { through: group.last() }),
+                Job::SaveView { version, .. } => Some(Input::ViewSaved { version }),
+                Job::Truncate { .. } => {
+                    process.begin_at(log);
+                    Some(Input::Truncated { log })
+                }
+                Job::Install { last, .. } => {
+                    process.begin_at(log);
+                    process.commit = log.last;
+                    last.then_some(Input::Installed { log })
+                }
+            };
+            inputs.extend(input);
+            if !batched {
+                break;
+            }
+        }
+        if self.process(host).is_some_and(|process| !process.jobs.is_empty()) {
+            self.run_jobs(host);
+        }
+        let newest = |of: fn(&Input) -> bool| inputs.iter().rfind(|input| of(input)).cloned();
+        let view = newest(|input| matches!(input, Input::ViewSaved { .. }));
+        let durable = newest(|input| matches!(input, Input::Durable { .. }));
+        let other = newest(|i| matches!(i, Input::Truncated { .. } | Input::Installed { .. }));
+        for input in [view, durable, other].into_iter().flatten() {
+            self.input(host, input);
+        }
+    }
+
+    pub(super) fn input(&mut self, host: usize, input: Input) {
+        let mut out = Vec::new();
+        let Some(process) = &mut self.hosts[host].process else { return };
+        process.pair.handle(self.now_ms, input, &mut out);
+        self.outputs(host, out);
+    }
+
+    fn later(&mut self, host: usize, input: Input) {
+        let (run, at) = (self.hosts[host].run, self.delay());
+        self.at(at, Event::Input { host, run, input });
+    }
+
+    fn outputs(&mut self, host: usize, outputs: Vec<Output>) {
+        for output in outputs {
+            self.output(host, output);
+        }
+    }
+
+    fn output(&mut self, host: usize, output: Output) {
+        self.check_before(host, &output);
+        if let Some(job) = Job::of(&output) {
+            self.job(host, job);
+        }
+        let Some(process) = &mut self.hosts[host].process else { return };
+        match output {
+            Output::Dial { address } => {
+                let (run, at) = (self.hosts[host].run, self.delay());
+                self.at(at, Event::Dialed { host, run, address });
+            }
+            Output::Send { link, frame } => self.send(link, frame),
+            Output::SendGroup { link, head, group } => {
+                let mut frame = BytesMut::from(&head[..]);
+                frame.extend_from_slice(group.bytes());
+                self.send(link, frame.freeze());
+            }
+            Output::HangUp { link } => self.close(link),
+            Output::Append(group) => {
+                process.chain = group.header().chain;
+                process.open = OpenGroup::new(group.last().next());
+            }
+            Output::Commit { through } => self.commit(host, through),
+            Output::Lead { epoch, .. } => {
+                process.leading = Some(epoch);
+                process.open.push(|out| out.extend_from_slice(b"new epoch"));
+                self.seal(host);
+            }
+            Output::OpenFrontends => process.serving = true,
+            Output::CloseFrontends => process.serving = false,
+            Output::Follow => process.leading = None,
+            Output::ReadGroups { after, bytes_max } => self.read_groups(host, after, bytes_max),
+            Output::ReadSnapshot { cursor } => self.read_snapshot(host, cursor),
+            Output::Log { text, .. } => {
+                let line = format!("{} host {host}: {text}", self.now_ms);
+                self.hosts[host].logs.push(line);
+            }
+            Output::Stop { outcome } => {
+                self.hosts[host].stopped = Some(outcome);
+                let own = self.ends.iter().filter(|(_, end)| end.host == host);
+                // A process that ends by itself sends what it has said.
+                for link in own.map(|(id, _)| *id).collect::<Vec<_>>() {
+                    self.close(link);
+                }
+                self.crash(host);
+            }
+            Output::SaveView { .. } | Output::Truncate { .. } | Output::InstallSnapshot { .. } => {}
+        }
+    }
+
+    fn send(&mut self, link: LinkId, frame: Bytes) {
+        let at = self.delay();
+        let Some(other) = self.ends.get(&link).map(|end| end.other) else { return };
+        if let Some(end) = self.ends.get_mut(&other) {
+            end.next_ms = end.next_ms.max(at);
+            let at = end.next_ms;
+            self.at(at, Event::Frame { to: other, frame });
+        }
+    }
+
+    fn read_groups(&mut self, host: usize, after: Lsn, bytes_max: usize) {
+        let disk = &self.hosts[host].disk;
+        let mut bytes = 0;
+        let mut groups = Vec::new();
+        for group in disk.groups.iter().filter(|group| group.first() > after) {
+            if after < disk.base.0 || (bytes > 0 && bytes + group.bytes().len() > bytes_max) {
+                break;
+            }
+            bytes += group.bytes().len();
+            groups.push(group.clone());
+        }
+        self.later(host, Input::GroupsRead { after, groups });
+    }
+
+    fn read_snapshot(&mut self, host: usize, cursor: SnapshotCursor) {
+        let Some(process) = &self.hosts[host].process else { return };
+        // The cursor is an offset and the LSN that the copy began at.
+        let (offset, mut at) = ((cursor.0 >> 32) as usize, Lsn(cursor.0 & 0xffff_ffff));
+        if cursor.0 == 0 {
+            at = process.commit;
+        }
+        let disk = &self.hosts[host].disk;
+        let (bytes, chain) = (disk.snapshot(at), disk.chain_at(at));
+        let end = (offset + CHUNK_BYTES).min(bytes.len());
+        let more = end < bytes.len();
+        let next = more.then_some(SnapshotCursor((end as u64) << 32 | at.0));
+        let chunk = bytes.slice(offset..end);
+        let answer = Input::SnapshotRead { at, chain, chunk, next };
+        // What is in memory is answered within the turn.
+        if self.below(2) == 0 { self.input(host, answer) } else { self.later(host, answer) }
+    }
+
+    fn commit(&mut self, host: usize, through: Lsn) {
+        let h = &mut self.hosts[host];
+        let Some(process) = &mut h.process else { return };
+        assert!(through > process.commit || process.leading.is_none(), "commit moves forward");
+        process.commit = process.commit.max(through);
+        let mark = (through, h.disk.chain_at(through));
+        assert!(h.disk.holds(mark) && mark.1 != 0, "committed is durable, at a group's end");
+        let Some(epoch) = process.leading else { return };
+        let committer = *self.committers.entry(epoch).or_insert(host);
+        assert_eq!(committer, host, "one node commits in epoch {epoch}");
+        let synced = matches!(h.disk.standing(), Standing::Synced { .. });
+        let peers = self.hosts.iter().enumerate().filter(|(index, _)| *index != host);
+        let elsewhere = peers.filter(|(_, peer)| peer.disk.holds(mark)).count();
+        assert!(!synced || elsewhere > 0, "host {host}: {through} is on one disk of two");
+        if self.excused || self.hosts[host].disk.holds(self.confirmed) {
+            self.confirmed = mark;
+        } else {
+            panic!("host {host} commits {through} on a log without {:?}", self.confirmed);
+        }
+    }
+
+    /// What may not be asked of a node.
+    fn check_before(&mut self, host: usize, output: &Output) {
+        let Some(process) = self.process(host) else { return };
+        let disk = &self.hosts[host].disk;
+        match output {
+            Output::Lead { .. } => {
+                let pending = process.jobs.iter().any(|job| match job {
+                    Job::Append(g) => (g.last(), g.header().chain) == self.confirmed,
+                    _ => false,
+                });
+                let complete = disk.holds(self.confirmed) || pending;
+                assert!(self.excused || complete, "host {host} leads without {:?}", self.confirmed);
+                assert!(matches!(disk.standing(), Standing::Alone { .. }), "R3");
+                self.leads += 1;
+            }
+            Output::Truncate { after } => {
+                assert!(*after >= process.commit, "committed commands are never cut off");
+                self.truncations += 1;
+            }
+            Output::InstallSnapshot { first: true, set_aside, .. } => {
+                let own = (process.commit, disk.chain_at(process.commit));
+                let others = self.hosts.iter().enumerate().filter(|(index, _)| *index != host);
+                let elsewhere = others.filter(|(_, other)| other.disk.holds(own)).count();
+                assert!(*set_aside || elsewhere > 0, "host {host} would lose {own:?}");
+                self.copies += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn dialed(&mut self, host: usize, address: &Text) {
+        let target = self.hosts.iter().position(|h| h.config.advertised_address == *address);
+        let up = target.filter(|target| self.hosts[*target].process.is_some());
+        if self.cut {
+            let (run, at) = (self.hosts[host].run, self.now_ms + 500 + self.below(700));
+            self.at(at, Event::Input { host, run, input: Input::DialFailed { refused: false } });
+            return;
+        }
+        let Some(target) = up else {
+            return self.later(host, Input::DialFailed { refused: true });
+        };
+        self.serial += 2;
+        let (near, far) = (LinkId(self.serial), LinkId(self.serial + 1));
+        self.ends.insert(near, End { host, other: far, next_ms: 0 });
+        self.ends.insert(far, End { host: target, other: near, next_ms: 0 });
+        let at = self.delay();
+        if let Some(end) = self.ends.get_mut(&far) {
+            end.next_ms = at;
+        }
+        let run = self.hosts[target].run;
+        let accepted = Input::Linked { link: far, dialed: false };
+        self.at(at, Event::Input { host: target, run, input: accepted });
+        self.input(host, Input::Linked { link: near, dialed: true });
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Input { host, run, input } if self.hosts[host].run == run => {
+                self.input(host, input);
+            }
+            Event::JobDone { host, run } if self.hosts[host].run == run => self.jobs_done(host),
+            Event::Dialed { host, run, address }
+                if self.hosts[host].run == run && self.process(host).is_some() =>
+            {
+                self.dialed(host, &address);
+            }
+            Event::Frame { to, frame } if !self.cut => {
+                if let Some(host) = self.ends.get(&to).map(|end| end.host) {
+                    self.input(host, Input::Received { link: to, frame });
+                }
+            }
+            Event::LinkLost { link } => {
+                if let Some(end) = self.ends.remove(&link) {
+                    self.input(end.host, Input::LinkLost { link });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Runs until the condition holds; false if it does not within `limit_ms`.
+    pub(super) fn until(&mut self, limit_ms: u64, done: impl Fn(&Self) -> bool) -> bool {
+        let end_ms = self.now_ms + limit_ms;
+        let mut steps_at_once = 0;
+        while !done(self) {
+            let event_ms = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let ticks = self.hosts.iter().enumerate().filter_map(|(index, host)| {
+                Some((host.process.as_ref()?.pair.deadline_ms()?.max(self.now_ms), index))
+            });
+            let tick = ticks.min();
+            let next = [event_ms, tick.map(|(at, _)| at)].into_iter().flatten().min();
+            let Some(next) = next.filter(|at| *at <= end_ms) else {
+                self.now_ms = end_ms;
+                return false;
+            };
+            steps_at_once = if next > self.now_ms { 0 } else { steps_at_once + 1 };
+            assert!(steps_at_once < 10_000, "somebody is busy without end");
+            self.now_ms = next;
+            if event_ms == Some(next) {
+                if let Some((_, event)) = self.queue.pop_first() {
+                    self.event(event);
+                }
+            } else if let Some((_, host)) = tick {
+                self.input(host, Input::Tick);
+            }
+        }
+        true
+    }
+
+    pub(super) fn run(&mut self, for_ms: u64) {
+        self.until(for_ms, |_| false);
+    }
+
+    pub(super) fn in_sync_pair(&self, host: usize, other: usize) -> bool {
+        self.is_in_sync(host) && self.is_in_sync(other)
+    }
+
+    pub(super) fn reclaim(&mut self, host: usize, to: Lsn) {
+        let Some(process) = &self.hosts[host].process else { return };
+        let retain = process.pair.retain_after().unwrap_or(to);
+        let to = to.min(retain).min(process.commit);
+        let disk = &mut self.hosts[host].disk;
+        disk.reclaim(to);
+        let base = disk.base.0;
+        self.input(host, Input::Reclaimed { base });
+    }
+
+    pub(super) fn last_group(&self, host: usize) -> Option<&Group> {
+        self.hosts[host].disk.groups.last()
+    }
+}
+
+fn address(host: usize) -> Text {
+    Text::from(format!("host-{host}:1"))
+}

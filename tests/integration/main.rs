@@ -1,0 +1,11 @@
+//! The real process on free ports: durability, takeover, the seed's flags, protocols, admin.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod durability;
+mod hostile;
+mod pair;
+mod protocols;

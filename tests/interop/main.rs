@@ -1,0 +1,146 @@
+//! Client libraries of other languages, as their users have them, against a real pair: a suite
+//! of basics, then publishing with confirms while the master is killed with SIGKILL.
+//!
+//! What they need is installed, pinned, under `target/interop`. Where a language is missing the
+//! test says SKIPPED and the package that would bring it; `.ci/run` fails on that.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod lapin_suite;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use support::{Pair, Ports};
+
+const PIP_PACKAGES: [&str; 2] = ["pika==1.3.2", "stomp.py==8.1.2"];
+const NPM_PACKAGES: [&str; 1] = ["amqplib@0.10.4"];
+
+/// Installing is done once, whichever test comes first.
+static INSTALL: Mutex<()> = Mutex::new(());
+
+fn home() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop")
+}
+
+fn run_quietly(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+fn skipped(test: &str, package: &str) {
+    println!("SKIPPED {test}: install Debian's {package}");
+}
+
+/// The Python of a virtual environment with the packages, or none without Python.
+fn python() -> Option<PathBuf> {
+    let _one = INSTALL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !is_installed("python3") {
+        return None;
+    }
+    let venv = home().join("venv");
+    let python = venv.join("bin/python");
+    let done = venv.join("installed");
+    if std::fs::read_to_string(&done).unwrap_or_default() != PIP_PACKAGES.join(" ") {
+        std::fs::create_dir_all(home()).unwrap();
+        run_quietly(Command::new("python3").args(["-m", "venv"]).arg(&venv));
+        run_quietly(
+            Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                .args(PIP_PACKAGES),
+        );
+        std::fs::write(done, PIP_PACKAGES.join(" ")).unwrap();
+    }
+    Some(python)
+}
+
+/// The folder with `node_modules`, or none without Node.js.
+fn node_modules() -> Option<PathBuf> {
+    let _one = INSTALL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !is_installed("node") || !is_installed("npm") {
+        return None;
+    }
+    let folder = home().join("node");
+    let done = folder.join("installed");
+    if std::fs::read_to_string(&done).unwrap_or_default() != NPM_PACKAGES.join(" ") {
+        std::fs::create_dir_all(&folder).unwrap();
+        run_quietly(
+            Command::new("npm")
+                .args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"])
+                .arg(&folder)
+                .args(NPM_PACKAGES),
+        );
+        std::fs::write(done, NPM_PACKAGES.join(" ")).unwrap();
+    }
+    Some(folder)
+}
+
+/// Runs a suite; kills the master when it says so, and checks what it counted.
+fn run_suite(mut suite: Command, pair: &mut Pair) {
+    let mut child = suite.stdout(Stdio::piped()).spawn().unwrap();
+    let mut counted = None;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line == "KILL" {
+            pair.master.kill();
+        } else if let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) {
+            println!("{line}");
+            counted = Some(value);
+        }
+    }
+    assert!(child.wait().unwrap().success(), "{suite:?} failed");
+    let counted = counted.expect("the suite counts");
+    assert_eq!(counted["lost"], serde_json::json!([]), "{counted}");
+    // One message at a time is in flight, so at most that one can have been stored twice.
+    assert!(counted["duplicates"].as_u64().unwrap() <= 1, "{counted}");
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
+}
+
+fn arguments(pair: &Pair, address: impl Fn(&Ports) -> &String) -> [String; 2] {
+    [&pair.master.ports, &pair.slave.ports].map(|ports| Ports::port(address(ports)).to_string())
+}
+
+#[test]
+fn pika() {
+    let Some(python) = python() else { return skipped("pika", "python3-venv") };
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new(python);
+    suite.arg(script("pika_suite.py")).args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}
+
+#[test]
+fn stomp_py() {
+    let Some(python) = python() else { return skipped("stomp_py", "python3-venv") };
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new(python);
+    suite.arg(script("stomp_suite.py")).args(arguments(&pair, |ports| &ports.stomp));
+    run_suite(suite, &mut pair);
+}
+
+#[test]
+fn amqplib() {
+    let Some(folder) = node_modules() else { return skipped("amqplib", "nodejs and npm") };
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new("node");
+    suite
+        .env("NODE_PATH", folder.join("node_modules"))
+        .arg(script("amqplib_suite.js"))
+        .args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}

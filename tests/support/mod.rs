@@ -1,0 +1,242 @@
+//! Real processes for tests: nodes on free ports, with SIGKILL and restart.
+#![allow(dead_code, clippy::unwrap_used, reason = "shared by test binaries; a panic is the report")]
+
+pub mod stomp;
+
+use serde_json::Value;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One node's fixed addresses: a slave's must be known before it opens them, and a restarted
+/// node comes back to its own.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    pub amqp: String,
+    pub stomp: String,
+    pub native: String,
+    pub http: String,
+    pub replication: String,
+}
+
+impl Ports {
+    pub fn free() -> Self {
+        let listeners: Vec<TcpListener> =
+            (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let address = |n: usize| listeners[n].local_addr().unwrap().to_string();
+        Self {
+            amqp: address(0),
+            stomp: address(1),
+            native: address(2),
+            http: address(3),
+            replication: address(4),
+        }
+    }
+
+    pub fn port(address: &str) -> u16 {
+        address.rsplit(':').next().unwrap().parse().unwrap()
+    }
+}
+
+/// A node that can be started, killed and started again on the same ports and data.
+pub struct Node {
+    pub name: &'static str,
+    pub ports: Ports,
+    directory: PathBuf,
+    config: String,
+    child: Option<Child>,
+}
+
+impl Node {
+    fn new(name: &'static str, directory: &std::path::Path, ports: Ports, replication: &str) -> Self {
+        let role = if name == "slave" || name == "third" { "slave" } else { "master" };
+        let config = format!(
+            "[broker]\nname = \"{name}\"\nrole = \"{role}\"\ndata_dir = {:?}\n\
+             [listen]\namqp = \"{}\"\nstomp = \"{}\"\nnative = \"{}\"\nhttp = \"{}\"\n\
+             replication = \"{}\"\n[replication]\n{replication}\n",
+            directory.join(name),
+            ports.amqp,
+            ports.stomp,
+            ports.native,
+            ports.http,
+            ports.replication,
+        );
+        Self { name, ports, directory: directory.to_owned(), config, child: None }
+    }
+
+    pub fn standalone(directory: &std::path::Path) -> Self {
+        Self::new("standalone", directory, Ports::free(), "backend = \"standalone\"")
+    }
+
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let config = self.directory.join(format!("{}.toml", self.name));
+        std::fs::write(&config, &self.config).unwrap();
+        let log = self.directory.join(format!("{}.log", self.name));
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_understudy"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// Starts it and waits until it serves clients.
+    pub fn start_serving(&mut self) {
+        self.start();
+        self.wait("serving", |status| status["serving"] == Value::Bool(true));
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("a running node");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit that follows.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let child = self.child.as_ref().expect("a running node");
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.wait_exit()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running node").id()
+    }
+
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a running node");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > until {
+                let _ = child.kill();
+                panic!("{} does not end:\n{}", self.name, self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join(format!("{}.log", self.name)))
+            .unwrap_or_default()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.ports.http)
+    }
+
+    pub fn status(&self) -> Option<Value> {
+        understudy::cli::status::fetch(&self.url()).ok()
+    }
+
+    /// Polls the status until it is as wanted.
+    pub fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if let Some(status) = status.as_ref().filter(|status| wanted(status)) {
+                return status.clone();
+            }
+            assert!(self.is_running(), "{} ended, waiting for {what}:\n{}", self.name, self.log());
+            assert!(
+                Instant::now() < until,
+                "{} is not {what}: {status:?}\n{}",
+                self.name,
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn wait_in_sync(&mut self) {
+        self.wait("in-sync", |status| status["state"] == "in-sync");
+    }
+
+    /// The status code of `/api/health/ready`.
+    pub fn ready(&self) -> u16 {
+        use std::io::{Read, Write};
+        let mut socket = TcpStream::connect(&self.ports.http).unwrap();
+        socket
+            .write_all(b"GET /api/health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of {}:\n{}", self.name, self.log());
+        }
+    }
+}
+
+/// A master and a slave.
+pub struct Pair {
+    pub master: Node,
+    pub slave: Node,
+    pub directory: tempfile::TempDir,
+}
+
+impl Pair {
+    /// Not started yet; `master` and `slave` are further lines of `[replication]`.
+    pub fn new(master: &str, slave: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (Ports::free(), Ports::free());
+        let common = "backend = \"pair\"\nuser = \"pair\"\npassword = \"secret\"\n";
+        let uri = format!("master_uri = \"tcp://{}\"\n", one.replication);
+        let master = Node::new("master", directory.path(), one, &format!("{common}{master}"));
+        let slave = Node::new("slave", directory.path(), two, &format!("{common}{uri}{slave}"));
+        Self { master, slave, directory }
+    }
+
+    pub fn in_sync() -> Self {
+        let mut pair = Self::new("", "");
+        pair.start_in_sync();
+        pair
+    }
+
+    pub fn start_in_sync(&mut self) {
+        self.master.start();
+        self.slave.start();
+        self.master.wait_in_sync();
+        self.slave.wait_in_sync();
+    }
+
+    /// Another slave for the same master.
+    pub fn third(&self, replication: &str) -> Node {
+        let uri = format!("master_uri = \"tcp://{}\"\n", self.master.ports.replication);
+        let lines = format!("backend = \"pair\"\n{uri}{replication}");
+        Node::new("third", self.directory.path(), Ports::free(), &lines)
+    }
+}
+
+/// Nobody listens there.
+pub fn is_refused(address: &str) -> bool {
+    matches!(
+        TcpStream::connect(address),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused
+    )
+}

@@ -24,6 +24,8 @@ pub(crate) struct Consumer {
     pub(crate) channel: u16,
     pub(crate) tag: Text,
     pub(crate) ack: AckMode,
+    /// Its tag is free again, deliveries may still come.
+    pub(crate) cancelling: bool,
 }
 
 /// What becomes of the connection after a frame or an effect.
@@ -48,6 +50,7 @@ pub(crate) struct Connection {
     pub(crate) tuning: Tuning,
     pub(crate) client: Client,
     pub(crate) identity: Identity,
+    pub(crate) vhost: Text,
     /// By channel number; as long as the highest one in use needs.
     slots: Vec<Slot>,
     pub(crate) consumers: BTreeMap<ConsumerNumber, Consumer>,
@@ -68,12 +71,14 @@ impl Connection {
         tuning: Tuning,
         client: Client,
         identity: Identity,
+        vhost: Text,
     ) -> Self {
         Self {
             options,
             tuning,
             client,
             identity,
+            vhost,
             slots: Vec::new(),
             consumers: BTreeMap::new(),
             pending: BTreeMap::new(),

@@ -72,6 +72,12 @@ impl Unacked {
         Some(taken)
     }
 
+    /// All that is not settled for good.
+    pub(crate) fn take_all(&mut self) -> Vec<DeliveryRef> {
+        self.release_held();
+        self.take_through(0, Take::ForGood).unwrap_or_default()
+    }
+
     /// The transaction is committed: what it held is gone.
     pub(crate) fn forget_held(&mut self) {
         self.entries.retain(|entry| entry.state == State::Outstanding);

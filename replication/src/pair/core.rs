@@ -105,6 +105,15 @@ impl Core {
         self.version
     }
 
+    /// Of the newest view, saved or not.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(crate) fn saved(&self) -> u64 {
+        self.saved
+    }
+
     pub(crate) fn view_saved(&mut self, version: u64) {
         self.saved = self.saved.max(version);
     }
@@ -157,6 +166,13 @@ impl Core {
         self.view.peer = Some(theirs.node);
         self.view.peer_address = theirs.address.clone();
         self.view.peer_policy = theirs.policy;
+    }
+
+    /// The pause before the next attempt is random, lest two nodes that dial each other do so in
+    /// step for ever. True if the outcome tells something.
+    pub(crate) fn dial_ended(&mut self) -> bool {
+        let random = self.random.next();
+        self.dialer.ended(self.now_ms, random)
     }
 
     pub(crate) fn peer_address(&self) -> Option<Text> {

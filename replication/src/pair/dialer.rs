@@ -52,11 +52,11 @@ impl Dialer {
     }
 
     /// The attempt ended. True if its outcome says something about the peer's present.
-    pub(crate) fn ended(&mut self, now_ms: u64) -> bool {
+    pub(crate) fn ended(&mut self, now_ms: u64, random: u64) -> bool {
         self.running = false;
         let tells = self.tells;
         if tells {
-            self.next_ms = now_ms + self.delay_ms;
+            self.next_ms = now_ms + self.delay_ms - random % (self.delay_ms / 2 + 1);
             self.delay_ms = (self.delay_ms * 2).min(self.most_ms);
         }
         tells
@@ -79,12 +79,12 @@ mod tests {
         assert!(dialer.start(0));
         assert!(!dialer.start(0));
         dialer.investigate(5);
-        assert!(!dialer.ended(6));
+        assert!(!dialer.ended(6, 0));
         for pause in [100, 200, 300, 300] {
             let now = dialer.deadline_ms().unwrap_or(0);
             assert!(dialer.start(now));
-            assert!(dialer.ended(now));
-            assert_eq!(dialer.deadline_ms(), Some(now + pause));
+            assert!(dialer.ended(now, pause / 4));
+            assert_eq!(dialer.deadline_ms(), Some(now + pause - pause / 4));
         }
     }
 }

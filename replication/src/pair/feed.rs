@@ -108,6 +108,11 @@ impl Feed {
         if self.verified { self.reported } else { Lsn::ZERO }
     }
 
+    /// Commit waits for an ack of this slave.
+    pub(crate) fn lacks(&self, core: &Core) -> bool {
+        self.is_required() && self.acked() < core.log.appended
+    }
+
     pub(crate) fn sent(&self) -> Lsn {
         self.sent
     }

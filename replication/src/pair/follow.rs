@@ -178,9 +178,8 @@ impl Follow {
         saved: u64,
         out: &mut Vec<Output>,
     ) -> Next {
-        if self.leaving.is_some_and(|version| version <= saved) {
-            core.send(self.link, &Message::Goodbye { epoch: self.epoch }, out);
-            return Some(State::stop(Ok("asked to stop".into()), out));
+        if let Some(next) = self.leave(core, out) {
+            return Some(next);
         }
         match self.stage {
             Stage::Accepting { version, cut: Some(after) } if version <= saved => {
@@ -231,11 +230,19 @@ impl Follow {
         core.commit_through(self.leader_commit.min(core.log.durable), out);
     }
 
-    /// SIGTERM on a slave: give up the claim, then say so (8.6).
+    /// SIGTERM on a slave: give up the claim on disk, then say so (8.6).
     pub(crate) fn stopping(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
         if matches!(core.view.standing, Standing::Synced { .. }) {
             core.view.standing = Standing::Lagging { epoch: self.epoch };
-            self.leaving = Some(core.save(out));
+            core.save(out);
+        }
+        // Given up in memory is not enough: the save may be on its way since earlier.
+        self.leaving = Some(core.version());
+        self.leave(core, out)
+    }
+
+    fn leave(&self, core: &Core, out: &mut Vec<Output>) -> Next {
+        if self.leaving? > core.saved() {
             return None;
         }
         core.send(self.link, &Message::Goodbye { epoch: self.epoch }, out);

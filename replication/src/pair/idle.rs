@@ -204,6 +204,11 @@ impl Idle {
                 core.reject(link, code, false, out);
                 rejected(core, code, theirs.leading.is_some(), out)
             }
+            Meeting::Follow if theirs.leading.is_some_and(|epoch| epoch < core.view.promised) => {
+                // Promised since my hello (R1); the leader takes a newer epoch when it hears so.
+                core.reject(link, Code::StaleEpoch, false, out);
+                None
+            }
             Meeting::Follow if theirs.leading.is_some() => {
                 Some(Follow::begin(core, link, theirs, out))
             }

@@ -112,6 +112,12 @@ impl Lead {
     }
 
     pub(crate) fn sealed(&mut self, core: &mut Core, group: Group) {
+        if let Peer::Attached(feed) = &mut self.peer
+            && feed.acked() >= core.log.appended
+        {
+            // Only from now on is there something to make progress with.
+            feed.progress_ms = core.now_ms;
+        }
         core.log.append(&group);
         self.opens_at.get_or_insert(group.last());
         self.recent.push(group);
@@ -148,9 +154,6 @@ impl Lead {
 
     fn pump(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
         let Peer::Attached(feed) = &mut self.peer else { return None };
-        if feed.acked() >= core.log.appended {
-            feed.progress_ms = core.now_ms;
-        }
         match feed.pump(core, &self.recent, out) {
             Ok(()) => None,
             Err(unfit) => self.unfit(core, unfit, out),
@@ -246,7 +249,7 @@ impl Lead {
             return;
         }
         let (acked, progress_ms) = (feed.acked().max(core.commit), feed.progress_ms);
-        let waiting = feed.is_required() && feed.acked() < core.log.appended;
+        let waiting = feed.lacks(core);
         if self.sole || self.is_shrinking() {
             core.say(true, "the slave's link is lost".into(), out);
             core.dialer.slow_down(core.now_ms);
@@ -279,7 +282,7 @@ impl Lead {
         if let Peer::Attached(feed) = &mut self.peer {
             feed.beat(core, out);
             let silent = feed.heard_ms + limit <= now;
-            let stuck = feed.is_required() && feed.progress_ms + limit <= now;
+            let stuck = feed.lacks(core) && feed.progress_ms + limit <= now;
             if silent || stuck {
                 let link = feed.link;
                 core.drop_link(link, out);
@@ -311,7 +314,7 @@ impl Lead {
             Peer::None => None,
             Peer::Lost { until_ms, .. } => Some(*until_ms),
             Peer::Attached(feed) => {
-                let stuck = feed.is_required().then_some(feed.progress_ms + limit);
+                let stuck = feed.lacks(core).then_some(feed.progress_ms + limit);
                 Some(feed.beat_ms.min(feed.heard_ms + limit).min(stuck.unwrap_or(u64::MAX)))
             }
         };

@@ -160,9 +160,7 @@ impl Pair {
             return false;
         };
         // The peer decides by what was said; if that is not so any more, say it anew.
-        let stands = new.mine.standing == core.view.standing
-            && new.mine.promised == core.view.promised
-            && new.mine.leading.is_some() == leads;
+        let stands = new.mine.standing == core.view.standing && new.mine.leading.is_some() == leads;
         if let Some(old_link) = session
             && let Some(old) = core.links.get(old_link).and_then(|known| known.greeted())
         {
@@ -255,7 +253,7 @@ impl Pair {
     }
 
     fn dial_failed(&mut self, refused: bool, out: &mut Vec<Output>) -> Next {
-        let tells = self.core.dialer.ended(self.core.now_ms);
+        let tells = self.core.dial_ended();
         // A link that came up meanwhile is better news.
         if !tells || !self.core.links.is_empty() {
             return None;
@@ -303,7 +301,7 @@ impl Pair {
         match input {
             Input::Linked { link, dialed } => {
                 if dialed {
-                    self.core.dialer.ended(self.core.now_ms);
+                    self.core.dial_ended();
                 }
                 self.core.links.add(link, dialed, self.core.now_ms);
             }

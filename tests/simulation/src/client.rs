@@ -25,6 +25,8 @@ pub struct Client {
     pub kind: ClientKind,
     pub(crate) connection: Option<(Side, ConnectionId)>,
     pub(crate) life: u64,
+    /// When the last of what was sent to this client arrives.
+    pub(crate) arrives_ms: u64,
     published: u64,
     /// Message numbers by the connection's confirm number.
     unconfirmed: VecDeque<(u64, u64)>,
@@ -43,6 +45,7 @@ impl Client {
             kind,
             connection: None,
             life: 0,
+            arrives_ms: 0,
             published: 0,
             unconfirmed: VecDeque::new(),
             next_confirm: 1,
@@ -74,7 +77,12 @@ impl Client {
         self.outstanding = 0;
     }
 
-    pub(crate) fn connected(&mut self, side: Side, connection: ConnectionId) -> Vec<Request> {
+    pub(crate) fn connected(
+        &mut self,
+        side: Side,
+        connection: ConnectionId,
+        checks: &mut Checks,
+    ) -> Vec<Request> {
         self.connection = Some((side, connection));
         self.life += 1;
         let mut requests = vec![
@@ -93,9 +101,12 @@ impl Client {
             }),
         ];
         match self.kind {
-            ClientKind::Publisher { .. } => {
+            ClientKind::Publisher { dedup, .. } => {
                 self.next_confirm = 1;
                 let again: Vec<u64> = self.unconfirmed.drain(..).map(|(_, n)| n).collect();
+                if !dedup {
+                    again.iter().for_each(|n| checks.resent(self.body(*n)));
+                }
                 requests.extend(again.into_iter().map(|n| self.publish(n)));
             }
             ClientKind::Consumer { prefetch } => requests.push(Request::Consume(Consume {

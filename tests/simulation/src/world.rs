@@ -411,12 +411,16 @@ impl World {
         if out.dial.take().is_some() {
             self.dial(side);
         }
+        self.check_order(&out);
         for (connection, effects) in std::mem::take(&mut out.effects) {
             let found = self.clients.iter().position(|c| c.connection == Some((side, connection)));
             if let Some(client) = found {
                 let life = self.clients[client].life;
                 let delay = self.latency();
-                self.at(delay, Event::Effects { client, life, effects });
+                // A socket is a stream: what is sent later does not arrive earlier.
+                let arrives_ms = (self.now_ms + delay).max(self.clients[client].arrives_ms);
+                self.clients[client].arrives_ms = arrives_ms;
+                self.at(arrives_ms - self.now_ms, Event::Effects { client, life, effects });
             }
         }
         if out.frontends == Some(false) {
@@ -427,6 +431,19 @@ impl World {
             self.machines[side as usize].stopped = Some(outcome);
             self.end_life(side);
         }
+    }
+
+    /// Effects are kept by connection, so the order within one turn is that of the LSNs.
+    fn check_order(&mut self, out: &Outputs) {
+        let mut handed_out = BTreeMap::new();
+        for effect in out.effects.values().flatten() {
+            if let Effect::Deliver(delivery) = effect
+                && let Ok(message) = delivery.message()
+            {
+                handed_out.insert(delivery.lsn, String::from_utf8_lossy(message.body).into_owned());
+            }
+        }
+        handed_out.values().for_each(|body| self.checks.handed_out(body));
     }
 
     fn reads(&mut self, side: Side, out: &mut Outputs) {
@@ -503,7 +520,7 @@ impl World {
             let side = open[self.roll(open.len() as u64) as usize];
             let connection = ConnectionId(self.next_connection);
             self.next_connection += 1;
-            let requests = self.clients[client].connected(side, connection);
+            let requests = self.clients[client].connected(side, connection, &mut self.checks);
             self.send_requests(client, requests);
         }
         let burst = 1 + self.roll(4);

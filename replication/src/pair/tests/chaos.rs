@@ -106,6 +106,8 @@ fn course(seed: u64, faults: Faults) -> Seen {
         world.hosts.iter().map(|h| h.logs.join("\n")).collect::<Vec<_>>().join("\n")
     };
     world.heal();
+    world.hosts.iter_mut().for_each(|host| host.hangs_until_ms = 0);
+    world.run(6_000);
     // A node that stops by its policy is started again, as a supervisor would.
     let mut settled = false;
     for _ in 0..10 {
@@ -130,12 +132,14 @@ fn course(seed: u64, faults: Faults) -> Seen {
     });
     assert_eq!(ends[0], ends[1]);
     assert_eq!(ends[0], world.confirmed);
+    let set_aside = world.hosts.iter().map(|host| host.disk.aside.len()).sum();
+    assert!(set_aside == 0 || world.excused, "nobody led apart");
     assert!([0, 1].iter().all(|host| world.process(*host).is_some_and(|p| p.commit == ends[0].0)));
     Seen {
         leads: world.leads,
         truncations: world.truncations,
         copies: world.copies,
-        set_aside: world.hosts.iter().map(|host| host.disk.aside.len()).sum(),
+        set_aside,
         commits: ends[0].0.0,
     }
 }
@@ -161,19 +165,21 @@ fn run(seeds: std::ops::Range<u64>, faults: Faults) -> Seen {
     sum
 }
 
-/// Courses per test; `UNDERSTUDY_SEEDS` runs more.
+/// Courses per test; `UNDERSTUDY_SEEDS` runs more, `UNDERSTUDY_SEED` a certain one.
 fn seeds(from: u64) -> std::ops::Range<u64> {
-    let wished = std::env::var("UNDERSTUDY_SEEDS").ok().and_then(|number| number.parse().ok());
-    from..from + wished.unwrap_or(200)
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    match number("UNDERSTUDY_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => from..from + number("UNDERSTUDY_SEEDS").unwrap_or(200),
+    }
 }
 
 #[test]
 fn crashes_lose_nothing_under_both() {
-    // Back before the meeting time is over: a longer absence of both is the documented risk.
+    // Mostly back before the meeting time is over: a longer absence is the documented risk.
     let faults = Faults { policy: Policy::Both, cut_ms: 0, restart_ms: 2_000 };
     let seen = run(seeds(0), faults);
     assert!(seen.leads > 0 && seen.truncations > 0 && seen.copies > 0, "{seen:?}");
-    assert_eq!(seen.set_aside, 0, "nobody led apart");
 }
 
 #[test]

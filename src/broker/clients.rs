@@ -20,7 +20,6 @@ pub(crate) struct Clients {
 
 pub(crate) struct Connection {
     pub(crate) vhost: Text,
-    pub(crate) user: Text,
     /// Message bytes handed to the connection and not yet reported as written.
     unsent_bytes: u64,
     /// Queues that passed this connection over because of `unsent_bytes`.
@@ -55,10 +54,9 @@ pub(crate) struct Channel {
 }
 
 impl Connection {
-    pub(crate) fn new(vhost: Text, user: Text) -> Self {
+    pub(crate) fn new(vhost: Text) -> Self {
         Self {
             vhost,
-            user,
             unsent_bytes: 0,
             passed_over: BTreeSet::new(),
             consumers: BTreeSet::new(),

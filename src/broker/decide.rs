@@ -145,7 +145,7 @@ impl Broker {
 
     fn connect(&mut self, id: ConnectionId, connect: &Connect, decided: &mut Decided<'_>) {
         let result = if self.has_vhost(&connect.vhost) {
-            let connection = Connection::new(connect.vhost.clone(), connect.user.clone());
+            let connection = Connection::new(connect.vhost.clone());
             self.clients.connections.insert(id, connection);
             Ok(Reply::Done)
         } else {

@@ -89,6 +89,11 @@ impl Connection {
         }
     }
 
+    /// Whether the broker has taken the connection.
+    pub(crate) fn is_accepted(&self) -> bool {
+        !self.pending.values().any(|pending| *pending == Pending::Connect)
+    }
+
     pub(crate) fn on_frame(&mut self, frame: Frame, out: &mut Outbox) -> Result<Next, Fault> {
         if frame.channel == 0 {
             return self.on_connection_frame(&frame, out);
@@ -291,9 +296,10 @@ impl Connection {
         let has_shared_prefetch = channel.has_shared_prefetch;
         // Consumers go first, or the broker would hand them what is given back.
         for consumer in consumers.into_values() {
-            self.consumers.remove(&consumer);
             out.requests.push(Request::Cancel { token: NOBODY, consumer });
         }
+        // Also those whose cancel is not answered yet.
+        self.consumers.retain(|_, consumer| consumer.channel != number);
         if !unacked.is_empty() {
             put_disposition(out, Disposition::Return, unacked);
         }

@@ -2,15 +2,18 @@
 
 use crate::{
     connection::{Connection, Next},
-    fault::{Fault, MethodId},
+    fault::{Fault, MethodId, ReplyCode},
     method::{put_method, short},
+    settle::{Disposition, put_disposition},
 };
 use amq_protocol::protocol::{
     AMQPClass, basic,
     connection::{AMQPMethod as ConnectionMethod, OpenOk},
     exchange, queue, tx,
 };
-use understudy_model::{AckMode, ConsumerNumber, Outbox, Refusal, Reply, Text, Token};
+use understudy_model::{
+    AckMode, ConsumerNumber, DeliveryRef, Outbox, Refusal, Reply, Text, Token,
+};
 
 /// The method that a reply is told with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +45,10 @@ pub(crate) enum Answer {
         ack: AckMode,
     },
     Recover,
-    TxCommit,
+    TxCommit {
+        /// What the transaction was to settle: given back if it is refused.
+        deliveries: Vec<DeliveryRef>,
+    },
 }
 
 impl Answer {
@@ -80,17 +86,19 @@ impl Connection {
         match self.pending.remove(&token) {
             None => {}
             Some(Pending::Connect) => {
-                result.map_err(|refusal| Fault::refused(&refusal).at(CONNECTION_OPEN))?;
+                result.map_err(|refusal| connection_refused(&refusal))?;
                 let answer = ConnectionMethod::OpenOk(OpenOk {});
                 put_method(&mut out.write, 0, AMQPClass::Connection(answer));
             }
             Some(Pending::Drained { channel }) => self.on_drained(channel, out)?,
             Some(Pending::Channel { channel, generation, method, answer }) => {
-                if self.is_current(channel, generation) {
-                    let result = match result {
-                        Ok(reply) => self.answer(channel, answer, reply, out),
-                        Err(refusal) => self.refuse(&answer, &refusal),
-                    };
+                let is_current = self.is_current(channel, generation);
+                let result = match result {
+                    Ok(reply) if is_current => self.answer(channel, answer, reply, out),
+                    Ok(_) => Ok(()),
+                    Err(refusal) => self.refuse(answer, &refusal, out),
+                };
+                if is_current {
                     self.contain(channel, result.map_err(|fault| fault.at(method)), out)?;
                 }
             }
@@ -105,9 +113,20 @@ impl Connection {
         })
     }
 
-    fn refuse(&mut self, answer: &Answer, refusal: &Refusal) -> Result<(), Fault> {
-        if let Answer::Consume { consumer, .. } = answer {
-            self.forget_consumer(*consumer)?;
+    fn refuse(
+        &mut self,
+        answer: Answer,
+        refusal: &Refusal,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        match answer {
+            Answer::Consume { consumer, .. } => {
+                self.forget_consumer(consumer)?;
+            }
+            Answer::TxCommit { deliveries } if !deliveries.is_empty() => {
+                put_disposition(out, Disposition::Return, deliveries);
+            }
+            _ => {}
         }
         Err(Fault::refused(refusal))
     }
@@ -154,6 +173,16 @@ impl Connection {
     }
 }
 
+/// A virtual host that is missing or closed to the user is 530 here, whatever else it may be.
+fn connection_refused(refusal: &Refusal) -> Fault {
+    let fault = if refusal.kind.closes_connection() {
+        Fault::refused(refusal)
+    } else {
+        Fault::new(ReplyCode::NOT_ALLOWED, &refusal.text[..])
+    };
+    fault.at(CONNECTION_OPEN)
+}
+
 /// Answers that need nothing but the reply.
 fn plain_answer(answer: &Answer, reply: &Reply) -> Option<AMQPClass> {
     let message_count = match reply {
@@ -181,7 +210,7 @@ fn plain_answer(answer: &Answer, reply: &Reply) -> Option<AMQPClass> {
         }
         Answer::Get { .. } => AMQPClass::Basic(basic::AMQPMethod::GetEmpty(basic::GetEmpty {})),
         Answer::Recover => AMQPClass::Basic(basic::AMQPMethod::RecoverOk(basic::RecoverOk {})),
-        Answer::TxCommit => AMQPClass::Tx(tx::AMQPMethod::CommitOk(tx::CommitOk {})),
+        Answer::TxCommit { .. } => AMQPClass::Tx(tx::AMQPMethod::CommitOk(tx::CommitOk {})),
         Answer::Nothing
         | Answer::QueueDeclare { .. }
         | Answer::Consume { .. }

@@ -70,7 +70,9 @@ impl Connection {
             (Commit(_), Mode::Transaction(buffered)) => {
                 let mut transaction = Box::new(std::mem::take(&mut **buffered).transaction);
                 channel.unacked.forget_held();
-                transaction.token = self.ask(number, id, Answer::TxCommit)?;
+                let settled = [&transaction.settles, &transaction.discards, &transaction.returns];
+                let deliveries = settled.into_iter().flatten().copied().collect();
+                transaction.token = self.ask(number, id, Answer::TxCommit { deliveries })?;
                 out.requests.push(Request::Transaction(transaction));
                 return Ok(());
             }

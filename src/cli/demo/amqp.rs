@@ -163,7 +163,7 @@ impl DemoClient for AmqpClient {
         }
         let tag = be_u64(&frame.payload, 4)?;
         let multiple = frame.payload.get(12).is_some_and(|bits| bits & 1 == 1);
-        Ok(if multiple { Confirmed::Through(tag) } else { Confirmed::One(tag) })
+        Ok(if multiple { Confirmed::Through(tag) } else { Confirmed::Next })
     }
 
     fn consume(&mut self, queue: &str) -> anyhow::Result<()> {

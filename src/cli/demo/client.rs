@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub(super) enum Confirmed {
-    One(u64),
+    /// The oldest without an answer: confirms of one connection come in order.
+    Next,
     Through(u64),
 }
 
@@ -89,8 +90,7 @@ pub(super) fn publish_until_stopped<C: DemoClient>(
                 }
                 let count = match client.wait_confirms()? {
                     Confirmed::Through(number) => number + 1 - first_number,
-                    // Confirms of one connection come in order.
-                    Confirmed::One(_) => 1,
+                    Confirmed::Next => 1,
                 };
                 for _ in 0..count {
                     unconfirmed.pop_front();

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
-pub struct DemoArguments {
+pub(super) struct DemoArguments {
     /// Leave the pair running and print its addresses.
     #[arg(long)]
     keep: bool,
@@ -41,7 +41,7 @@ struct Account {
     duplicates: u64,
 }
 
-pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
+pub(super) fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let directory = tempfile::Builder::new().prefix("understudy-demo-").tempdir()?;
     let ports = [Ports::free()?, Ports::free()?];
     say("starting a master and a slave as two processes");

@@ -1,6 +1,8 @@
 //! Two nodes in a small world: stories, and chaos from a seed.
 
 mod chaos;
+mod checks;
 mod disk;
 mod stories;
 mod world;
+mod writer;

@@ -323,6 +323,47 @@ fn after_a_double_crash_the_pair_finds_itself_again() {
 }
 
 #[test]
+fn an_election_that_is_cut_short_at_any_point_leaves_one_claim() {
+    for cut_after_ms in 0..40 {
+        for (no_master, no_slave) in [(false, true), (true, false)] {
+            let mut world = in_sync_with(|config| {
+                config.shutdown_on_master_failure = no_master;
+                config.shutdown_on_slave_failure = no_slave;
+            });
+            for host in [0, 1] {
+                world.crash(host);
+            }
+            for host in [0, 1] {
+                world.start(host);
+            }
+            world.run(cut_after_ms);
+            world.cut();
+            for _ in 0..100 {
+                world.run(100);
+                assert!(!(world.serves(0) && world.serves(1)), "cut after {cut_after_ms} ms");
+            }
+            for host in [0, 1] {
+                world.crash(host);
+            }
+            for host in [0, 1] {
+                world.start(host);
+            }
+            world.run(10_000);
+            assert!(!(world.serves(0) && world.serves(1)), "cut after {cut_after_ms} ms, restart");
+            world.heal();
+            for host in [0, 1] {
+                if world.process(host).is_none() {
+                    world.start(host);
+                }
+            }
+            world.run(10);
+            let healed = world.until(9_000, |w| w.in_sync_pair(0, 1));
+            assert!(healed, "cut after {cut_after_ms} ms: {:?}", world.hosts[1].logs);
+        }
+    }
+}
+
+#[test]
 fn alone_in_a_double_crash_only_the_configured_master_serves_under_both() {
     let mut world = in_sync();
     world.crash(0);

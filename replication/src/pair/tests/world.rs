@@ -2,26 +2,23 @@
 
 use super::disk::{Disk, Job};
 use crate::pair::random::Random;
-use crate::pair::view::Standing;
-use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Pair, PairConfig, Role, SnapshotCursor};
+use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Pair, PairConfig, Role};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use understudy_model::{Epoch, Group, Lsn, OpenGroup, Text};
 
-const CHUNK_BYTES: usize = 40;
-
 pub(super) struct Process {
     pub(super) pair: Pair,
-    jobs: VecDeque<Job>,
-    open: OpenGroup,
-    chain: u128,
+    pub(super) jobs: VecDeque<Job>,
+    pub(super) open: OpenGroup,
+    pub(super) chain: u128,
     pub(super) leading: Option<Epoch>,
     pub(super) serving: bool,
     pub(super) commit: Lsn,
 }
 
 impl Process {
-    fn begin_at(&mut self, log: LogEnd) {
+    pub(super) fn begin_at(&mut self, log: LogEnd) {
         self.open = OpenGroup::new(log.last.next());
         self.chain = log.last_chain;
     }
@@ -31,14 +28,14 @@ pub(super) struct Host {
     pub(super) config: PairConfig,
     pub(super) disk: Disk,
     pub(super) process: Option<Process>,
-    run: u64,
+    pub(super) run: u64,
     pub(super) stopped: Option<Result<String, String>>,
     pub(super) logs: Vec<String>,
     /// Nothing is synced before.
     pub(super) hangs_until_ms: u64,
 }
 
-enum Event {
+pub(super) enum Event {
     Input { host: usize, run: u64, input: Input },
     JobDone { host: usize, run: u64 },
     Frame { to: LinkId, frame: Bytes },
@@ -65,7 +62,7 @@ pub(super) struct World {
     pub(super) slowness_ms: u64,
     /// Newest thing that a leader has committed.
     pub(super) confirmed: (Lsn, u128),
-    committers: BTreeMap<Epoch, usize>,
+    pub(super) committers: BTreeMap<Epoch, usize>,
     /// Two sides may have led apart: what one confirmed may be missing on the other.
     pub(super) excused: bool,
     pub(super) copies: usize,
@@ -118,12 +115,12 @@ impl World {
         self.random.next() % limit.max(1)
     }
 
-    fn delay(&mut self) -> u64 {
+    pub(super) fn delay(&mut self) -> u64 {
         let slowness = self.slowness_ms;
         self.now_ms + 1 + self.below(slowness)
     }
 
-    fn at(&mut self, time_ms: u64, event: Event) {
+    pub(super) fn at(&mut self, time_ms: u64, event: Event) {
         self.serial += 1;
         self.queue.insert((time_ms, self.serial), event);
     }
@@ -243,61 +240,6 @@ impl World {
         self.input(host, Input::Sealed(group));
     }
 
-    fn job(&mut self, host: usize, job: Job) {
-        let Some(process) = &mut self.hosts[host].process else { return };
-        process.jobs.push_back(job);
-        if process.jobs.len() == 1 {
-            self.run_jobs(host);
-        }
-    }
-
-    fn run_jobs(&mut self, host: usize) {
-        let at = self.delay().max(self.hosts[host].hangs_until_ms);
-        let run = self.hosts[host].run;
-        self.at(at, Event::JobDone { host, run });
-    }
-
-    /// Appends and views that wait are synced together and reported once.
-    fn jobs_done(&mut self, host: usize) {
-        let batch = 1 + self.below(4);
-        let mut inputs = Vec::new();
-        for _ in 0..batch {
-            let h = &mut self.hosts[host];
-            let Some(process) = &mut h.process else { return };
-            let Some(job) = process.jobs.pop_front() else { break };
-            h.disk.carry_out(job.clone());
-            let log = h.disk.end();
-            let batched = matches!(job, Job::Append(_) | Job::SaveView { .. });
-            let input = match job {
-                Job::Append(group) => Some(Input::Durable { through: group.last() }),
-                Job::SaveView { version, .. } => Some(Input::ViewSaved { version }),
-                Job::Truncate { .. } => {
-                    process.begin_at(log);
-                    Some(Input::Truncated { log })
-                }
-                Job::Install { last, .. } => {
-                    process.begin_at(log);
-                    process.commit = log.last;
-                    last.then_some(Input::Installed { log })
-                }
-            };
-            inputs.extend(input);
-            if !batched {
-                break;
-            }
-        }
-        if self.process(host).is_some_and(|process| !process.jobs.is_empty()) {
-            self.run_jobs(host);
-        }
-        let newest = |of: fn(&Input) -> bool| inputs.iter().rfind(|input| of(input)).cloned();
-        let view = newest(|input| matches!(input, Input::ViewSaved { .. }));
-        let durable = newest(|input| matches!(input, Input::Durable { .. }));
-        let other = newest(|i| matches!(i, Input::Truncated { .. } | Input::Installed { .. }));
-        for input in [view, durable, other].into_iter().flatten() {
-            self.input(host, input);
-        }
-    }
-
     pub(super) fn input(&mut self, host: usize, input: Input) {
         let mut out = Vec::new();
         let Some(process) = &mut self.hosts[host].process else { return };
@@ -305,7 +247,7 @@ impl World {
         self.outputs(host, out);
     }
 
-    fn later(&mut self, host: usize, input: Input) {
+    pub(super) fn later(&mut self, host: usize, input: Input) {
         let (run, at) = (self.hosts[host].run, self.delay());
         self.at(at, Event::Input { host, run, input });
     }
@@ -377,89 +319,6 @@ impl World {
             end.next_ms = end.next_ms.max(at);
             let at = end.next_ms;
             self.at(at, Event::Frame { to: other, frame });
-        }
-    }
-
-    fn read_groups(&mut self, host: usize, after: Lsn, bytes_max: usize) {
-        let disk = &self.hosts[host].disk;
-        let mut bytes = 0;
-        let mut groups = Vec::new();
-        for group in disk.groups.iter().filter(|group| group.first() > after) {
-            if after < disk.base.0 || (bytes > 0 && bytes + group.bytes().len() > bytes_max) {
-                break;
-            }
-            bytes += group.bytes().len();
-            groups.push(group.clone());
-        }
-        self.later(host, Input::GroupsRead { after, groups });
-    }
-
-    fn read_snapshot(&mut self, host: usize, cursor: SnapshotCursor) {
-        let Some(process) = &self.hosts[host].process else { return };
-        // The cursor is an offset and the LSN that the copy began at.
-        let (offset, mut at) = ((cursor.0 >> 32) as usize, Lsn(cursor.0 & 0xffff_ffff));
-        if cursor.0 == 0 {
-            at = process.commit;
-        }
-        let disk = &self.hosts[host].disk;
-        let (bytes, chain) = (disk.snapshot(at), disk.chain_at(at));
-        let end = (offset + CHUNK_BYTES).min(bytes.len());
-        let more = end < bytes.len();
-        let next = more.then_some(SnapshotCursor((end as u64) << 32 | at.0));
-        let chunk = bytes.slice(offset..end);
-        let answer = Input::SnapshotRead { at, chain, chunk, next };
-        // What is in memory is answered within the turn.
-        if self.below(2) == 0 { self.input(host, answer) } else { self.later(host, answer) }
-    }
-
-    fn commit(&mut self, host: usize, through: Lsn) {
-        let h = &mut self.hosts[host];
-        let Some(process) = &mut h.process else { return };
-        assert!(through > process.commit || process.leading.is_none(), "commit moves forward");
-        process.commit = process.commit.max(through);
-        let mark = (through, h.disk.chain_at(through));
-        assert!(h.disk.holds(mark) && mark.1 != 0, "committed is durable, at a group's end");
-        let Some(epoch) = process.leading else { return };
-        let committer = *self.committers.entry(epoch).or_insert(host);
-        assert_eq!(committer, host, "one node commits in epoch {epoch}");
-        let synced = matches!(h.disk.standing(), Standing::Synced { .. });
-        let peers = self.hosts.iter().enumerate().filter(|(index, _)| *index != host);
-        let elsewhere = peers.filter(|(_, peer)| peer.disk.holds(mark)).count();
-        assert!(!synced || elsewhere > 0, "host {host}: {through} is on one disk of two");
-        if self.excused || self.hosts[host].disk.holds(self.confirmed) {
-            self.confirmed = mark;
-        } else {
-            panic!("host {host} commits {through} on a log without {:?}", self.confirmed);
-        }
-    }
-
-    /// What may not be asked of a node.
-    fn check_before(&mut self, host: usize, output: &Output) {
-        let Some(process) = self.process(host) else { return };
-        let disk = &self.hosts[host].disk;
-        match output {
-            Output::Lead { .. } => {
-                let pending = process.jobs.iter().any(|job| match job {
-                    Job::Append(g) => (g.last(), g.header().chain) == self.confirmed,
-                    _ => false,
-                });
-                let complete = disk.holds(self.confirmed) || pending;
-                assert!(self.excused || complete, "host {host} leads without {:?}", self.confirmed);
-                assert!(matches!(disk.standing(), Standing::Alone { .. }), "R3");
-                self.leads += 1;
-            }
-            Output::Truncate { after } => {
-                assert!(*after >= process.commit, "committed commands are never cut off");
-                self.truncations += 1;
-            }
-            Output::InstallSnapshot { first: true, set_aside, .. } => {
-                let own = (process.commit, disk.chain_at(process.commit));
-                let others = self.hosts.iter().enumerate().filter(|(index, _)| *index != host);
-                let elsewhere = others.filter(|(_, other)| other.disk.holds(own)).count();
-                assert!(*set_aside || elsewhere > 0, "host {host} would lose {own:?}");
-                self.copies += 1;
-            }
-            _ => {}
         }
     }
 
@@ -548,16 +407,6 @@ impl World {
 
     pub(super) fn in_sync_pair(&self, host: usize, other: usize) -> bool {
         self.is_in_sync(host) && self.is_in_sync(other)
-    }
-
-    pub(super) fn reclaim(&mut self, host: usize, to: Lsn) {
-        let Some(process) = &self.hosts[host].process else { return };
-        let retain = process.pair.retain_after().unwrap_or(to);
-        let to = to.min(retain).min(process.commit);
-        let disk = &mut self.hosts[host].disk;
-        disk.reclaim(to);
-        let base = disk.base.0;
-        self.input(host, Input::Reclaimed { base });
     }
 
     pub(super) fn last_group(&self, host: usize) -> Option<&Group> {

@@ -1,0 +1,342 @@
+//! The handle that programs hold.
+
+use crate::connection::Target;
+use crate::engine::{Command, Subscribe};
+use crate::message::{check_name, checked_table};
+use crate::subscription::Link;
+use crate::{
+    Binding, ConnectOptions, DeleteQueueOptions, Error, ExchangeOptions, Failover, Message,
+    QueueInfo, QueueOptions, Result, SubscribeOptions, Subscription, Transaction, backoff, task,
+};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use understudy_native::{
+    Bind, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Frame, PurgeQueue, Text,
+    Unbind,
+};
+
+/// A body counts one for each so many bytes in the publish window, and one for itself.
+const WEIGHT_BYTES: usize = 4 * 1024;
+
+/// A message is on disk on the master, and on the slave while that is in-sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The message's number among this client's publishes, from 1.
+    pub sequence: u64,
+}
+
+/// The answer to a publish, still to come. Dropping it does not take the message back.
+#[derive(Debug)]
+pub struct Confirmation(oneshot::Receiver<Result<Confirmed>>);
+
+impl Future for Confirmation {
+    type Output = Result<Confirmed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = Pin::new(&mut self.0).poll(context);
+        answered.map(|answer| answer.unwrap_or(Err(Error::Closed)))
+    }
+}
+
+/// How the client stands to the brokers of its list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// It tries to have a connection.
+    Connecting,
+    /// It has one, to this `host:port`.
+    Connected(String),
+    /// It was closed, or has given up.
+    Closed,
+}
+
+/// A client; clones share the connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) link: Link,
+    window: Arc<Semaphore>,
+    window_max: u32,
+    state: watch::Receiver<ConnectionState>,
+}
+
+impl Client {
+    /// Connects with default options; see [`Failover`] for addresses.
+    ///
+    /// # Errors
+    /// As [`Self::connect_with`].
+    pub async fn connect(address: &str) -> Result<Self> {
+        Self::connect_with(address, ConnectOptions::default()).await
+    }
+
+    /// Connects to the first broker of the list that lets it in.
+    ///
+    /// # Errors
+    /// [`Error::Address`] for one that cannot be understood, [`Error::Refused`] for a wrong login
+    /// or vhost, [`Error::NoConnection`] when the attempts allowed at start are used up.
+    pub async fn connect_with(address: &str, options: ConnectOptions) -> Result<Self> {
+        let failover: Failover = address.parse()?;
+        for option in &failover.unknown_options {
+            tracing::warn!(%option, "unknown option in the address");
+        }
+        let window_max = options.publish_window.max(1);
+        let window = Arc::new(Semaphore::new(window_max as usize));
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let link = Link { commands, generation: Arc::new(AtomicU64::new(1)) };
+        let (published, state) = watch::channel(ConnectionState::Connecting);
+        let (ready, started) = oneshot::channel();
+        let target = Target { failover, options, producer: backoff::random_id() };
+        tokio::spawn(task::run(target, link.clone(), window.clone(), inbox, published, ready));
+        started.await.unwrap_or(Err(Error::Closed))?;
+        Ok(Self { link, window, window_max, state })
+    }
+
+    /// Follows the connection's state.
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.state.clone()
+    }
+
+    /// Publishes, and waits until the message is committed on the pair. Over lost connections
+    /// it is sent again, and stored once.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Returned`] (mandatory), [`Error::Nacked`],
+    /// [`Error::Timeout`], [`Error::Closed`], [`Error::Invalid`].
+    pub async fn publish(&self, message: Message) -> Result<Confirmed> {
+        self.publish_nowait(message).await?.await
+    }
+
+    /// Publishes without waiting for the answer, which the returned future brings. Waits only
+    /// while the publish window is full.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] and [`Error::Closed`] at once; the others come with the answer.
+    pub async fn publish_nowait(&self, message: Message) -> Result<Confirmation> {
+        let publish = message.into_publish()?;
+        let weight = self.reserve(Self::weight(publish.body.len())).await?;
+        let (done, answer) = oneshot::channel();
+        if !self.link.send(Command::Publish { publish, weight, done }) {
+            return Err(Error::Closed);
+        }
+        Ok(Confirmation(answer))
+    }
+
+    /// Begins a transaction.
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(self.clone())
+    }
+
+    /// Declares a queue; an empty name lets the broker choose one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with 406 if there is one of other properties, 405 if it is another
+    /// connection's, 404 if `passive` and missing.
+    pub async fn declare_queue(
+        &self,
+        name: impl Into<Text>,
+        options: QueueOptions,
+    ) -> Result<QueueInfo> {
+        let name = name.into();
+        check_name(&name)?;
+        let arguments = checked_table(&options.arguments)?;
+        // A name that the broker chooses would be chosen again.
+        let repeat = !name.is_empty();
+        let QueueOptions { passive, durable, exclusive, auto_delete, .. } = options;
+        let make = move |request| {
+            let (name, arguments) = (name.clone(), arguments.clone());
+            DeclareQueue { request, name, passive, durable, exclusive, auto_delete, arguments }
+                .into()
+        };
+        match self.ask(make, repeat).await? {
+            Frame::QueueOk(ok) => {
+                Ok(QueueInfo { name: ok.name, messages: ok.messages, consumers: ok.consumers })
+            }
+            frame => Err(unexpected(&frame)),
+        }
+    }
+
+    /// Deletes a queue; returns how many ready messages went with it. A missing one is fine.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with 406 if a condition is not met.
+    pub async fn delete_queue(
+        &self,
+        name: impl Into<Text>,
+        options: DeleteQueueOptions,
+    ) -> Result<u32> {
+        let name = name.into();
+        check_name(&name)?;
+        let DeleteQueueOptions { if_unused, if_empty } = options;
+        let make = move |request| {
+            DeleteQueue { request, name: name.clone(), if_unused, if_empty }.into()
+        };
+        removed(self.ask(make, true).await?)
+    }
+
+    /// Drops a queue's ready messages; returns how many there were.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with 404 if there is no such queue.
+    pub async fn purge_queue(&self, name: impl Into<Text>) -> Result<u32> {
+        let name = name.into();
+        check_name(&name)?;
+        let make = move |request| PurgeQueue { request, name: name.clone() }.into();
+        removed(self.ask(make, false).await?)
+    }
+
+    /// Declares an exchange of a kind: `direct`, `fanout`, `topic`, `headers`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with 406 if there is one of other properties, 503 for an unknown kind.
+    pub async fn declare_exchange(
+        &self,
+        name: impl Into<Text>,
+        kind: impl Into<Text>,
+        options: ExchangeOptions,
+    ) -> Result<()> {
+        let (name, kind) = (name.into(), kind.into());
+        check_name(&name)?;
+        check_name(&kind)?;
+        let arguments = checked_table(&options.arguments)?;
+        let ExchangeOptions { passive, durable, auto_delete, internal, .. } = options;
+        let make = move |request| {
+            let (name, kind, arguments) = (name.clone(), kind.clone(), arguments.clone());
+            DeclareExchange {
+                request,
+                name,
+                kind,
+                passive,
+                durable,
+                auto_delete,
+                internal,
+                arguments,
+            }
+            .into()
+        };
+        done(self.ask(make, true).await?)
+    }
+
+    /// Deletes an exchange. A missing one is fine.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with 406 if `if_unused` and it has bindings.
+    pub async fn delete_exchange(&self, name: impl Into<Text>, if_unused: bool) -> Result<()> {
+        let name = name.into();
+        check_name(&name)?;
+        let make =
+            move |request| DeleteExchange { request, name: name.clone(), if_unused }.into();
+        done(self.ask(make, true).await?)
+    }
+
+    /// Binds a queue or an exchange to an exchange.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with 404 if either is missing.
+    pub async fn bind(&self, binding: Binding) -> Result<()> {
+        let arguments = binding.checked()?;
+        let make = move |request| {
+            let Binding { source, destination, to_exchange, key, .. } = binding.clone();
+            let arguments = arguments.clone();
+            Bind { request, source, destination, to_exchange, key, arguments }.into()
+        };
+        done(self.ask(make, true).await?)
+    }
+
+    /// Undoes [`Self::bind`]. What is not bound is fine.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub async fn unbind(&self, binding: Binding) -> Result<()> {
+        let arguments = binding.checked()?;
+        let make = move |request| {
+            let Binding { source, destination, to_exchange, key, .. } = binding.clone();
+            let arguments = arguments.clone();
+            Unbind { request, source, destination, to_exchange, key, arguments }.into()
+        };
+        done(self.ask(make, true).await?)
+    }
+
+    /// Consumes a queue. The subscription is made again after a lost connection.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with 404 if there is no such queue, 403 if another has it exclusively.
+    pub async fn subscribe(
+        &self,
+        queue: impl Into<Text>,
+        options: SubscribeOptions,
+    ) -> Result<Subscription> {
+        let queue = queue.into();
+        check_name(&queue)?;
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (ready, subscribed) = oneshot::channel();
+        let command = Subscribe { queue, options, events, ready: Some(ready) };
+        if !self.link.send(Command::Subscribe(command)) {
+            return Err(Error::Closed);
+        }
+        let consumer = subscribed.await.unwrap_or(Err(Error::Closed))?;
+        let SubscribeOptions { ack, credit, .. } = options;
+        Ok(Subscription::new(self.link.clone(), consumer, ack, credit, inbox))
+    }
+
+    /// Waits until everything published is answered, then closes the connection.
+    pub async fn close(self) {
+        let (done, closed) = oneshot::channel();
+        if self.link.send(Command::Close { done }) {
+            let _ = closed.await;
+        }
+    }
+
+    pub(crate) fn weight(body_bytes: usize) -> u32 {
+        u32::try_from(1 + body_bytes / WEIGHT_BYTES).unwrap_or(u32::MAX)
+    }
+
+    /// Takes a place in the publish window; what is heavier than the window waits for all of it.
+    pub(crate) async fn reserve(&self, weight: u32) -> Result<u32> {
+        let weight = weight.min(self.window_max);
+        let permits = self.window.acquire_many(weight).await.map_err(|_| Error::Closed)?;
+        // Given back by the task when the answer is there.
+        permits.forget();
+        Ok(weight)
+    }
+
+    async fn ask(
+        &self,
+        make: impl Fn(u64) -> Frame + Send + 'static,
+        repeat: bool,
+    ) -> Result<Frame> {
+        let (answer, answered) = oneshot::channel();
+        if !self.link.send(Command::Request { make: Box::new(make), repeat, answer }) {
+            return Err(Error::Closed);
+        }
+        answered.await.unwrap_or(Err(Error::Closed)).map(|(_, frame)| frame)
+    }
+}
+
+impl Binding {
+    fn checked(&self) -> Result<bytes::Bytes> {
+        check_name(&self.source)?;
+        check_name(&self.destination)?;
+        check_name(&self.key)?;
+        checked_table(&self.arguments)
+    }
+}
+
+fn unexpected(frame: &Frame) -> Error {
+    Error::Protocol(format!("answer {:#04x} is not expected", frame.kind()))
+}
+
+fn done(frame: Frame) -> Result<()> {
+    match frame {
+        Frame::Done(_) => Ok(()),
+        frame => Err(unexpected(&frame)),
+    }
+}
+
+fn removed(frame: Frame) -> Result<u32> {
+    match frame {
+        Frame::Removed(removed) => Ok(removed.messages),
+        frame => Err(unexpected(&frame)),
+    }
+}

@@ -1,0 +1,294 @@
+//! The background task: it owns the socket, and makes a new one when it is lost.
+
+use crate::backoff::Backoff;
+use crate::client::ConnectionState;
+use crate::connection::{Connection, Target};
+use crate::engine::{Command, Engine};
+use crate::subscription::Link;
+use crate::{Error, Result};
+use bytes::BytesMut;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use understudy_native::{Decoder, Frame, Goodbye, Ping, Text};
+
+const READ_BYTES: usize = 64 * 1024;
+const COMMANDS_PER_TURN: usize = 256;
+const SLICES_PER_WRITE: usize = 64;
+/// A connection that held for so long starts the back-off anew when it is lost.
+const SETTLED: Duration = Duration::from_secs(1);
+
+struct Task {
+    target: Target,
+    engine: Engine,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    state: watch::Sender<ConnectionState>,
+    closing: Option<oneshot::Sender<()>>,
+    /// The program holds no handle any more.
+    abandoned: bool,
+    backoff: Backoff,
+}
+
+/// Why a connection is left.
+enum Left {
+    Lost(Error),
+    /// Closed by the program, everything answered.
+    Done,
+}
+
+pub(crate) async fn run(
+    target: Target,
+    link: Link,
+    window: Arc<Semaphore>,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    state: watch::Sender<ConnectionState>,
+    ready: oneshot::Sender<Result<()>>,
+) {
+    let engine = Engine::new(&link, window.clone());
+    // The task's own handle must not keep its inbox open.
+    drop(link);
+    let backoff = Backoff::default();
+    let mut task =
+        Task { target, engine, inbox, state, closing: None, abandoned: false, backoff };
+    let error = task.life(ready).await;
+    task.engine.end(&error);
+    task.state.send_replace(ConnectionState::Closed);
+    window.close();
+    if let Some(done) = task.closing.take() {
+        let _ = done.send(());
+    }
+}
+
+impl Task {
+    /// Connection after connection, until closed or out of attempts.
+    async fn life(&mut self, ready: oneshot::Sender<Result<()>>) -> Error {
+        let failover = &self.target.failover;
+        let startup = match failover.startup_max_reconnect_attempts {
+            -1 => failover.max_reconnect_attempts,
+            attempts => attempts,
+        };
+        let mut connection = match self.connect(None, startup).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let _ = ready.send(Err(error.clone()));
+                return error;
+            }
+        };
+        let _ = ready.send(Ok(()));
+        loop {
+            let address = &self.target.failover.addresses[connection.address];
+            let name = format!("{}:{}", address.host, address.port);
+            self.state.send_replace(ConnectionState::Connected(name));
+            self.engine.on_connected(connection.server.clone());
+            let (since, lost_address) = (Instant::now(), connection.address);
+            let lost = match self.serve(&mut connection).await {
+                Left::Done => return Error::Closed,
+                Left::Lost(error) => error,
+            };
+            drop(connection);
+            tracing::info!(%lost, "connection lost");
+            self.state.send_replace(ConnectionState::Connecting);
+            self.engine.on_lost(&lost);
+            if self.closing.is_some() && self.engine.is_idle() {
+                return Error::Closed;
+            }
+            if since.elapsed() > SETTLED {
+                self.backoff.reset();
+            }
+            let attempts = self.target.failover.max_reconnect_attempts;
+            connection = match self.connect(Some(lost_address), attempts).await {
+                Ok(connection) => connection,
+                Err(error) => return error,
+            };
+        }
+    }
+
+    /// Rounds through the list until one lets us in. Commands are taken meanwhile.
+    async fn connect(&mut self, lost: Option<usize>, attempts: i64) -> Result<Connection> {
+        let since = Instant::now();
+        let mut rounds = 0;
+        loop {
+            if lost.is_some() && attempts >= 0 && rounds >= attempts {
+                return Err(Error::NoConnection("no reconnect attempts are left".into()));
+            }
+            let delay = self.backoff.next_delay(&self.target.failover);
+            self.wait(delay, since).await?;
+            let failure = match self.round(lost).await? {
+                Ok(connection) => return Ok(connection),
+                Err(failure) => failure,
+            };
+            if failure.is_refusal() && lost.is_none() {
+                return Err(failure);
+            }
+            if lost.is_none() && attempts >= 0 && rounds >= attempts {
+                return Err(failure);
+            }
+            rounds += 1;
+            if self.backoff.should_warn(&self.target.failover) {
+                tracing::warn!(%failure, "still no connection");
+            }
+        }
+    }
+
+    /// One round, while commands go on being taken.
+    async fn round(&mut self, lost: Option<usize>) -> Result<Result<Connection>> {
+        let Self { target, engine, inbox, closing, abandoned, .. } = self;
+        let mut attempt = std::pin::pin!(target.round(lost));
+        loop {
+            tokio::select! {
+                result = &mut attempt => return Ok(result),
+                command = inbox.recv(), if !*abandoned => {
+                    take(engine, closing, abandoned, command);
+                    gone(engine, closing.is_some(), *abandoned)?;
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self, delay: Duration, since: Instant) -> Result<()> {
+        let until = Instant::now() + delay;
+        let timeout = self.target.failover.timeout.map(|timeout| since + timeout);
+        loop {
+            gone(&self.engine, self.closing.is_some(), self.abandoned)?;
+            if timeout.is_some_and(|at| at <= Instant::now()) {
+                self.engine.refuse(&Error::Timeout);
+            }
+            if until <= Instant::now() {
+                return Ok(());
+            }
+            let wake = timeout.filter(|at| *at > Instant::now()).map_or(until, |at| at.min(until));
+            tokio::select! {
+                () = sleep_until(wake) => {}
+                command = self.inbox.recv(), if !self.abandoned => {
+                    take(&mut self.engine, &mut self.closing, &mut self.abandoned, command);
+                }
+            }
+        }
+    }
+
+    async fn serve(&mut self, connection: &mut Connection) -> Left {
+        let decoder = Decoder {
+            frame_bytes_max: self.target.options.frame_bytes_max,
+            text_bytes_max: usize::MAX,
+        };
+        let heartbeat = match connection.server.heartbeat_ms {
+            0 => None,
+            ms => Some(Duration::from_millis(ms)),
+        };
+        let (mut heard, mut said) = (Instant::now(), Instant::now());
+        let mut commands = Vec::new();
+        loop {
+            if let Err(error) = self.decode(&decoder, &mut connection.input) {
+                return Left::Lost(error);
+            }
+            self.engine.flush_run();
+            match self.write(connection) {
+                Ok(true) => said = Instant::now(),
+                Ok(false) => {}
+                Err(error) => return lost(&error),
+            }
+            if (self.closing.is_some() || self.abandoned) && self.engine.is_idle() {
+                return self.goodbye(connection).await;
+            }
+            let next_ping = heartbeat.map(|beat| said + beat / 2);
+            let silent = heartbeat.map(|beat| heard + beat * 2);
+            let wake = next_ping.into_iter().chain(silent).min();
+            let unsent = !self.engine.out.is_empty();
+            tokio::select! {
+                ready = connection.stream.readable() => {
+                    let read = ready.and_then(|()| read(connection));
+                    match read {
+                        Ok(0) => return lost(&io::ErrorKind::UnexpectedEof.into()),
+                        Ok(_) => heard = Instant::now(),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return lost(&error),
+                    }
+                }
+                _ = connection.stream.writable(), if unsent => {}
+                count = self.inbox.recv_many(&mut commands, COMMANDS_PER_TURN),
+                    if !self.abandoned =>
+                {
+                    self.abandoned |= count == 0;
+                    for command in commands.drain(..) {
+                        take(&mut self.engine, &mut self.closing, &mut self.abandoned, Some(command));
+                    }
+                }
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                    if silent.is_some_and(|at| at <= Instant::now()) {
+                        return lost(&io::ErrorKind::TimedOut.into());
+                    }
+                    Frame::from(Ping { number: 0 }).encode(&mut self.engine.out);
+                }
+            }
+        }
+    }
+
+    fn decode(&mut self, decoder: &Decoder, input: &mut BytesMut) -> Result<()> {
+        loop {
+            match decoder.next(input) {
+                Ok(Some(frame)) => self.engine.on_frame(frame)?,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(Error::Protocol(error.to_string())),
+            }
+        }
+    }
+
+    /// Writes what the socket takes now; true if it took anything.
+    fn write(&mut self, connection: &Connection) -> io::Result<bool> {
+        let mut wrote = false;
+        while !self.engine.out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let filled = self.engine.out.io_slices(&mut slices);
+            match connection.stream.try_write_vectored(&slices[..filled]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.engine.out.advance(written);
+                    wrote = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(wrote)
+    }
+
+    async fn goodbye(&mut self, connection: &mut Connection) -> Left {
+        let reason = Text::from_static("closed by the program");
+        Frame::from(Goodbye { reason }).encode(&mut self.engine.out);
+        while !self.engine.out.is_empty() {
+            if connection.stream.writable().await.is_err() || self.write(connection).is_err() {
+                break;
+            }
+        }
+        Left::Done
+    }
+}
+
+fn take(
+    engine: &mut Engine,
+    closing: &mut Option<oneshot::Sender<()>>,
+    abandoned: &mut bool,
+    command: Option<Command>,
+) {
+    match command {
+        None => *abandoned = true,
+        Some(Command::Close { done }) => *closing = Some(done),
+        Some(command) => engine.on_command(command),
+    }
+}
+
+/// Without a connection there is nothing to stay for if nobody waits for an answer.
+fn gone(engine: &Engine, closing: bool, abandoned: bool) -> Result<()> {
+    if (closing || abandoned) && !engine.is_awaited() { Err(Error::Closed) } else { Ok(()) }
+}
+
+fn lost(error: &io::Error) -> Left {
+    Left::Lost(Error::ConnectionLost(error.to_string()))
+}
+
+fn read(connection: &mut Connection) -> io::Result<usize> {
+    connection.input.reserve(READ_BYTES);
+    connection.stream.try_read_buf(&mut connection.input)
+}

@@ -1,0 +1,135 @@
+//! A message published through one protocol is consumed through any other.
+
+use crate::support::Node;
+use crate::support::stomp::Stomp;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use understudy_client::{Client, Message, Properties, QueueOptions, SubscribeOptions, Table, Text, Value};
+
+async fn amqp(address: &str) -> (Connection, Channel) {
+    let uri = format!("amqp://guest:guest@{address}/%2f");
+    let connection = Connection::connect(&uri, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    (connection, channel)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_and_properties_cross_all_protocols() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let (_connection, channel) = amqp(&node.ports.amqp).await;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare("cross".into(), durable, FieldTable::default()).await.unwrap();
+    let native = Client::connect(&format!("tcp://{}", node.ports.native)).await.unwrap();
+
+    // AMQP to STOMP.
+    let mut headers = FieldTable::default();
+    headers.insert("colour".into(), AMQPValue::LongString(LongString::from("green")));
+    let properties = BasicProperties::default()
+        .with_content_type("text/plain".into())
+        .with_correlation_id("c-1".into())
+        .with_priority(4)
+        .with_headers(headers);
+    let published = channel
+        .basic_publish("".into(), "cross".into(), BasicPublishOptions::default(), b"one", properties)
+        .await
+        .unwrap();
+    assert!(published.await.unwrap().is_ack());
+    let stomp_address = node.ports.stomp.clone();
+    let message = tokio::task::spawn_blocking(move || {
+        let mut stomp = Stomp::connect(&stomp_address);
+        stomp.send("SUBSCRIBE\nid:1\ndestination:/queue/cross\nack:auto\n\n");
+        let message = stomp.receive();
+        // STOMP to native, by way of the same queue.
+        stomp.send("UNSUBSCRIBE\nid:1\nreceipt:u\n\n");
+        assert_eq!(stomp.receive().command, "RECEIPT");
+        stomp.send(
+            "SEND\ndestination:/queue/cross\npersistent:true\ncorrelation-id:c-2\n\
+             content-type:text/html\ncolour:red\nreceipt:s\n\ntwo",
+        );
+        assert_eq!(stomp.receive().command, "RECEIPT");
+        message
+    })
+    .await
+    .unwrap();
+    assert_eq!(message.body, "one");
+    assert_eq!(message.header("colour"), "green");
+    assert_eq!(message.header("correlation-id"), "c-1");
+    assert_eq!(message.header("content-type"), "text/plain");
+    assert_eq!(message.header("priority"), "4");
+
+    let mut cross = native.subscribe("cross", SubscribeOptions::default()).await.unwrap();
+    let delivery = cross.next().await.unwrap();
+    let properties = delivery.properties().unwrap();
+    assert_eq!(&delivery.body()[..], b"two");
+    assert_eq!(properties.correlation_id.as_deref(), Some("c-2"));
+    assert_eq!(properties.content_type.as_deref(), Some("text/html"));
+    assert_eq!(properties.delivery_mode, Some(2));
+    let headers = properties.headers.unwrap();
+    assert_eq!(headers.get("colour").and_then(Value::as_str), Some("red"));
+    delivery.settle_confirmed().await.unwrap();
+    drop(cross);
+
+    // Native to AMQP.
+    let mut headers = Table::default();
+    headers.push("colour", Value::text("blue"));
+    let properties = Properties {
+        headers: Some(headers),
+        message_id: Some(Text::from_static("m-3")),
+        ..Properties::default()
+    };
+    let message = Message::to_queue("cross", "three").properties(&properties);
+    native.publish(message).await.unwrap();
+    let got = channel.basic_get("cross".into(), BasicGetOptions { no_ack: true }).await.unwrap();
+    let got = got.expect("the native client's message").delivery;
+    assert_eq!(got.data, b"three");
+    assert_eq!(got.properties.message_id(), &Some(ShortString::from("m-3")));
+    let headers = got.properties.headers().clone().unwrap();
+    let blue = AMQPValue::LongString(LongString::from("blue"));
+    assert_eq!(headers.inner().get("colour"), Some(&blue));
+    native.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_native_client_survives_a_takeover_without_loss_or_duplicate() {
+    let mut pair = crate::support::Pair::in_sync();
+    let (one, two) = (pair.master.ports.native.clone(), pair.slave.ports.native.clone());
+    let uri = format!("failover:(tcp://{one},tcp://{two})?randomize=false&maxReconnectDelay=50");
+    let client = Client::connect(&uri).await.unwrap();
+    client.declare_queue("native", QueueOptions::default()).await.unwrap();
+    let mut orders = client.subscribe("native", SubscribeOptions::default()).await.unwrap();
+    let publisher = client.clone();
+    let publishing = tokio::spawn(async move {
+        let mut confirmations = Vec::new();
+        for number in 0..5_000u32 {
+            let message = Message::to_queue("native", number.to_be_bytes().to_vec());
+            confirmations.push(publisher.publish_nowait(message).await.unwrap());
+        }
+        for confirmation in confirmations {
+            confirmation.await.unwrap();
+        }
+    });
+    let mut seen = std::collections::BTreeMap::<u32, u32>::new();
+    let mut killed = false;
+    while seen.len() < 5_000 {
+        let delivery = orders.next().await.expect("the subscription goes on");
+        let number = u32::from_be_bytes(delivery.body()[..].try_into().unwrap());
+        // What was settled over the dead connection may come again; it is flagged then.
+        let count = seen.entry(number).or_default();
+        *count += 1;
+        assert!(*count == 1 || delivery.redelivered(), "{number} came again without a flag");
+        delivery.settle();
+        if seen.len() == 1_000 && !killed {
+            killed = true;
+            let Some(()) = tokio::task::block_in_place(|| Some(pair.master.kill())) else { return };
+        }
+    }
+    publishing.await.unwrap();
+    drop(orders);
+    // Each message was stored once: nothing is left, and no second copy came unflagged.
+    client.close().await;
+    pair.slave.wait("empty", |status| status["counts"]["messages"] == 0);
+}

@@ -80,8 +80,8 @@ pub(crate) struct Slot {
 impl Slot {
     /// The channel, if effects that name only its number can be meant for it.
     pub(crate) fn settled(&mut self) -> Option<&mut Channel> {
-        self.channel.as_deref_mut().filter(|channel| {
-            self.draining == 0 && channel.phase == Phase::Open
-        })
+        self.channel
+            .as_deref_mut()
+            .filter(|channel| self.draining == 0 && channel.phase == Phase::Open)
     }
 }

@@ -237,9 +237,7 @@ impl Connection {
     ) -> Result<(), Fault> {
         use channel::AMQPMethod::{Close, CloseOk, Flow, FlowOk, Open};
         match method {
-            Open(_) => {
-                Err(Fault::new(ReplyCode::CHANNEL_ERROR, "second 'channel.open' seen"))
-            }
+            Open(_) => Err(Fault::new(ReplyCode::CHANNEL_ERROR, "second 'channel.open' seen")),
             Close(_) => self.close_for_client(number, out),
             Flow(flow) if flow.active => {
                 let answer = FlowOk(channel::FlowOk { active: true });

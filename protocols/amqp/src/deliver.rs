@@ -67,17 +67,16 @@ impl Connection {
         out: &mut Outbox,
     ) -> Result<(), Fault> {
         let frame_max = self.tuning.frame_max;
-        let (number, ack) = match self.pending.remove(&token) {
-            Some(Pending::Channel { channel, generation, answer: Answer::Get { ack }, .. })
-                if self.is_current(channel, generation) =>
-            {
-                (channel, ack)
-            }
-            _ => {
-                put_disposition(out, Disposition::Return, [reference(delivery)]);
-                return Ok(());
-            }
-        };
+        let (number, ack) =
+            match self.pending.remove(&token) {
+                Some(Pending::Channel {
+                    channel, generation, answer: Answer::Get { ack }, ..
+                }) if self.is_current(channel, generation) => (channel, ack),
+                _ => {
+                    put_disposition(out, Disposition::Return, [reference(delivery)]);
+                    return Ok(());
+                }
+            };
         let message = delivery.message().map_err(unreadable)?;
         let delivery_tag = self.tag(number, ack, delivery)?;
         put_get_ok(out.write.tail(), number, delivery_tag, origin(&message), remaining);
@@ -130,8 +129,7 @@ impl Connection {
             return;
         }
         let tail = out.write.tail();
-        let origin =
-            Origin { exchange: &returned.exchange, routing_key: &returned.routing_key };
+        let origin = Origin { exchange: &returned.exchange, routing_key: &returned.routing_key };
         put_return(tail, number, returned.code, &returned.text, origin);
         put_content_header(tail, number, returned.body.len(), &returned.properties);
         let pieces = returned.body.pieces().map(|piece| (piece, &piece[..]));

@@ -1,6 +1,29 @@
-//! NOTE TO THE HELPER WRITING THIS CRATE: at 03:47 the lead overwrote your fault.rs, frame.rs,
-//! options.rs and lib.rs by accident and has now removed them. Please write those four files again
-//! from your own text, then go on; nobody else touches this folder any more. The lead's server
-//! needs `AmqpSession::new(options, now_ms)` and `AmqpOptions: Clone + Default` with the fields
-//! product_version, node_name, frame_max, channel_max, heartbeat_s, message_bytes_max (u64),
-//! handshake_timeout_ms.
+//! AMQP 0-9-1: bytes of a client in, requests to the broker out, and effects back into bytes.
+//!
+//! Reading order: `session` (phases of a connection), `handshake`, `connection` (frames to
+//! channels), `publish` and `deliver` (the hot paths), then one file for each group of methods.
+
+mod basic;
+mod channel;
+mod codec;
+mod connection;
+mod consume;
+mod deliver;
+mod fault;
+mod frame;
+mod handshake;
+mod login;
+mod method;
+mod options;
+mod publish;
+mod reply;
+mod session;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod topology;
+mod transaction;
+mod unacked;
+
+pub use options::AmqpOptions;
+pub use session::AmqpSession;

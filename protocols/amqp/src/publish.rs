@@ -66,8 +66,7 @@ impl Connection {
             Content::Body(_) => return Err(unexpected_header()),
             Content::None => return Err(expected_method()),
         };
-        self.start_body(number, method, payload, out)
-            .map_err(|fault| fault.at(MethodId::PUBLISH))
+        self.start_body(number, method, payload, out).map_err(|fault| fault.at(MethodId::PUBLISH))
     }
 
     fn start_body(
@@ -144,12 +143,7 @@ impl Connection {
         }
     }
 
-    fn submit(
-        &mut self,
-        number: u16,
-        mut publish: Publish,
-        out: &mut Outbox,
-    ) -> Result<(), Fault> {
+    fn submit(&mut self, number: u16, mut publish: Publish, out: &mut Outbox) -> Result<(), Fault> {
         let limit = self.options.transaction_bytes_max;
         match &mut self.channel(number)?.mode {
             Mode::Plain => {}
@@ -259,7 +253,8 @@ mod tests {
         };
         let large = Bytes::from(vec![7; 2000]);
         for piece in [&b"a"[..], b"bc", &large, b"d", b"e", &large] {
-            let shared = if piece.len() == 2000 { large.clone() } else { Bytes::from(piece.to_vec()) };
+            let shared =
+                if piece.len() == 2000 { large.clone() } else { Bytes::from(piece.to_vec()) };
             assembly.push(shared);
         }
         assert_eq!(assembly.body_left, 0);

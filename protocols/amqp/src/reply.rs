@@ -11,9 +11,7 @@ use amq_protocol::protocol::{
     connection::{AMQPMethod as ConnectionMethod, OpenOk},
     exchange, queue, tx,
 };
-use understudy_model::{
-    AckMode, ConsumerNumber, DeliveryRef, Outbox, Refusal, Reply, Text, Token,
-};
+use understudy_model::{AckMode, ConsumerNumber, DeliveryRef, Outbox, Refusal, Reply, Text, Token};
 
 /// The method that a reply is told with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,12 +111,7 @@ impl Connection {
         })
     }
 
-    fn refuse(
-        &mut self,
-        answer: Answer,
-        refusal: &Refusal,
-        out: &mut Outbox,
-    ) -> Result<(), Fault> {
+    fn refuse(&mut self, answer: Answer, refusal: &Refusal, out: &mut Outbox) -> Result<(), Fault> {
         match answer {
             Answer::Consume { consumer, .. } => {
                 self.forget_consumer(consumer)?;

@@ -111,13 +111,19 @@ impl AmqpSession {
             self.phase = Phase::Start;
             return true;
         }
-        out.complaint = Some(format!("unknown protocol header {:?}", header.escape_ascii().to_string()));
+        out.complaint =
+            Some(format!("unknown protocol header {:?}", header.escape_ascii().to_string()));
         out.write.tail().put_slice(&PROTOCOL_HEADER);
         self.hang_up(out);
         false
     }
 
-    fn on_handshake_frame(&mut self, now_ms: u64, input: &mut BytesMut, out: &mut Outbox) -> Result<bool, Fault> {
+    fn on_handshake_frame(
+        &mut self,
+        now_ms: u64,
+        input: &mut BytesMut,
+        out: &mut Outbox,
+    ) -> Result<bool, Fault> {
         let frame_max = match &self.phase {
             Phase::Open(_, _, tuning) => tuning.frame_max,
             _ => HANDSHAKE_FRAME_MAX,
@@ -136,7 +142,8 @@ impl AmqpSession {
         match (std::mem::replace(&mut self.phase, Phase::Closed), connection_method) {
             (_, AMQPMethod::Close(_)) => self.answer_close(out),
             (Phase::Start, AMQPMethod::StartOk(start_ok)) => {
-                self.on_start_ok(now_ms, &start_ok, &method.table, out).map_err(|fault| fault.at(id))?;
+                self.on_start_ok(now_ms, &start_ok, &method.table, out)
+                    .map_err(|fault| fault.at(id))?;
             }
             (Phase::Tune(client, identity), AMQPMethod::TuneOk(tune_ok)) => {
                 self.on_tune_ok(client, identity, &tune_ok).map_err(|fault| fault.at(id))?;

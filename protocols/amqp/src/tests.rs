@@ -260,8 +260,7 @@ pub(super) fn publish_frames(
     body: &[u8],
 ) -> Vec<u8> {
     let class = AMQPClass::Basic(basic::AMQPMethod::Publish(publish));
-    let header =
-        AMQPContentHeader { class_id: 60, body_size: body.len() as u64, properties };
+    let header = AMQPContentHeader { class_id: 60, body_size: body.len() as u64, properties };
     let mut bytes = bytes_of(&AMQPFrame::Method(number, class));
     bytes.extend(bytes_of(&AMQPFrame::Header(number, Box::new(header).as_ref().clone())));
     if !body.is_empty() {

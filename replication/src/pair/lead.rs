@@ -44,6 +44,8 @@ pub(crate) struct Lead {
     /// End of the group of `NewEpoch`, once it is sealed.
     opens_at: Option<Lsn>,
     pub(crate) open: bool,
+    /// Clients are let in only once a slave is in-sync.
+    waits_for_slave: bool,
     /// When waiting for a slave ends the process.
     wait_until_ms: Option<u64>,
     /// Asked to stop; when to do so at the latest.
@@ -68,6 +70,7 @@ impl Lead {
             saving: Saving::None,
             opens_at: None,
             open: false,
+            waits_for_slave: core.config.wait_for_slave && !core.paired,
             wait_until_ms: (core.config.wait_for_slave && !core.paired && timeout > 0)
                 .then(|| core.now_ms + timeout),
             stopping_ms: None,
@@ -92,6 +95,7 @@ impl Lead {
 
     pub(crate) fn state(&self) -> &'static str {
         match &self.peer {
+            Peer::None if self.waits_for_slave && !self.open => "waiting",
             _ if !self.open && self.stopping_ms.is_none() => "starting",
             Peer::None if self.sole => "alone",
             Peer::None | Peer::Lost { .. } => "holding",

@@ -143,11 +143,8 @@ fn an_empty_queue_name_is_the_last_one_declared() {
     assert_eq!((&asked.name[..], &asked.server_named_prefix[..]), ("", "amq.gen-"));
     let reply = Reply::Queue { name: "amq.gen-7".into(), messages: 3, consumers: 2 };
     client.effects([Effect::Reply { token: asked.token, result: Ok(reply) }]);
-    let answer = queue::DeclareOk {
-        queue: "amq.gen-7".into(),
-        message_count: 3,
-        consumer_count: 2,
-    };
+    let answer =
+        queue::DeclareOk { queue: "amq.gen-7".into(), message_count: 3, consumer_count: 2 };
     let answer = AMQPClass::Queue(queue::AMQPMethod::DeclareOk(answer));
     assert_eq!(client.frames(), [method(1, answer)]);
 

@@ -207,8 +207,7 @@ fn x_priority_must_be_an_integer() {
         let mut client = Client::with_channel();
         let mut arguments = FieldTable::default();
         arguments.insert("x-priority".into(), value);
-        let consume =
-            basic::Consume { queue: "q".into(), arguments, ..basic::Consume::default() };
+        let consume = basic::Consume { queue: "q".into(), arguments, ..basic::Consume::default() };
         client.basic(basic::AMQPMethod::Consume(consume));
         client
     };

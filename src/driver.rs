@@ -104,12 +104,7 @@ impl Driver {
         }
     }
 
-    async fn wait(
-        &mut self,
-        turn: &Turn,
-        events: &mut Vec<Event>,
-        clients: &mut Vec<ClientEvent>,
-    ) {
+    async fn wait(&mut self, turn: &Turn, events: &mut Vec<Event>, clients: &mut Vec<ClientEvent>) {
         let overview = turn.overview_due.then(|| turn.overview_at_ms + OVERVIEW_INTERVAL_MS);
         let deadline = [self.node.deadline_ms(), overview].into_iter().flatten().min();
         let now_ms = self.clock.now_ms();
@@ -149,12 +144,7 @@ impl Driver {
         }
     }
 
-    fn on_event(
-        &mut self,
-        now_ms: u64,
-        event: Event,
-        out: &mut Outputs,
-    ) -> Result<(), String> {
+    fn on_event(&mut self, now_ms: u64, event: Event, out: &mut Outputs) -> Result<(), String> {
         let input = match event {
             Event::Node(input) => input,
             Event::Stop => Input::Backend(BackendInput::Stopping),

@@ -8,12 +8,23 @@ use understudy_replication::Status;
 
 /// What connections tell the driver.
 pub enum ClientEvent {
-    Opened { connection: ConnectionId, effects: mpsc::UnboundedSender<Vec<Effect>> },
+    Opened {
+        connection: ConnectionId,
+        effects: mpsc::UnboundedSender<Vec<Effect>>,
+    },
     /// One batch: what one read of the socket asked for.
-    Requests { connection: ConnectionId, requests: Vec<Request> },
+    Requests {
+        connection: ConnectionId,
+        requests: Vec<Request>,
+    },
     /// The socket took so many bytes more.
-    Drained { connection: ConnectionId, bytes: u64 },
-    Closed { connection: ConnectionId },
+    Drained {
+        connection: ConnectionId,
+        bytes: u64,
+    },
+    Closed {
+        connection: ConnectionId,
+    },
 }
 
 #[derive(Clone)]

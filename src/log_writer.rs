@@ -75,8 +75,17 @@ impl WriterThread {
                         pending.view = Some((version, view));
                         Ok(())
                     }
-                    other => Self::flush(&mut self.log, &self.events, &mut pending)
-                        .and_then(|()| Self::other(&mut self.log, &self.reader, &self.data_dir, &self.events, other)),
+                    other => {
+                        Self::flush(&mut self.log, &self.events, &mut pending).and_then(|()| {
+                            Self::other(
+                                &mut self.log,
+                                &self.reader,
+                                &self.data_dir,
+                                &self.events,
+                                other,
+                            )
+                        })
+                    }
                 };
                 if let Err(error) = done {
                     return self.fatal(&error);

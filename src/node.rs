@@ -20,20 +20,41 @@ use understudy_replication::{
 /// Everything that can happen to a node.
 #[derive(Debug)]
 pub enum Input {
-    Requests { connection: ConnectionId, requests: Vec<Request> },
+    Requests {
+        connection: ConnectionId,
+        requests: Vec<Request>,
+    },
     /// The connection's socket took so many more bytes.
-    Drained { connection: ConnectionId, bytes: u64 },
-    Closed { connection: ConnectionId },
+    Drained {
+        connection: ConnectionId,
+        bytes: u64,
+    },
+    Closed {
+        connection: ConnectionId,
+    },
     /// Log writer: durable up to here, a group's end.
-    Durable { through: Lsn },
+    Durable {
+        through: Lsn,
+    },
     /// Answer to [`Outputs::reads`].
-    Read { queue: QueueId, asked: Vec<Lsn>, records: Vec<(Lsn, Bytes)> },
+    Read {
+        queue: QueueId,
+        asked: Vec<Lsn>,
+        records: Vec<(Lsn, Bytes)>,
+    },
     /// State writer: the slices that ended the round are on disk.
-    StateSaved { replay_after: Lsn },
+    StateSaved {
+        replay_after: Lsn,
+    },
     /// Log writer: the segment's live records are packed away.
-    Relocated { first: Lsn, bytes: u64 },
+    Relocated {
+        first: Lsn,
+        bytes: u64,
+    },
     /// Answer to [`Outputs::snapshot_read`].
-    SnapshotRecords { records: Vec<(Lsn, Bytes)> },
+    SnapshotRecords {
+        records: Vec<(Lsn, Bytes)>,
+    },
     /// Links, views and the rest of what concerns the replication backend only.
     Backend(BackendInput),
     /// Time has passed.
@@ -44,16 +65,34 @@ pub enum Input {
 #[derive(Debug)]
 pub enum LogJob {
     Append(Group),
-    SaveView { version: u64, view: Bytes },
-    Truncate { after: Lsn },
-    Reclaim { first: Lsn, last: Lsn },
+    SaveView {
+        version: u64,
+        view: Bytes,
+    },
+    Truncate {
+        after: Lsn,
+    },
+    Reclaim {
+        first: Lsn,
+        last: Lsn,
+    },
     /// Pack these live records of the segment away and reclaim it.
-    Relocate { first: Lsn, last: Lsn, lsns: Vec<Lsn> },
+    Relocate {
+        first: Lsn,
+        last: Lsn,
+        lsns: Vec<Lsn>,
+    },
     /// Begin a copy: an empty log.
-    Reset { set_aside: bool },
+    Reset {
+        set_aside: bool,
+    },
     PutCold(Vec<(Lsn, Bytes)>),
     /// End a copy: the log begins behind `at`. Follows [`Outputs::replace_state`].
-    SetBase { at: Lsn, chain: u128, state: Vec<(Bytes, Bytes)> },
+    SetBase {
+        at: Lsn,
+        chain: u128,
+        state: Vec<(Bytes, Bytes)>,
+    },
 }
 
 /// What a turn wants done. The driver carries it out and clears it.
@@ -261,12 +300,7 @@ impl Node {
         slices
     }
 
-    fn requests(
-        &mut self,
-        connection: ConnectionId,
-        requests: Vec<Request>,
-        out: &mut Outputs,
-    ) {
+    fn requests(&mut self, connection: ConnectionId, requests: Vec<Request>, out: &mut Outputs) {
         if !self.serving {
             return;
         }
@@ -413,7 +447,8 @@ impl Node {
         while let Some((group, effects)) = self.inflight.pop_committed(through) {
             let mut cancelled = Vec::new();
             if let Err(malformed) = self.broker.apply_group(&group, &mut cancelled) {
-                let text = format!("the log cannot be applied at LSN {}: {malformed}", group.first());
+                let text =
+                    format!("the log cannot be applied at LSN {}: {malformed}", group.first());
                 out.stop = Some(Err(text));
                 return;
             }

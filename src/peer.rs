@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use understudy_replication::LinkId;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -54,6 +54,9 @@ enum PeerCommand {
     Ended {
         link: LinkId,
     },
+    Close {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// Callable from any thread.
@@ -73,6 +76,15 @@ impl PeerHandle {
 
     pub fn hang_up(&self, link: LinkId) {
         let _ = self.0.send(PeerCommand::HangUp { link });
+    }
+
+    /// Closes all links once what was queued for them is written, within a bound: a last Goodbye
+    /// must reach the peer.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.0.send(PeerCommand::Close { done }).is_ok() {
+            let _ = closed.await;
+        }
     }
 
     /// Binds the listener and starts serving links; `tell` is called with each event.
@@ -162,6 +174,13 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
                     self.links.remove(&link);
                 }
                 PeerCommand::Established { socket, dialed } => self.established(socket, dialed),
+                PeerCommand::Close { done } => {
+                    let links = std::mem::take(&mut self.links);
+                    for writer in links.into_values().filter_map(link::LinkHandle::finish) {
+                        let _ = tokio::time::timeout(CONNECT_TIMEOUT, writer).await;
+                    }
+                    let _ = done.send(());
+                }
                 PeerCommand::Ended { link } => {
                     if self.links.remove(&link).is_some() {
                         (self.tell)(PeerEvent::Lost { link });

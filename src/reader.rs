@@ -22,10 +22,7 @@ pub enum ReadJob {
 pub struct Reader(mpsc::UnboundedSender<ReadJob>);
 
 impl Reader {
-    pub fn start(
-        log: LogReader,
-        events: mpsc::UnboundedSender<Event>,
-    ) -> std::io::Result<Self> {
+    pub fn start(log: LogReader, events: mpsc::UnboundedSender<Event>) -> std::io::Result<Self> {
         let (sender, mut jobs) = mpsc::unbounded_channel();
         std::thread::Builder::new().name("reader".into()).spawn(move || {
             while let Some(job) = jobs.blocking_recv() {

@@ -85,6 +85,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     let (events, inbox) = mpsc::unbounded_channel();
     let (opened, listeners) = watch::channel(Vec::new());
     let (peer, advertised) = start_peer(&settings, &events).await?;
+    let links = peer.clone();
     if let Some(address) = advertised {
         announce(&opened, "replication", Some(address));
         tracing::info!(protocol = "replication", %address, "listening");
@@ -132,7 +133,11 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
     }
     std::thread::Builder::new().name("driver".into()).spawn(move || driver.run(first))?;
-    wait(end, failed, &events).await
+    let outcome = wait(end, failed, &events).await;
+    if let Some(links) = links {
+        links.close().await;
+    }
+    outcome
 }
 
 /// Until the node has ended. A signal, or a listener that cannot be opened, asks it to.
@@ -179,8 +184,7 @@ async fn start_peer(
     events: &mpsc::UnboundedSender<Event>,
 ) -> anyhow::Result<(Option<PeerHandle>, Option<SocketAddr>)> {
     let replication = &settings.replication;
-    let (Some(address), BackendKind::Pair) =
-        (&settings.listen.replication, replication.backend)
+    let (Some(address), BackendKind::Pair) = (&settings.listen.replication, replication.backend)
     else {
         return Ok((None, None));
     };

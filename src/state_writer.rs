@@ -11,12 +11,22 @@ use understudy_model::Lsn;
 use understudy_storage::StateStore;
 
 pub enum StateJob {
-    Save { slices: Vec<Slice>, ends: Option<Lsn> },
+    Save {
+        slices: Vec<Slice>,
+        ends: Option<Lsn>,
+    },
     Clear,
     /// The state of a copy; then the log's base is set.
-    Replace { state: Vec<(Bytes, Bytes)>, at: Lsn, chain: u128 },
+    Replace {
+        state: Vec<(Bytes, Bytes)>,
+        at: Lsn,
+        chain: u128,
+    },
     /// Save these and tell when done.
-    Last { slices: Vec<Slice>, done: oneshot::Sender<()> },
+    Last {
+        slices: Vec<Slice>,
+        done: oneshot::Sender<()>,
+    },
 }
 
 pub struct StateWriter(mpsc::UnboundedSender<StateJob>);

@@ -39,7 +39,8 @@ async fn ready(State(admin): State<Admin>) -> Response {
         (StatusCode::OK, Json(serde_json::json!({"status": "ok"}))).into_response()
     } else {
         let state = admin.node.overview.borrow().replication.state;
-        let body = serde_json::json!({"status": "failed", "reason": format!("not serving: {state}")});
+        let body =
+            serde_json::json!({"status": "failed", "reason": format!("not serving: {state}")});
         (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
     }
 }

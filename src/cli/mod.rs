@@ -109,7 +109,11 @@ fn serve(flags: &Flags, ready_file: Option<PathBuf>) -> ExitCode {
 fn check_config(flags: &Flags) -> ExitCode {
     match load(flags) {
         Ok(settings) => {
-            println!("the settings are right: {} in {}", settings.name, settings.data_dir.display());
+            println!(
+                "the settings are right: {} in {}",
+                settings.name,
+                settings.data_dir.display()
+            );
             ExitCode::SUCCESS
         }
         Err(code) => code,

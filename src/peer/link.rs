@@ -24,9 +24,15 @@ const FRAMES_PER_WRITE: usize = 64;
 pub(super) struct LinkHandle {
     frames: mpsc::UnboundedSender<Vec<Bytes>>,
     reader: tokio::task::AbortHandle,
+    writer: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl LinkHandle {
+    /// Closes the link; what comes back ends when everything that was queued is written.
+    pub(super) fn finish(mut self) -> Option<tokio::task::JoinHandle<()>> {
+        self.writer.take()
+    }
+
     pub(super) fn send(&self, pieces: Vec<Bytes>) {
         let _ = self.frames.send(pieces);
     }
@@ -53,12 +59,12 @@ pub(super) fn start(
         };
         reader_ended(why);
     });
-    tokio::spawn(async move {
+    let writer = tokio::spawn(async move {
         if let Err(error) = write_frames(write, inbox).await {
             ended(error.to_string());
         }
     });
-    LinkHandle { frames, reader: reader.abort_handle() }
+    LinkHandle { frames, reader: reader.abort_handle(), writer: Some(writer) }
 }
 
 async fn read_frames(mut socket: OwnedReadHalf, received: impl Fn(Bytes)) -> io::Result<()> {

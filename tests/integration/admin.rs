@@ -4,8 +4,7 @@ use crate::support::{Node, Ports};
 use std::process::Command;
 
 fn understudy(arguments: &[&str]) -> (Option<i32>, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_understudy")).args(arguments).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_understudy")).args(arguments).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }

@@ -32,7 +32,9 @@ fn a_receipted_ack_is_final() {
     stomp.publish("/queue/acks", numbered(0, 10));
     let consumed = {
         // One at a time, so that exactly four are taken.
-        stomp.send("SUBSCRIBE\nid:1\ndestination:/queue/acks\nack:client-individual\nprefetch-count:1\n\n");
+        stomp.send(
+            "SUBSCRIBE\nid:1\ndestination:/queue/acks\nack:client-individual\nprefetch-count:1\n\n",
+        );
         let mut consumed = Vec::new();
         for number in 0..4 {
             let message = stomp.receive();

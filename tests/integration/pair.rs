@@ -21,7 +21,10 @@ fn the_slave_refuses_clients_until_it_takes_over_and_then_has_everything() {
     let killed = Instant::now();
     let status = pair.slave.wait("serving", |status| status["serving"] == true);
     assert!(killed.elapsed() < Duration::from_secs(2), "took {:?}", killed.elapsed());
-    assert_eq!((status["role"].as_str(), status["state"].as_str()), (Some("master"), Some("alone")));
+    assert_eq!(
+        (status["role"].as_str(), status["state"].as_str()),
+        (Some("master"), Some("alone"))
+    );
     let mut stomp = Stomp::connect(&pair.slave.ports.stomp);
     let bodies = stomp.consume("/queue/q", 1_000);
     assert!(bodies.iter().cloned().eq(numbered(0, 1_000)));

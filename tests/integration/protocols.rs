@@ -2,10 +2,14 @@
 
 use crate::support::Node;
 use crate::support::stomp::Stomp;
-use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use understudy_client::{Client, Message, Properties, QueueOptions, SubscribeOptions, Table, Text, Value};
+use understudy_client::{
+    Client, Message, Properties, QueueOptions, SubscribeOptions, Table, Text, Value,
+};
 
 async fn amqp(address: &str) -> (Connection, Channel) {
     let uri = format!("amqp://guest:guest@{address}/%2f");
@@ -34,7 +38,13 @@ async fn headers_and_properties_cross_all_protocols() {
         .with_priority(4)
         .with_headers(headers);
     let published = channel
-        .basic_publish("".into(), "cross".into(), BasicPublishOptions::default(), b"one", properties)
+        .basic_publish(
+            "".into(),
+            "cross".into(),
+            BasicPublishOptions::default(),
+            b"one",
+            properties,
+        )
         .await
         .unwrap();
     assert!(published.await.unwrap().is_ack());

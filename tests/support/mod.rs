@@ -51,7 +51,12 @@ pub struct Node {
 }
 
 impl Node {
-    fn new(name: &'static str, directory: &std::path::Path, ports: Ports, replication: &str) -> Self {
+    fn new(
+        name: &'static str,
+        directory: &std::path::Path,
+        ports: Ports,
+        replication: &str,
+    ) -> Self {
         let role = if name == "slave" || name == "third" { "slave" } else { "master" };
         let config = format!(
             "[broker]\nname = \"{name}\"\nrole = \"{role}\"\ndata_dir = {:?}\n\

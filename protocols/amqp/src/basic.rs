@@ -94,6 +94,7 @@ impl Connection {
         match self.channel(number)?.consumers.remove(&tag) {
             Some(consumer) => {
                 self.cancelling(consumer);
+                self.forget_replies(number, consumer)?;
                 let answer = Answer::Cancel { consumer, tag, nowait: cancel.nowait };
                 let token = self.ask(number, id, answer)?;
                 out.requests.push(Request::Cancel { token, consumer });

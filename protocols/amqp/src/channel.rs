@@ -1,6 +1,9 @@
 //! One channel's state.
 
-use crate::{codec::PublishMethod, publish::Assembly, transaction::Buffered, unacked::Unacked};
+use crate::{
+    codec::PublishMethod, publish::Assembly, reply_to::ReplyConsumer, transaction::Buffered,
+    unacked::Unacked,
+};
 use std::collections::BTreeMap;
 use understudy_model::{ConsumerNumber, Text};
 
@@ -15,6 +18,7 @@ pub(crate) enum Phase {
 }
 
 /// The content that the frames of a channel are in the middle of.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each message")]
 pub(crate) enum Content {
     None,
     /// Its header comes next.
@@ -49,6 +53,8 @@ pub(crate) struct Channel {
     /// For consumers to come; 0: no limit.
     pub(crate) prefetch: u16,
     pub(crate) has_shared_prefetch: bool,
+    /// Direct reply-to.
+    pub(crate) replies: Option<ReplyConsumer>,
     /// What an empty queue name means.
     pub(crate) last_queue: Option<Text>,
 }
@@ -65,6 +71,7 @@ impl Channel {
             getter,
             prefetch: 0,
             has_shared_prefetch: false,
+            replies: None,
             last_queue: None,
         }
     }

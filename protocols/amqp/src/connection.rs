@@ -289,6 +289,7 @@ impl Connection {
         channel.phase = phase;
         channel.content = Content::None;
         channel.mode = crate::channel::Mode::Plain;
+        channel.replies = None;
         let consumers = std::mem::take(&mut channel.consumers);
         let unacked = channel.unacked.take_all();
         let has_shared_prefetch = channel.has_shared_prefetch;

@@ -4,6 +4,7 @@ use crate::{
     connection::{Connection, Consumer},
     fault::{Fault, MethodId, ReplyCode},
     reply::Answer,
+    reply_to::REPLY_TO,
 };
 use amq_protocol::protocol::basic;
 use understudy_model::{
@@ -24,6 +25,9 @@ impl Connection {
         out: &mut Outbox,
     ) -> Result<(), Fault> {
         let queue = self.queue_name(number, &consume.queue)?;
+        if queue == REPLY_TO {
+            return self.consume_replies(number, id, consume, out);
+        }
         let priority = priority(arguments, &queue, &self.vhost)?;
         let ack = ack_mode(consume.no_ack);
         let consumer = self.new_consumer(number, consume.consumer_tag.as_str(), ack)?;
@@ -42,7 +46,7 @@ impl Connection {
         Ok(())
     }
 
-    fn new_consumer(
+    pub(crate) fn new_consumer(
         &mut self,
         number: u16,
         tag: &str,

@@ -17,6 +17,7 @@ mod method;
 mod options;
 mod publish;
 mod reply;
+mod reply_to;
 mod session;
 mod settle;
 #[cfg(test)]

@@ -7,9 +7,7 @@ use crate::{
     fault::{Fault, MethodId, ReplyCode},
 };
 use bytes::{Bytes, BytesMut};
-use understudy_model::{
-    Body, Malformed, Outbox, PropertiesView, Publish, Request, check_table_depth,
-};
+use understudy_model::{Malformed, Outbox, PropertiesView, Publish, Request, check_table_depth};
 
 /// Pieces of a body below this length are gathered: each of its own would cost more to keep
 /// than it holds, and keep a whole read buffer alive.
@@ -18,7 +16,6 @@ const GATHER_BYTES: usize = 1024;
 /// A publish whose body is on its way.
 pub(crate) struct Assembly {
     publish: Publish,
-    body: Body,
     body_left: u64,
     gathered: BytesMut,
 }
@@ -29,17 +26,17 @@ impl Assembly {
         let is_rest = length == self.body_left;
         self.body_left -= length.min(self.body_left);
         if is_rest && self.gathered.is_empty() {
-            self.body.push(piece);
+            self.publish.body.push(piece);
             return;
         }
         if piece.len() < GATHER_BYTES {
             self.gathered.extend_from_slice(&piece);
         } else {
-            self.body.push(self.gathered.split().freeze());
-            self.body.push(piece);
+            self.publish.body.push(self.gathered.split().freeze());
+            self.publish.body.push(piece);
         }
         if is_rest {
-            self.body.push(self.gathered.split().freeze());
+            self.publish.body.push(self.gathered.split().freeze());
         }
     }
 }
@@ -93,11 +90,12 @@ impl Connection {
                 header.body_bytes
             )));
         }
-        check_properties(&header.properties, &self.identity)?;
+        let properties = check_properties(&header.properties, &self.identity)?;
+        let properties = self.address_replies(number, header.properties.clone(), &properties)?;
         let publish = Publish {
             exchange: method.exchange,
             routing_key: method.routing_key,
-            properties: header.properties,
+            properties,
             channel: number,
             mandatory: method.mandatory,
             ..Publish::default()
@@ -107,7 +105,6 @@ impl Connection {
         }
         self.channel(number)?.content = Content::Body(Assembly {
             publish,
-            body: Body::default(),
             body_left: header.body_bytes,
             gathered: BytesMut::new(),
         });
@@ -135,8 +132,7 @@ impl Connection {
             return Ok(());
         }
         match std::mem::replace(&mut channel.content, Content::None) {
-            Content::Body(Assembly { mut publish, body, .. }) => {
-                publish.body = body;
+            Content::Body(Assembly { publish, .. }) => {
                 self.submit(number, publish, out).map_err(|fault| fault.at(MethodId::PUBLISH))
             }
             _ => Ok(()),
@@ -158,7 +154,7 @@ impl Connection {
     }
 }
 
-fn check_properties(raw: &[u8], identity: &Identity) -> Result<(), Fault> {
+fn check_properties<'a>(raw: &'a [u8], identity: &Identity) -> Result<PropertiesView<'a>, Fault> {
     let malformed =
         |malformed: Malformed| Fault::new(ReplyCode::SYNTAX_ERROR, malformed.to_string());
     let properties = PropertiesView::decode(raw).map_err(malformed)?;
@@ -175,10 +171,10 @@ fn check_properties(raw: &[u8], identity: &Identity) -> Result<(), Fault> {
             identity.user
         )));
     }
-    match properties.expiration {
-        Some(expiration) => check_expiration(expiration),
-        None => Ok(()),
+    if let Some(expiration) = properties.expiration {
+        check_expiration(expiration)?;
     }
+    Ok(properties)
 }
 
 /// RabbitMQ's longest time: what fits 32 bits of milliseconds.
@@ -201,6 +197,7 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Fault> {
         match number.parse::<i128>() {
             Ok(value) if value < 0 => format!("{{value_negative,{value}}}"),
             Ok(value) if value <= EXPIRATION_MAX => return Ok(()),
+            Err(_) if number.starts_with('-') => format!("{{value_negative,{number}}}"),
             _ => format!("{{value_too_large,{number}}}"),
         }
     };
@@ -240,14 +237,13 @@ mod tests {
         assert_eq!(reason("-1"), "{value_negative,-1}");
         assert_eq!(reason("10ms"), "{leftover_string,\"ms\"}");
         assert_eq!(reason("4294967296"), "{value_too_large,4294967296}");
-        assert!(reason(&"9".repeat(200)).starts_with("{value_too_large,999"));
+        assert!(reason(&"9".repeat(60)).starts_with("{value_too_large,999"));
     }
 
     #[test]
     fn small_pieces_of_a_body_are_gathered_and_large_ones_shared() {
         let mut assembly = Assembly {
             publish: Publish::default(),
-            body: Body::default(),
             body_left: 3 + 2000 + 2 + 2000,
             gathered: BytesMut::new(),
         };
@@ -258,8 +254,8 @@ mod tests {
             assembly.push(shared);
         }
         assert_eq!(assembly.body_left, 0);
-        let lengths: Vec<_> = assembly.body.pieces().map(Bytes::len).collect();
+        let lengths: Vec<_> = assembly.publish.body.pieces().map(Bytes::len).collect();
         assert_eq!(lengths, [3, 2000, 2, 2000]);
-        assert_eq!(assembly.body.pieces().nth(1).unwrap().as_ptr(), large.as_ptr());
+        assert_eq!(assembly.publish.body.pieces().nth(1).unwrap().as_ptr(), large.as_ptr());
     }
 }

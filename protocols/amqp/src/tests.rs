@@ -7,6 +7,7 @@ mod garbage;
 mod handshake;
 mod hot_methods;
 mod publishing;
+mod reply_to;
 mod tables;
 mod transactions;
 

@@ -6,6 +6,7 @@ use crate::{
     fault::{Fault, MethodId, ReplyCode},
     method::{name, text},
     reply::Answer,
+    reply_to::{REPLY_TO, put_reply_to_declared},
 };
 use amq_protocol::{
     protocol::{exchange, queue},
@@ -40,6 +41,12 @@ impl Connection {
     ) -> Result<(), Fault> {
         use queue::AMQPMethod::{Bind, Declare, Delete, Purge, Unbind};
         let request = match method {
+            Declare(declare) if declare.queue.as_str() == REPLY_TO => {
+                if !declare.nowait {
+                    put_reply_to_declared(number, out);
+                }
+                return Ok(());
+            }
             Declare(declare) => self.declare_queue(number, id, &declare, arguments)?,
             Bind(bind) => {
                 let answer = Answer::QueueBind.unless(bind.nowait);

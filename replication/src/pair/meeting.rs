@@ -47,7 +47,17 @@ fn unfit(me: &Hello, peer: &Hello) -> Option<Code> {
     }
     let mine_is_another = me.peer.is_some_and(|node| node != peer.node);
     let theirs_is_another = peer.peer.is_some_and(|node| node != me.node);
-    (mine_is_another || theirs_is_another).then_some(Code::SlotTaken)
+    let replaced = replaces_the_slave(me, peer) || replaces_the_slave(peer, me);
+    ((mine_is_another || theirs_is_another) && !replaced).then_some(Code::SlotTaken)
+}
+
+/// A leader that is alone on disk needs its former slave for nothing, so a node that is new may
+/// take the place: how a machine that died for good is replaced. One that is attached keeps it.
+fn replaces_the_slave(leader: &Hello, new: &Hello) -> bool {
+    leader.leading.is_some()
+        && matches!(leader.standing, Standing::Alone { .. })
+        && matches!(new.standing, Standing::Empty)
+        && new.peer.is_none()
 }
 
 /// Nobody leads. The one whose copy is sure to hold everything answered does (R9), the longer one
@@ -212,9 +222,16 @@ mod tests {
         assert_eq!(both_ways(&leader, &other), (unrelated, unrelated));
         other.cluster = None;
         assert_eq!(both_ways(&leader, &other), (Meeting::Lead, Meeting::Follow));
+        // Alone on disk, the leader needs its former slave for nothing: a new node may follow.
         leader.peer = Some(NodeId(3));
+        assert_eq!(both_ways(&leader, &other), (Meeting::Lead, Meeting::Follow));
         let taken = Meeting::Reject(Code::SlotTaken);
+        leader.standing = SYNCED;
         assert_eq!(both_ways(&leader, &other), (taken, taken));
+        // Not so one that was a slave of this cluster before.
+        leader.standing = ALONE;
+        let former = hello(2, SYNCED);
+        assert_eq!(both_ways(&leader, &former), (taken, taken));
         let same = Meeting::Reject(Code::SameNode);
         assert_eq!(both_ways(&leader, &leader), (same, same));
     }

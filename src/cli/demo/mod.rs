@@ -116,9 +116,7 @@ fn first_open<C>(
     connect(&addresses[0]).or_else(|_| connect(&addresses[1]))
 }
 
-fn join(
-    publishers: Vec<JoinHandle<anyhow::Result<Published>>>,
-) -> anyhow::Result<Vec<Published>> {
+fn join(publishers: Vec<JoinHandle<anyhow::Result<Published>>>) -> anyhow::Result<Vec<Published>> {
     let mut all = Vec::new();
     for publisher in publishers {
         match publisher.join() {
@@ -233,7 +231,8 @@ fn poll<T>(
             return Ok(value);
         }
         if Instant::now() > until {
-            return Err(anyhow::anyhow!("not within {} s", limit.as_secs())).context(what.to_owned());
+            return Err(anyhow::anyhow!("not within {} s", limit.as_secs()))
+                .context(what.to_owned());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -52,11 +52,7 @@ pub(super) struct NodeProcess {
 }
 
 impl NodeProcess {
-    pub(super) fn start(
-        directory: &Path,
-        side: Side,
-        ports: &[Ports; 2],
-    ) -> anyhow::Result<Self> {
+    pub(super) fn start(directory: &Path, side: Side, ports: &[Ports; 2]) -> anyhow::Result<Self> {
         let (name, own, other) = match side {
             Side::Master => ("master", &ports[0], &ports[1]),
             Side::Slave => ("slave", &ports[1], &ports[0]),
@@ -112,7 +108,11 @@ impl fmt::Display for NodeProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ports { amqp, stomp, native, http, .. } = &self.ports;
         let pid = self.child.id();
-        write!(f, "{}: pid {pid}, amqp {amqp}, stomp {stomp}, native {native}, http {http}", self.name)
+        write!(
+            f,
+            "{}: pid {pid}, amqp {amqp}, stomp {stomp}, native {native}, http {http}",
+            self.name
+        )
     }
 }
 

@@ -32,9 +32,9 @@ impl StompClient {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut client = Self { socket, input: Vec::new(), next_receipt: 1 };
-        client.socket.write_all(
-            b"CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\n\0",
-        )?;
+        client
+            .socket
+            .write_all(b"CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\n\0")?;
         let connected = client.read_frame()?;
         if connected.command != "CONNECTED" {
             bail!("login: {} {}", connected.command, connected.body);

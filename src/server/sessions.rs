@@ -22,7 +22,10 @@ pub(super) fn amqp(settings: &Settings) -> SessionFactory {
         handshake_timeout_ms: settings.amqp.handshake_timeout_ms,
         ..AmqpOptions::default()
     };
-    Arc::new(move |_, now_ms| Box::new(AmqpSession::new(options.clone(), now_ms)))
+    Arc::new(move |id, now_ms| {
+        let connection_seed = id.0;
+        Box::new(AmqpSession::new(AmqpOptions { connection_seed, ..options.clone() }, now_ms))
+    })
 }
 
 pub(super) fn stomp(settings: &Settings) -> anyhow::Result<SessionFactory> {

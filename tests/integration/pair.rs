@@ -125,7 +125,7 @@ fn a_wrong_password_makes_no_slave_and_disturbs_nobody() {
 
 #[test]
 fn a_second_slave_is_refused_and_the_first_is_untouched() {
-    let mut pair = Pair::in_sync();
+    let pair = Pair::in_sync();
     let mut second = pair.third("user = \"pair\"\npassword = \"secret\"\n");
     second.start();
     assert!(!second.wait_exit().success());

@@ -70,8 +70,10 @@ def basics():
         assert message.headers["custom"] == "x y" and message.headers["destination"] == name
         if kind is stomp.Connection12:
             connection.ack(message.headers["ack"])
-        else:
+        elif kind is stomp.Connection11:
             connection.ack(message.headers["message-id"], "1")
+        else:
+            connection.ack(message.headers["message-id"])
         connection.disconnect(receipt="bye")
         listener.wait(lambda: "bye" in listener.receipts)
     connection, listener = connect()

@@ -1,5 +1,11 @@
 //! Real processes for tests: nodes on free ports, with SIGKILL and restart.
-#![allow(dead_code, clippy::unwrap_used, reason = "shared by test binaries; a panic is the report")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "shared by test binaries; a panic is the report"
+)]
 
 pub mod stomp;
 

@@ -293,8 +293,14 @@ fn restart(node: &mut Node) {
     consumer.deliver();
     let first = start.elapsed();
     let (all, anonymous) = resident_mb(node.pid());
-    println!("| fill 1,000,000 x 1 KiB | {fill:.0} msg/s; resident {} MB ({} MB without file pages) |", filled.0, filled.1);
-    println!("| kill -9 with that backlog, start to first delivery | {:.2} s; resident {all} MB ({anonymous} MB without file pages) |", first.as_secs_f64());
+    println!(
+        "| fill 1,000,000 x 1 KiB | {fill:.0} msg/s; resident {} MB ({} MB without file pages) |",
+        filled.0, filled.1
+    );
+    println!(
+        "| kill -9 with that backlog, start to first delivery | {:.2} s; resident {all} MB ({anonymous} MB without file pages) |",
+        first.as_secs_f64()
+    );
     drop(consumer);
     let start = Instant::now();
     consume(&node.ports.amqp, count, 100);

@@ -72,7 +72,9 @@ fn log_commits(dir: &std::path::Path, records: usize, commits: usize) -> Timing 
 }
 
 fn compare(scale: usize) {
-    println!("| records of 1 KiB a commit | plain file + fdatasync: records/s | p50 / p99 µs | log: records/s | p50 / p99 µs | log ÷ file |");
+    println!(
+        "| records of 1 KiB a commit | plain file + fdatasync: records/s | p50 / p99 µs | log: records/s | p50 / p99 µs | log ÷ file |"
+    );
     println!("|---|---|---|---|---|---|");
     for (records, commits) in [(1, 3_000), (64, 2_000), (512, 1_000)] {
         let commits = commits / scale;

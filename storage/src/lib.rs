@@ -5,6 +5,7 @@
 
 mod error;
 mod log;
+mod pages;
 mod piece;
 mod reader;
 mod state;

@@ -1,5 +1,6 @@
 //! The log: groups in, one synced transaction a commit; its end, its base, and giving back space.
 
+use crate::pages::MappedPages;
 use crate::piece::{self, Key};
 use crate::{LogReader, StorageError};
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use heed::{Database, Env, EnvOpenOptions, PutFlags, RwTxn, WithoutTls};
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 use understudy_model::{GROUP_HEADER_BYTES, Group, GroupHeader, Lsn};
 
 #[derive(Clone, Debug)]
@@ -50,6 +52,7 @@ pub(crate) struct Tables {
     pub(crate) log: Table,
     pub(crate) cold: Table,
     pub(crate) meta: Table,
+    pub(crate) pages: Arc<MappedPages>,
 }
 
 /// Owned by one thread: LMDB's write transactions belong to the thread that began them.
@@ -95,7 +98,8 @@ impl Log {
         let cold = env.create_database(&mut txn, Some("cold"))?;
         let meta = env.create_database(&mut txn, Some("meta"))?;
         txn.commit()?;
-        let tables = Tables { env, log, cold, meta };
+        let pages = Arc::new(MappedPages::find(&path.join("data.mdb")));
+        let tables = Tables { env, log, cold, meta, pages };
         let reader = LogReader::new(tables.clone());
         let end = find_end(&tables, &reader)?;
         let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
@@ -143,6 +147,7 @@ impl Log {
         self.delete_some(&mut txn, &mut end, RECLAIM_PIECES_MIN + 2 * pieces)?;
         txn.commit()?;
         self.end = end;
+        tables.pages.touched(batch.groups.iter().map(|group| group.bytes().len()).sum());
         Ok(())
     }
 

@@ -47,6 +47,9 @@ impl LogReader {
             }
             bytes += found[before..].iter().map(|(_, record)| record.len()).sum::<usize>();
         }
+        drop(txn);
+        // At least a piece was read for each record that was looked for.
+        self.tables.pages.touched(bytes.max(piece::PIECE_BYTES_MAX));
         Ok(found)
     }
 
@@ -65,6 +68,8 @@ impl LogReader {
             next = group.last().next();
             groups.push(group);
         }
+        drop(txn);
+        self.tables.pages.touched(bytes);
         Ok(groups)
     }
 

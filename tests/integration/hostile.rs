@@ -66,7 +66,7 @@ fn garbage_harms_nobody() {
     for _ in 0..60 {
         let length = xorshift(&mut random) % 2_000;
         let noise: Vec<u8> = (0..length).map(|_| xorshift(&mut random) as u8).collect();
-        cases.push(if xorshift(&mut random) % 2 == 0 {
+        cases.push(if xorshift(&mut random).is_multiple_of(2) {
             [header.clone(), noise].concat()
         } else {
             noise

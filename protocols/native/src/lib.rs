@@ -10,8 +10,8 @@ mod numbers;
 mod session;
 
 pub use codec::{
-    Decoder, FRAME_BYTES_MAX_BEFORE_LOGIN, LIST_ITEMS_MAX, NAME_BYTES_MAX, PREAMBLE, PREAMBLE_BYTES,
-    PREAMBLE_MAGIC, VERSION, WireError,
+    Decoder, FRAME_BYTES_MAX_BEFORE_LOGIN, LIST_ITEMS_MAX, NAME_BYTES_MAX, PREAMBLE,
+    PREAMBLE_BYTES, PREAMBLE_MAGIC, VERSION, WireError,
 };
 pub use field::PublishFlags;
 pub use frame::*;

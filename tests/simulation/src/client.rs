@@ -128,10 +128,8 @@ impl Client {
         self.next_confirm += 1;
         self.unconfirmed.push_back((confirm, number));
         let dedup = matches!(self.kind, ClientKind::Publisher { dedup: true, .. });
-        let producer = dedup.then_some(ProducerSequence {
-            producer: self.id as u128 + 1,
-            sequence: number,
-        });
+        let producer =
+            dedup.then_some(ProducerSequence { producer: self.id as u128 + 1, sequence: number });
         Request::Publish(Publish {
             routing_key: Text::from_static(QUEUE),
             properties: Bytes::from_static(&[0, 0]),

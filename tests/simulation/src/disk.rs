@@ -139,10 +139,7 @@ impl Disk {
                 backend(BackendInput::Reclaimed { base: last })
             }
             LogJob::Relocate { first, last, lsns } => {
-                let all: Vec<_> = lsns
-                    .chunks(50)
-                    .flat_map(|chunk| self.records(chunk))
-                    .collect();
+                let all: Vec<_> = lsns.chunks(50).flat_map(|chunk| self.records(chunk)).collect();
                 let bytes = all.iter().map(|(_, record)| record.len() as u64).sum();
                 self.cold.extend(all);
                 self.reclaim(first, last);

@@ -101,7 +101,9 @@ fn rest(world: &mut World) {
     if !rested {
         let states: Vec<String> = Side::BOTH
             .into_iter()
-            .map(|side| format!("{:?}", world.node(side).map(|n| (n.status(), n.broker().counts()))))
+            .map(|side| {
+                format!("{:?}", world.node(side).map(|n| (n.status(), n.broker().counts())))
+            })
             .collect();
         world.checks.violations.push(format!("never came to rest: {states:?}"));
         return;

@@ -269,7 +269,7 @@ impl World {
     fn lose_link(&mut self, side: Side, link: LinkId) {
         if self.links.get(&link).is_some_and(|l| l.open[side as usize]) {
             let delay = self.latency();
-            self.to_node(side, delay, Input::Backend(BackendInput::LinkLost { link }));
+            self.tell_node(side, delay, Input::Backend(BackendInput::LinkLost { link }));
         }
     }
 
@@ -282,13 +282,13 @@ impl World {
             let at = link.arrives_at[side as usize].saturating_sub(self.now_ms);
             if link.open[other as usize] {
                 let delay = at + 1;
-                self.to_node(other, delay, Input::Backend(BackendInput::LinkLost { link: id }));
+                self.tell_node(other, delay, Input::Backend(BackendInput::LinkLost { link: id }));
             }
             self.links.remove(&id);
         }
     }
 
-    fn to_node(&mut self, side: Side, delay_ms: u64, input: Input) {
+    fn tell_node(&mut self, side: Side, delay_ms: u64, input: Input) {
         let life = self.machines[side as usize].life;
         self.at(delay_ms, Event::Node { side, life, input: Box::new(input) });
     }
@@ -450,15 +450,15 @@ impl World {
         for read in out.reads.drain(..) {
             let records = self.machines[side as usize].disk.records(&read.lsns);
             let input = Input::Read { queue: read.queue, asked: read.lsns, records };
-            self.to_node(side, 1, input);
+            self.tell_node(side, 1, input);
         }
         if let Some((after, bytes_max)) = out.read_groups.take() {
             let groups = self.machines[side as usize].disk.groups_after(after, bytes_max);
-            self.to_node(side, 1, Input::Backend(BackendInput::GroupsRead { after, groups }));
+            self.tell_node(side, 1, Input::Backend(BackendInput::GroupsRead { after, groups }));
         }
         if let Some(lsns) = out.snapshot_read.take() {
             let records = self.machines[side as usize].disk.records(&lsns);
-            self.to_node(side, 1, Input::SnapshotRecords { records });
+            self.tell_node(side, 1, Input::SnapshotRecords { records });
         }
     }
 
@@ -475,17 +475,17 @@ impl World {
         let mut frame = BytesMut::new();
         pieces.iter().for_each(|piece| frame.extend_from_slice(piece));
         let received = BackendInput::Received { link: id, frame: frame.freeze() };
-        self.to_node(other, at_ms - now_ms, Input::Backend(received));
+        self.tell_node(other, at_ms - now_ms, Input::Backend(received));
     }
 
     fn dial(&mut self, side: Side) {
         let other = side.other();
         let failed = |refused| Input::Backend(BackendInput::DialFailed { refused });
         if self.cut {
-            return self.to_node(side, 500, failed(false));
+            return self.tell_node(side, 500, failed(false));
         }
         if self.machines[other as usize].node.is_none() {
-            return self.to_node(side, 1, failed(true));
+            return self.tell_node(side, 1, failed(true));
         }
         let link = LinkId(self.next_link);
         self.next_link += 1;
@@ -493,8 +493,8 @@ impl World {
         let at_ms = self.now_ms + delay;
         let state = Link { dead: false, arrives_at: [at_ms; 2], open: [true; 2] };
         self.links.insert(link, state);
-        self.to_node(side, delay, Input::Backend(BackendInput::Linked { link, dialed: true }));
-        self.to_node(other, delay, Input::Backend(BackendInput::Linked { link, dialed: false }));
+        self.tell_node(side, delay, Input::Backend(BackendInput::Linked { link, dialed: true }));
+        self.tell_node(other, delay, Input::Backend(BackendInput::Linked { link, dialed: false }));
     }
 
     fn drop_clients(&mut self, side: Side) {
@@ -538,7 +538,7 @@ impl World {
         }
         if let Some((side, connection)) = self.clients[client].connection {
             // A client's socket is a stream: equal delays keep its requests in order.
-            self.to_node(side, 2, Input::Requests { connection, requests });
+            self.tell_node(side, 2, Input::Requests { connection, requests });
         }
     }
 
@@ -546,7 +546,7 @@ impl World {
     pub fn drop_client(&mut self, client: usize) {
         if let Some((side, connection)) = self.clients[client].connection {
             self.clients[client].disconnected();
-            self.to_node(side, 2, Input::Closed { connection });
+            self.tell_node(side, 2, Input::Closed { connection });
             self.at(5, Event::ClientWake { client });
         }
     }

@@ -169,9 +169,8 @@ impl Client {
         let name = name.into();
         check_name(&name)?;
         let DeleteQueueOptions { if_unused, if_empty } = options;
-        let make = move |request| {
-            DeleteQueue { request, name: name.clone(), if_unused, if_empty }.into()
-        };
+        let make =
+            move |request| DeleteQueue { request, name: name.clone(), if_unused, if_empty }.into();
         removed(self.ask(make, true).await?)
     }
 
@@ -225,8 +224,7 @@ impl Client {
     pub async fn delete_exchange(&self, name: impl Into<Text>, if_unused: bool) -> Result<()> {
         let name = name.into();
         check_name(&name)?;
-        let make =
-            move |request| DeleteExchange { request, name: name.clone(), if_unused }.into();
+        let make = move |request| DeleteExchange { request, name: name.clone(), if_unused }.into();
         done(self.ask(make, true).await?)
     }
 

@@ -25,16 +25,37 @@ pub(crate) type Make = Box<dyn Fn(u64) -> Frame + Send>;
 pub(crate) type Answer = oneshot::Sender<Result<(u64, Frame), Error>>;
 
 pub(crate) enum Command {
-    Publish { publish: Publish, weight: u32, done: Done },
+    Publish {
+        publish: Publish,
+        weight: u32,
+        done: Done,
+    },
     /// `generation`: of its deliveries; none without any.
-    Transaction { transaction: Transaction, weight: u32, generation: Option<u64>, done: Done },
+    Transaction {
+        transaction: Transaction,
+        weight: u32,
+        generation: Option<u64>,
+        done: Done,
+    },
     /// `repeat`: no harm is done if the broker sees it twice.
-    Request { make: Make, repeat: bool, answer: Answer },
+    Request {
+        make: Make,
+        repeat: bool,
+        answer: Answer,
+    },
     Finish(Finish),
     Subscribe(Subscribe),
-    Unsubscribe { consumer: u32 },
-    Refill { consumer: u32, generation: u64, credit: u32 },
-    Close { done: oneshot::Sender<()> },
+    Unsubscribe {
+        consumer: u32,
+    },
+    Refill {
+        consumer: u32,
+        generation: u64,
+        credit: u32,
+    },
+    Close {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// A delivery is done with.
@@ -131,9 +152,10 @@ impl Engine {
     /// Whether anyone still waits for what only a new connection can bring.
     pub(crate) fn is_awaited(&self) -> bool {
         self.unconfirmed.is_awaited()
-            || self.requests.values().any(
-                |flight| matches!(&flight.reply, Reply::To(answer) if !answer.is_closed()),
-            )
+            || self
+                .requests
+                .values()
+                .any(|flight| matches!(&flight.reply, Reply::To(answer) if !answer.is_closed()))
     }
 
     /// A new connection: everything that has no answer goes out again. Topology first, as

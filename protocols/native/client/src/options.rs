@@ -124,11 +124,7 @@ pub struct Binding {
 
 impl Binding {
     /// From an exchange to a queue.
-    pub fn to_queue(
-        source: impl Into<Text>,
-        queue: impl Into<Text>,
-        key: impl Into<Text>,
-    ) -> Self {
+    pub fn to_queue(source: impl Into<Text>, queue: impl Into<Text>, key: impl Into<Text>) -> Self {
         Self {
             source: source.into(),
             destination: queue.into(),

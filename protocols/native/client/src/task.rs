@@ -50,8 +50,7 @@ pub(crate) async fn run(
     // The task's own handle must not keep its inbox open.
     drop(link);
     let backoff = Backoff::default();
-    let mut task =
-        Task { target, engine, inbox, state, closing: None, abandoned: false, backoff };
+    let mut task = Task { target, engine, inbox, state, closing: None, abandoned: false, backoff };
     let error = task.life(ready).await;
     task.engine.end(&error);
     task.state.send_replace(ConnectionState::Closed);

@@ -32,15 +32,13 @@ impl NativeSession {
             Frame::Return(f) => {
                 Request::Return { deliveries: refs(&f.deliveries), token: answer_to(f.request) }
             }
-            Frame::Credit(f) => Request::AddCredit {
-                consumer: ConsumerNumber(f.consumer),
-                credit: f.credit,
-            },
+            Frame::Credit(f) => {
+                Request::AddCredit { consumer: ConsumerNumber(f.consumer), credit: f.credit }
+            }
             Frame::Consume(consume) => self.consume(consume)?,
-            Frame::Cancel(f) => Request::Cancel {
-                token: Token(f.request),
-                consumer: ConsumerNumber(f.consumer),
-            },
+            Frame::Cancel(f) => {
+                Request::Cancel { token: Token(f.request), consumer: ConsumerNumber(f.consumer) }
+            }
             Frame::Get(f) => Request::Get(model::Get {
                 token: Token(f.request),
                 queue: f.queue,
@@ -87,7 +85,10 @@ impl NativeSession {
         for publish in transaction.publishes {
             self.numbers.accept(publish.sequence)?;
             if publish.body.len() > self.options.message_bytes_max {
-                return Err(Fault::new(MESSAGE_TOO_LARGE, "a message of a transaction is too long"));
+                return Err(Fault::new(
+                    MESSAGE_TOO_LARGE,
+                    "a message of a transaction is too long",
+                ));
             }
             publishes.push(self.to_model(publish, None)?);
         }

@@ -9,6 +9,7 @@
 mod support;
 
 mod lapin_suite;
+mod rounds;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

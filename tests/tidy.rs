@@ -1,0 +1,150 @@
+//! Rules of the house that a machine can check: who may depend on whom, words that the core may
+//! not use, file and function length.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Crate, its folder, and what of ours and of the wide world it may depend on (ARCHITECTURE.md).
+const DEPENDENCIES: [(&str, &[&str]); 8] = [
+    ("src/model", &["bytes", "bytestring", "xxhash-rust"]),
+    ("src/broker", &["understudy-model", "bytes"]),
+    ("protocols/amqp", &["understudy-model", "amq-protocol", "bytes"]),
+    ("protocols/stomp", &["understudy-model", "bytes", "memchr"]),
+    ("protocols/native", &["understudy-model", "bytes"]),
+    ("protocols/native/client", &["understudy-native", "bytes", "thiserror", "tokio", "tracing"]),
+    ("storage", &["understudy-model", "bytes", "heed", "crc32fast", "rustix", "thiserror"]),
+    ("replication", &["understudy-model", "bytes"]),
+];
+
+/// What the deterministic core knows nothing of.
+const CORE: [&str; 3] = ["src/model", "src/broker", "replication/src"];
+const BANNED_IN_CORE: [&str; 10] = [
+    "std::time",
+    "SystemTime",
+    "Instant::now",
+    "std::thread",
+    "std::fs",
+    "std::net",
+    "tokio",
+    "async fn",
+    "HashMap<",
+    "HashSet<",
+];
+/// The parts of the root package that the simulator runs.
+const SANS_IO_FILES: [&str; 5] =
+    ["src/node.rs", "src/inflight.rs", "src/cache.rs", "src/upkeep.rs", "src/boot.rs"];
+
+const FILE_LINES_MAX: usize = 700;
+const FUNCTION_LINES_MAX: usize = 100;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            rust_files(&path, found);
+        } else if name.ends_with(".rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn files_below(folders: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in folders {
+        rust_files(&root().join(folder), &mut found);
+    }
+    found
+}
+
+/// Names in one section of a manifest.
+fn section(manifest: &str, name: &str) -> BTreeSet<String> {
+    let lines = manifest.lines().skip_while(|line| line.trim() != format!("[{name}]")).skip(1);
+    lines
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split(['.', '=', ' ']).next())
+        .filter(|name| !name.is_empty() && !name.starts_with('#'))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn crates_depend_on_what_they_may_only() {
+    for (folder, allowed) in DEPENDENCIES {
+        let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        let found = section(&manifest, "dependencies");
+        let allowed: BTreeSet<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
+        let surplus: Vec<&String> = found.difference(&allowed).collect();
+        assert!(surplus.is_empty(), "{folder} may not depend on {surplus:?}");
+        assert!(!found.is_empty(), "{folder}: the manifest was not understood");
+    }
+}
+
+/// The code of a file in front of its tests, without comments.
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_core_knows_no_clock_thread_file_socket_or_hash_order() {
+    let mut files = files_below(&CORE);
+    files.extend(SANS_IO_FILES.map(|file| root().join(file)));
+    files.retain(|path| !path.components().any(|part| part.as_os_str() == "tests"));
+    assert!(files.len() > 30, "the folders have moved");
+    for path in files {
+        let code = code(&path);
+        for word in BANNED_IN_CORE {
+            assert!(!code.contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
+fn own_files() -> Vec<PathBuf> {
+    files_below(&["src", "protocols", "storage", "replication"])
+}
+
+#[test]
+fn files_and_functions_are_short_enough_to_read() {
+    let mut too_long = Vec::new();
+    for path in own_files() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        if lines.len() > FILE_LINES_MAX {
+            too_long.push(format!("{}: {} lines", path.display(), lines.len()));
+        }
+        // A function ends at the brace in the column in which it began.
+        for (at, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let begins = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn "];
+            if !begins.iter().any(|begin| line.trim_start().starts_with(begin)) {
+                continue;
+            }
+            let end = format!("{}}}", " ".repeat(indent));
+            let length = lines[at..].iter().position(|line| *line == end).unwrap_or(0);
+            if length > FUNCTION_LINES_MAX {
+                too_long.push(format!("{}:{}: {length} lines", path.display(), at + 1));
+            }
+        }
+    }
+    assert!(too_long.is_empty(), "{too_long:#?}");
+}
+
+#[test]
+fn documents_that_are_named_are_there() {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !link.starts_with("http") {
+                assert!(root().join(link).exists(), "{document} names {link}, which is not there");
+            }
+        }
+    }
+}

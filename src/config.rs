@@ -1,4 +1,4 @@
-//! Settings in two steps: typed as given ([`given`]), then checked once into [`Settings`].
+//! Settings in two steps: typed as given (`given.rs`), then checked once into [`Settings`].
 //!
 //! Layers: defaults < file < environment (`UNDERSTUDY__SECTION__KEY`) < flags. There is no global
 //! configuration: what needs a setting is given it.

@@ -87,7 +87,7 @@ pub enum LogJob {
         set_aside: bool,
     },
     PutCold(Vec<(Lsn, Bytes)>),
-    /// End a copy: the log begins behind `at`. Follows [`Outputs::replace_state`].
+    /// End a copy: `state` is saved first, then the log begins behind `at`.
     SetBase {
         at: Lsn,
         chain: u128,

@@ -26,13 +26,16 @@ fn load(python: &Path, kind: &str, round: u32, ports: [&String; 2]) -> Child {
         .unwrap()
 }
 
-/// Ends the load; what it counted.
-fn finish(mut load: Child) -> serde_json::Value {
-    drop(load.stdin.take());
-    let mut counted = String::new();
-    load.stdout.take().unwrap().read_to_string(&mut counted).unwrap();
-    assert!(load.wait().unwrap().success());
-    serde_json::from_str(&counted).unwrap()
+/// Ends the loads; what they counted.
+fn finish(mut loads: [Child; 2]) -> (serde_json::Value, serde_json::Value) {
+    loads.iter_mut().for_each(|load| drop(load.stdin.take()));
+    let [pika, stomp] = loads.map(|mut load| {
+        let mut counted = String::new();
+        load.stdout.take().unwrap().read_to_string(&mut counted).unwrap();
+        assert!(load.wait().unwrap().success());
+        serde_json::from_str(&counted).unwrap()
+    });
+    (pika, stomp)
 }
 
 /// The native client's part of a round; confirmed and duplicates.
@@ -65,9 +68,10 @@ async fn native(
         let delivery = subscription.next().await.unwrap();
         let body = u32::from_be_bytes(delivery.body()[..].try_into().unwrap());
         duplicates += u32::from(!seen.insert(body));
-        delivery.settle_confirmed().await.unwrap();
+        assert!(delivery.settle());
     }
     drop(subscription);
+    // What was settled is gone from the queue, so anything left is a second copy.
     let left = client.declare_queue(queue.as_str(), QueueOptions::default()).await.unwrap();
     duplicates += left.messages;
     client.close().await;
@@ -94,8 +98,8 @@ async fn rounds_of_kill_9_lose_nothing_confirmed() {
         });
         tokio::time::sleep(LOAD).await;
         stop.send_replace(true);
+        let (pika, stomp) = tokio::task::block_in_place(|| finish([pika, stomp]));
         let (confirmed, duplicates) = native.await.unwrap();
-        let (pika, stomp) = tokio::task::block_in_place(|| (finish(pika), finish(stomp)));
         println!(
             "round {round}: pika {pika} stomp.py {stomp} native confirmed {confirmed} duplicates {duplicates}"
         );

@@ -5,8 +5,9 @@ use crate::engine::{Command, Subscribe};
 use crate::message::{check_name, checked_table};
 use crate::subscription::Link;
 use crate::{
-    Binding, ConnectOptions, DeleteQueueOptions, Error, ExchangeOptions, Failover, Message,
-    QueueInfo, QueueOptions, Result, SubscribeOptions, Subscription, Transaction, backoff, task,
+    AckMode, Binding, ConnectOptions, DeleteQueueOptions, Delivery, Error, ExchangeOptions,
+    Failover, Message, QueueInfo, QueueOptions, Result, SubscribeOptions, Subscription,
+    Transaction, backoff, task,
 };
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use understudy_native::{
-    Bind, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Frame, PurgeQueue, Text,
+    Bind, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Frame, Get, PurgeQueue, Text,
     Unbind,
 };
 
@@ -278,6 +279,24 @@ impl Client {
         Ok(Subscription::new(self.link.clone(), consumer, ack, credit, inbox))
     }
 
+    /// Takes one message off a queue; none if it has no ready one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with 404 if there is no such queue. [`Error::ConnectionLost`] before
+    /// the answer: a message taken with [`AckMode::Auto`] may be gone.
+    pub async fn get(&self, queue: impl Into<Text>, ack: AckMode) -> Result<Option<Delivery>> {
+        let queue = queue.into();
+        check_name(&queue)?;
+        let make = move |request| Get { request, queue: queue.clone(), ack }.into();
+        match self.ask_with_generation(make, false).await? {
+            (generation, Frame::Got(got)) => {
+                Ok(Some(Delivery::new(self.link.clone(), generation, ack, got.delivery)))
+            }
+            (_, Frame::GetEmpty(_)) => Ok(None),
+            (_, frame) => Err(unexpected(&frame)),
+        }
+    }
+
     /// Waits until everything published is answered, then closes the connection.
     pub async fn close(self) {
         let (done, closed) = oneshot::channel();
@@ -304,11 +323,20 @@ impl Client {
         make: impl Fn(u64) -> Frame + Send + 'static,
         repeat: bool,
     ) -> Result<Frame> {
+        self.ask_with_generation(make, repeat).await.map(|(_, frame)| frame)
+    }
+
+    /// With the number of the connection that the answer came by.
+    async fn ask_with_generation(
+        &self,
+        make: impl Fn(u64) -> Frame + Send + 'static,
+        repeat: bool,
+    ) -> Result<(u64, Frame)> {
         let (answer, answered) = oneshot::channel();
         if !self.link.send(Command::Request { make: Box::new(make), repeat, answer }) {
             return Err(Error::Closed);
         }
-        answered.await.unwrap_or(Err(Error::Closed)).map(|(_, frame)| frame)
+        answered.await.unwrap_or(Err(Error::Closed))
     }
 }
 

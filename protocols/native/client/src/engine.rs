@@ -94,8 +94,9 @@ pub(crate) struct Subscribe {
 }
 
 struct InFlight {
-    /// None: must not be asked twice.
+    /// None: is on its way, and must not be asked twice.
     make: Option<Make>,
+    repeat: bool,
     reply: Reply,
 }
 
@@ -164,9 +165,12 @@ impl Engine {
         self.server = server;
         self.online = true;
         self.refusing = None;
-        for (&request, flight) in &self.requests {
+        for (&request, flight) in &mut self.requests {
             if let Some(make) = &flight.make {
                 make(request).encode(&mut self.out);
+            }
+            if !flight.repeat {
+                flight.make = None;
             }
         }
         let consumers: Vec<u32> = self.subscriptions.keys().copied().collect();
@@ -196,7 +200,8 @@ impl Engine {
         for transaction in repeated {
             let sequence = transaction.publishes.first().map_or(0, |first| first.sequence);
             let reply = Reply::Transaction { sequence };
-            self.requests.insert(transaction.request, InFlight { make: None, reply });
+            let flight = InFlight { make: None, repeat: false, reply };
+            self.requests.insert(transaction.request, flight);
         }
     }
 
@@ -233,7 +238,7 @@ impl Engine {
             Command::Subscribe(subscription) => self.subscribe(subscription),
             Command::Unsubscribe { consumer } => {
                 if self.subscriptions.remove(&consumer).is_some() && self.online {
-                    let request = self.request(None, Reply::Nobody);
+                    let request = self.request(Reply::Nobody);
                     self.send(Cancel { request, consumer });
                 }
             }
@@ -269,7 +274,7 @@ impl Engine {
             publish.sequence = number;
         }
         let stale = generation.is_some_and(|generation| !self.is_current(generation));
-        transaction.request = self.request(None, Reply::Transaction { sequence });
+        transaction.request = self.request(Reply::Transaction { sequence });
         let request = transaction.request;
         if self.keep(sequence, weight, transaction.into(), done) && !stale {
             return;
@@ -313,17 +318,19 @@ impl Engine {
             let _ = answer.send(Err(error));
             return;
         }
-        let frame = make(self.next_request);
-        // What waits for its first connection is not repeated by being sent then.
-        let make = (repeat || !self.online).then_some(make);
-        self.request(make, Reply::To(answer));
-        self.send(frame);
+        let request = self.request(Reply::To(answer));
+        self.send(make(request));
+        if let Some(flight) = self.requests.get_mut(&request) {
+            flight.repeat = repeat;
+            // What waits for a connection is not repeated by being sent then.
+            flight.make = (repeat || !self.online).then_some(make);
+        }
     }
 
-    fn request(&mut self, make: Option<Make>, reply: Reply) -> u64 {
+    fn request(&mut self, reply: Reply) -> u64 {
         let request = self.next_request;
         self.next_request += 1;
-        self.requests.insert(request, InFlight { make, reply });
+        self.requests.insert(request, InFlight { make: None, repeat: false, reply });
         request
     }
 
@@ -347,7 +354,7 @@ impl Engine {
         let Finish { verb, consumer, queue, lsn, answer, .. } = finish;
         if let Some(answer) = answer {
             self.flush_run();
-            let request = self.request(None, Reply::To(answer));
+            let request = self.request(Reply::To(answer));
             self.send(verb.frame(request, Deliveries { consumer, queue, lsns: vec![lsn] }));
             return;
         }
@@ -386,7 +393,7 @@ impl Engine {
     }
 
     fn consume(&mut self, consumer: u32) {
-        let request = self.request(None, Reply::Subscribed { consumer });
+        let request = self.request(Reply::Subscribed { consumer });
         let Some(Subscribe { queue, options, .. }) = self.subscriptions.get(&consumer) else {
             return;
         };
@@ -449,8 +456,11 @@ impl Engine {
                 subscription.events.send(Event::Deliver { generation, deliver }).is_err()
             }
         };
-        // The subscription was dropped a moment ago. Of one with auto ack the broker ignores it.
+        // The subscription was dropped a moment ago, or its caller gave up waiting for it. Left
+        // alone, the broker would hand the message out to it again and again. A return of one
+        // with auto ack it ignores.
         if undelivered {
+            self.on_command(Command::Unsubscribe { consumer });
             let verb = Verb::Return;
             self.finish(Finish { verb, generation, consumer, queue, lsn, answer: None });
         }

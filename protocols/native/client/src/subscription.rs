@@ -39,8 +39,10 @@ pub struct Subscription {
     consumer: u32,
     ack: AckMode,
     credit: u32,
-    /// Deliveries read since the credit was last refilled, with automatic acks.
+    /// Deliveries read since the credit was last refilled, with automatic acks; and the
+    /// connection that they came by, whose credit alone they spent.
     read: u32,
+    read_generation: u64,
     events: mpsc::UnboundedReceiver<Event>,
     ended: Option<Error>,
 }
@@ -53,22 +55,27 @@ impl Subscription {
         credit: u32,
         events: mpsc::UnboundedReceiver<Event>,
     ) -> Self {
-        Self { link, consumer, ack, credit, read: 0, events, ended: None }
+        Self { link, consumer, ack, credit, read: 0, read_generation: 0, events, ended: None }
     }
 
     /// The next message; none when the subscription has ended, see [`Self::error`]. It goes on
     /// over lost connections. Dropping the future loses no delivery.
     pub async fn next(&mut self) -> Option<Delivery> {
-        match self.events.recv().await? {
-            Event::Deliver { generation, deliver } => {
-                self.refill(generation);
-                let link = self.link.clone();
-                Some(Delivery { link, generation, ack: self.ack, deliver })
-            }
-            Event::End(error) => {
-                self.ended = Some(error);
-                self.events.close();
-                None
+        loop {
+            match self.events.recv().await? {
+                // It comes again: handling it now would be for nothing.
+                Event::Deliver { generation, .. }
+                    if self.ack == AckMode::Manual && !self.link.is_current(generation) => {}
+                Event::Deliver { generation, deliver } => {
+                    self.refill(generation);
+                    let link = self.link.clone();
+                    return Some(Delivery { link, generation, ack: self.ack, deliver });
+                }
+                Event::End(error) => {
+                    self.ended = Some(error);
+                    self.events.close();
+                    return None;
+                }
             }
         }
     }
@@ -86,6 +93,10 @@ impl Subscription {
     fn refill(&mut self, generation: u64) {
         if self.ack != AckMode::Auto || self.credit == 0 {
             return;
+        }
+        if self.read_generation != generation {
+            self.read_generation = generation;
+            self.read = 0;
         }
         self.read += 1;
         if self.read * 2 >= self.credit {
@@ -121,6 +132,10 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    pub(crate) fn new(link: Link, generation: u64, ack: AckMode, deliver: Deliver) -> Self {
+        Self { link, generation, ack, deliver }
+    }
+
     /// The message's body.
     pub fn body(&self) -> &Bytes {
         &self.deliver.body

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use understudy_native::{Decoder, Frame, Goodbye, Ping, Text};
@@ -19,6 +20,8 @@ const COMMANDS_PER_TURN: usize = 256;
 const SLICES_PER_WRITE: usize = 64;
 /// A connection that held for so long starts the back-off anew when it is lost.
 const SETTLED: Duration = Duration::from_secs(1);
+/// How long the broker may take to close after our goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 struct Task {
     target: Target,
@@ -68,6 +71,8 @@ impl Task {
             -1 => failover.max_reconnect_attempts,
             attempts => attempts,
         };
+        // 0 forbids to connect again; the first connection is tried for once all the same.
+        let startup = if startup == 0 { 1 } else { startup };
         let mut connection = match self.connect(None, startup).await {
             Ok(connection) => connection,
             Err(error) => {
@@ -108,20 +113,18 @@ impl Task {
     async fn connect(&mut self, lost: Option<usize>, attempts: i64) -> Result<Connection> {
         let since = Instant::now();
         let mut rounds = 0;
+        let mut failure = Error::NoConnection("the address allows no reconnect".into());
         loop {
-            if lost.is_some() && attempts >= 0 && rounds >= attempts {
-                return Err(Error::NoConnection("no reconnect attempts are left".into()));
+            if attempts >= 0 && rounds >= attempts {
+                return Err(failure);
             }
             let delay = self.backoff.next_delay(&self.target.failover);
             self.wait(delay, since).await?;
-            let failure = match self.round(lost).await? {
+            failure = match self.round(lost, since).await? {
                 Ok(connection) => return Ok(connection),
                 Err(failure) => failure,
             };
             if failure.is_refusal() && lost.is_none() {
-                return Err(failure);
-            }
-            if lost.is_none() && attempts >= 0 && rounds >= attempts {
                 return Err(failure);
             }
             rounds += 1;
@@ -132,12 +135,19 @@ impl Task {
     }
 
     /// One round, while commands go on being taken.
-    async fn round(&mut self, lost: Option<usize>) -> Result<Result<Connection>> {
+    async fn round(&mut self, lost: Option<usize>, since: Instant) -> Result<Result<Connection>> {
         let Self { target, engine, inbox, closing, abandoned, .. } = self;
+        // Of a timeout that is over the wait before the round has seen to.
+        let timeout = target.failover.timeout.map(|timeout| since + timeout);
+        let mut timeout = timeout.filter(|at| *at > Instant::now());
         let mut attempt = std::pin::pin!(target.round(lost));
         loop {
             tokio::select! {
                 result = &mut attempt => return Ok(result),
+                () = sleep_until(timeout.unwrap_or(since)), if timeout.is_some() => {
+                    engine.refuse(&Error::Timeout);
+                    timeout = None;
+                }
                 command = inbox.recv(), if !*abandoned => {
                     take(engine, closing, abandoned, command);
                     gone(engine, closing.is_some(), *abandoned)?;
@@ -261,6 +271,15 @@ impl Task {
                 break;
             }
         }
+        // Closing a socket with unread input resets it, and may take with it what was just sent.
+        let farewell = async {
+            connection.stream.shutdown().await?;
+            while connection.stream.read_buf(&mut connection.input).await? > 0 {
+                connection.input.clear();
+            }
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
         Left::Done
     }
 }

@@ -13,6 +13,7 @@ pub struct Transaction {
     client: Client,
     publishes: Vec<Publish>,
     settles: Vec<Deliveries>,
+    discards: Vec<Deliveries>,
     generation: Option<u64>,
     weight: u32,
     /// Deliveries of different connections can never be settled together.
@@ -21,8 +22,15 @@ pub struct Transaction {
 
 impl Transaction {
     pub(crate) fn new(client: Client) -> Self {
-        let (publishes, settles) = (Vec::new(), Vec::new());
-        Self { client, publishes, settles, generation: None, weight: 0, stale: false }
+        Self {
+            client,
+            publishes: Vec::new(),
+            settles: Vec::new(),
+            discards: Vec::new(),
+            generation: None,
+            weight: 0,
+            stale: false,
+        }
     }
 
     /// Adds a message.
@@ -38,14 +46,20 @@ impl Transaction {
 
     /// Adds the settling of a delivery.
     pub fn settle(&mut self, delivery: &Delivery) {
+        self.involve(delivery);
+        push(&mut self.settles, delivery);
+    }
+
+    /// Adds the discarding of a delivery: dead-lettered where its queue says so.
+    pub fn discard(&mut self, delivery: &Delivery) {
+        self.involve(delivery);
+        push(&mut self.discards, delivery);
+    }
+
+    fn involve(&mut self, delivery: &Delivery) {
         let generation = delivery.generation();
         self.stale |= self.generation.is_some_and(|other| other != generation);
         self.generation = Some(generation);
-        let (consumer, queue, lsn) = delivery.reference();
-        match self.settles.iter_mut().find(|d| (d.consumer, d.queue) == (consumer, queue)) {
-            Some(run) => run.lsns.push(lsn),
-            None => self.settles.push(Deliveries { consumer, queue, lsns: vec![lsn] }),
-        }
     }
 
     /// Carries all of it out, and waits until that is committed on the pair.
@@ -63,7 +77,7 @@ impl Transaction {
             request: 0,
             publishes: self.publishes,
             settles: self.settles,
-            discards: Vec::new(),
+            discards: self.discards,
             returns: Vec::new(),
         };
         let (done, answered) = oneshot::channel();
@@ -73,5 +87,13 @@ impl Transaction {
             return Err(Error::Closed);
         }
         answered.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+fn push(runs: &mut Vec<Deliveries>, delivery: &Delivery) {
+    let (consumer, queue, lsn) = delivery.reference();
+    match runs.iter_mut().find(|run| (run.consumer, run.queue) == (consumer, queue)) {
+        Some(run) => run.lsns.push(lsn),
+        None => runs.push(Deliveries { consumer, queue, lsns: vec![lsn] }),
     }
 }

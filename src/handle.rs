@@ -37,6 +37,8 @@ pub struct NodeHandle {
     pub serving: watch::Receiver<bool>,
     /// Open listeners: protocol and real address.
     pub listeners: watch::Receiver<Listeners>,
+    /// Protocols for clients that have a listener while the node serves.
+    pub client_protocols: Vec<&'static str>,
 }
 
 pub type Listeners = Vec<(&'static str, String)>;
@@ -105,6 +107,14 @@ pub struct Counts {
 }
 
 impl NodeHandle {
+    /// Whether a client that connects now is let in: the node serves, and every listener that is
+    /// configured is open already.
+    pub fn is_ready(&self) -> bool {
+        let listeners = self.listeners.borrow();
+        let is_open = |protocol| listeners.iter().any(|(name, _)| *name == protocol);
+        *self.serving.borrow() && self.client_protocols.iter().all(|protocol| is_open(*protocol))
+    }
+
     pub fn overview_json(&self, uptime_ms: u64) -> OverviewJson {
         let overview = self.overview.borrow().clone();
         let status = &overview.replication;
@@ -113,7 +123,7 @@ impl NodeHandle {
             version: env!("CARGO_PKG_VERSION"),
             role: status.role,
             state: status.state,
-            serving: overview.serving,
+            serving: self.is_ready(),
             epoch: status.epoch,
             node_id: status.node_id.clone(),
             cluster_id: status.cluster_id.clone(),

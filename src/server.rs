@@ -106,6 +106,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         users: users_seen.clone(),
         serving: serving_seen,
         listeners,
+        client_protocols: client_protocols(&settings),
     };
     let reader = Reader::start(reader, events.clone())?;
     let (ended, end) = oneshot::channel();
@@ -261,6 +262,12 @@ fn node_options(settings: &Settings) -> NodeOptions {
         users: settings.users.iter().map(auth::record).collect(),
         default_user: auth::default_user(),
     }
+}
+
+fn client_protocols(settings: &Settings) -> Vec<&'static str> {
+    let listen = &settings.listen;
+    let all = [("amqp", &listen.amqp), ("stomp", &listen.stomp), ("native", &listen.native)];
+    all.into_iter().filter(|(_, address)| address.is_some()).map(|(name, _)| name).collect()
 }
 
 /// Opens HTTP at once and the client listeners when the node serves. What fails later is told on

@@ -34,8 +34,7 @@ async fn replication(State(admin): State<Admin>) -> Response {
 
 /// 200 only while clients are served: for load balancers that follow the master.
 async fn ready(State(admin): State<Admin>) -> Response {
-    let serving = *admin.node.serving.borrow();
-    if serving {
+    if admin.node.is_ready() {
         (StatusCode::OK, Json(serde_json::json!({"status": "ok"}))).into_response()
     } else {
         let state = admin.node.overview.borrow().replication.state;

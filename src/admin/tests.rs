@@ -20,6 +20,7 @@ async fn start() -> Fixture {
     let overview = Overview { name: "two".into(), replication, queues: 5, ..Overview::default() };
     let opened = vec![("http", "127.0.0.1:15673".to_owned())];
     let node = NodeHandle {
+        client_protocols: Vec::new(),
         events,
         overview: watch::channel(Arc::new(overview)).1,
         users: watch::channel(Arc::new(Vec::new())).1,

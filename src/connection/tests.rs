@@ -52,6 +52,7 @@ async fn connect(events_max: usize) -> Fixture {
     let (events, mut driver) = mpsc::channel(events_max);
     let (_, users) = watch::channel(Arc::new(Vec::new()));
     let node = NodeHandle {
+        client_protocols: Vec::new(),
         events,
         overview: watch::channel(Arc::new(Overview::default())).1,
         users: users.clone(),

@@ -36,6 +36,7 @@ fn start(connections_max: usize) -> Fixture {
     let (opened, listeners) = watch::channel(Vec::new());
     let users = watch::channel(Arc::new(Vec::new())).1;
     let node = NodeHandle {
+        client_protocols: Vec::new(),
         events,
         overview: watch::channel(Arc::new(Overview::default())).1,
         users: users.clone(),

@@ -4,7 +4,7 @@ use crate::client::{Client, Confirmed};
 use crate::engine::Command;
 use crate::{Delivery, Error, Message, Result};
 use tokio::sync::oneshot;
-use understudy_native::{Deliveries, Publish, Transaction as Frame};
+use understudy_native::{Deliveries, LIST_ITEMS_MAX, Publish, Transaction as Frame};
 
 /// Gathers publishes and settles; nothing leaves the client before [`Self::commit`]. Dropping it
 /// forgets the publishes and leaves the deliveries outstanding.
@@ -36,8 +36,11 @@ impl Transaction {
     /// Adds a message.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for names or properties that cannot be encoded.
+    /// [`Error::Invalid`] for names or properties that cannot be encoded, and for too many.
     pub fn publish(&mut self, message: Message) -> Result<()> {
+        if self.publishes.len() == LIST_ITEMS_MAX {
+            return Err(Error::Invalid("a transaction has at most 65536 messages"));
+        }
         let publish = message.into_publish()?;
         self.weight = self.weight.saturating_add(Client::weight(publish.body.len()));
         self.publishes.push(publish);
@@ -92,7 +95,10 @@ impl Transaction {
 
 fn push(runs: &mut Vec<Deliveries>, delivery: &Delivery) {
     let (consumer, queue, lsn) = delivery.reference();
-    match runs.iter_mut().find(|run| (run.consumer, run.queue) == (consumer, queue)) {
+    let fits = |run: &&mut Deliveries| {
+        (run.consumer, run.queue) == (consumer, queue) && run.lsns.len() < LIST_ITEMS_MAX
+    };
+    match runs.iter_mut().find(fits) {
         Some(run) => run.lsns.push(lsn),
         None => runs.push(Deliveries { consumer, queue, lsns: vec![lsn] }),
     }

@@ -1,7 +1,7 @@
 //! What an admitted client may ask: frames into requests.
 
 use super::{Fault, MESSAGE_TOO_LARGE, NativeSession, send, unexpected};
-use crate::{Deliveries, Frame, Publish, PublishRefused};
+use crate::{Deliveries, Frame, Publish, PublishRefused, Refused};
 use bytes::Bytes;
 use understudy_model as model;
 use understudy_model::{
@@ -22,7 +22,7 @@ impl NativeSession {
     pub(super) fn on_request(&mut self, frame: Frame, out: &mut Outbox) -> Result<(), Fault> {
         let request = match frame {
             Frame::Publish(publish) => return self.publish(publish, out),
-            Frame::Transaction(transaction) => self.transaction(transaction)?,
+            Frame::Transaction(transaction) => return self.transaction(transaction, out),
             Frame::Settle(f) => {
                 Request::Settle { deliveries: refs(&f.deliveries), token: answer_to(f.request) }
             }
@@ -80,26 +80,33 @@ impl NativeSession {
         })
     }
 
-    fn transaction(&mut self, transaction: crate::Transaction) -> Result<Request, Fault> {
+    fn transaction(
+        &mut self,
+        transaction: crate::Transaction,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let request = transaction.request;
+        let mut too_large = false;
         let mut publishes = Vec::with_capacity(transaction.publishes.len());
         for publish in transaction.publishes {
             self.numbers.accept(publish.sequence)?;
-            if publish.body.len() > self.options.message_bytes_max {
-                return Err(Fault::new(
-                    MESSAGE_TOO_LARGE,
-                    "a message of a transaction is too long",
-                ));
-            }
+            too_large |= publish.body.len() > self.options.message_bytes_max;
             publishes.push(self.to_model(publish, None)?);
         }
+        if too_large {
+            let text = format!("a message is over {} bytes", self.options.message_bytes_max);
+            send(out, Refused { request, code: MESSAGE_TOO_LARGE, text: Text::from(text) });
+            return Ok(());
+        }
         let all = |lists: &[Deliveries]| lists.iter().flat_map(refs).collect();
-        Ok(Request::Transaction(Box::new(model::Transaction {
-            token: Token(transaction.request),
+        out.requests.push(Request::Transaction(Box::new(model::Transaction {
+            token: Token(request),
             publishes,
             settles: all(&transaction.settles),
             discards: all(&transaction.discards),
             returns: all(&transaction.returns),
-        })))
+        })));
+        Ok(())
     }
 
     fn consume(&mut self, consume: crate::Consume) -> Result<Request, Fault> {

@@ -51,7 +51,10 @@ impl Listener {
         // A port of 0 is chosen once and then kept, so that clients find the node again.
         let mut address = self.address.clone();
         loop {
-            serving.wait_for(|serving| *serving).await?;
+            // The driver is gone: the process ends.
+            if serving.wait_for(|serving| *serving).await.is_err() {
+                return Ok(());
+            }
             let listener = bind(&address)
                 .await
                 .with_context(|| format!("listen.{}: cannot bind {address}", self.protocol))?;
@@ -61,9 +64,7 @@ impl Listener {
             announce(&shared.opened, self.protocol, Some(bound));
             tokio::select! {
                 () = self.accept(&listener, &shared) => {}
-                closed = serving.wait_for(|serving| !*serving) => {
-                    closed?;
-                }
+                _ = serving.wait_for(|serving| !*serving) => {}
             }
             drop(listener);
             announce(&shared.opened, self.protocol, None);

@@ -130,8 +130,8 @@ pub struct NodeOptions {
     pub default_user: UserRecord,
 }
 
-/// Settles and marks wait this long for a group to ride in: nobody waits for them, and a sync of
-/// their own would only delay the next publish.
+/// Settles wait this long for a group to ride in: nobody waits for them, and a sync of their own
+/// would only delay the next publish.
 const LAZY_SEAL_MS: u64 = 5;
 
 pub struct Node {
@@ -144,7 +144,7 @@ pub struct Node {
     upkeep: Upkeep,
     leading: Option<Epoch>,
     serving: bool,
-    /// Since when settles or marks wait for a group, milliseconds.
+    /// Since when settles wait for a group, milliseconds.
     lazy_since_ms: Option<u64>,
     /// Chain hash at the applied LSN.
     applied_chain: u128,
@@ -517,15 +517,15 @@ impl Node {
         }
     }
 
-    /// A group is sealed when the writer is free, or when it is full. Nothing but settles and
-    /// marks: when they have waited long enough.
+    /// A group is sealed when the writer is free, or when it is full. Nothing but settles: when
+    /// they have waited long enough.
     fn seal_if_due(&mut self, now_ms: u64, out: &mut Outputs) {
         let full = self.inflight.open.bytes_len() >= self.options.group_bytes_max;
         if !full && !self.inflight.writer_is_free() {
             return;
         }
-        if self.inflight.open.is_empty() {
-            if !self.broker.settles_due() && !self.broker.marks_due() {
+        if self.inflight.open.is_empty() && !self.broker.mark_awaited() {
+            if !self.broker.settles_due() {
                 self.lazy_since_ms = None;
                 return;
             }

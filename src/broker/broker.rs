@@ -66,6 +66,8 @@ pub struct Broker {
     pub(crate) to_serve: BTreeSet<QueueId>,
     pub(crate) settles_due: BTreeSet<QueueId>,
     pub(crate) marks_due: BTreeSet<QueueId>,
+    /// A consumer waits for a mark to be committed.
+    pub(crate) mark_awaited: bool,
     // For saving.
     pub(crate) dirty_queues: BTreeSet<QueueId>,
     pub(crate) topology_dirty: bool,
@@ -86,6 +88,7 @@ impl Broker {
             to_serve: BTreeSet::new(),
             settles_due: BTreeSet::new(),
             marks_due: BTreeSet::new(),
+            mark_awaited: false,
             dirty_queues: BTreeSet::new(),
             topology_dirty: false,
         }
@@ -182,6 +185,7 @@ impl Broker {
             Command::Delivered { queue: id, through } => {
                 if let Some(queue) = self.queues.get_mut(&id) {
                     queue.apply_delivered(through);
+                    self.to_serve.insert(id);
                     self.dirty_queues.insert(id);
                 }
             }
@@ -308,6 +312,7 @@ impl Broker {
         self.decided_sequences.clear();
         self.settles_due.clear();
         self.marks_due.clear();
+        self.mark_awaited = false;
         self.queues.values_mut().for_each(Queue::begin_epoch);
     }
 }

@@ -8,6 +8,11 @@ use understudy_model::{AckMode, ConnectionId, Credit, Effect, Lsn, QueueId, Repl
 /// too. No protocol sends fewer bytes for one, else the account would never be balanced.
 const DELIVERY_OVERHEAD_BYTES: u64 = 16;
 
+/// Bounds of how far a mark looks ahead, messages. After a takeover so many that were not handed
+/// out may be flagged redelivered.
+const MARK_AHEAD_MIN: usize = 16;
+const MARK_AHEAD_MAX: usize = 8_192;
+
 #[derive(Default)]
 pub(crate) struct Clients {
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
@@ -95,6 +100,20 @@ impl Clients {
         !consumer.cancelled
             && consumer.has_credit()
             && (!channel_full || consumer.ack == AckMode::Auto)
+    }
+
+    /// How many messages of the queue its consumers may get soon: what a mark looks ahead.
+    pub(crate) fn hunger(&self, queue: &Queue) -> usize {
+        let credit = |key: &ConsumerKey| match self.consumers.get(key).map(|c| c.credit) {
+            Some(Credit::Prefetch(0)) => MARK_AHEAD_MAX,
+            // Credit comes back with settles before the next mark is committed.
+            Some(Credit::Prefetch(limit)) => limit as usize * 4,
+            Some(Credit::Window(left)) => left as usize,
+            None => 0,
+        };
+        let consumers = queue.memory.consumers.iter().map(|(_, key)| credit(key));
+        let total = consumers.fold(queue.memory.getters.len(), usize::saturating_add);
+        total.clamp(MARK_AHEAD_MIN, MARK_AHEAD_MAX)
     }
 
     /// The delivery is finished or given back: its credit is free. False if it was not

@@ -241,6 +241,7 @@ impl Broker {
             return;
         }
         let lsn = decided.open.push(|out| EnqueueView::encode(queues, publish, out));
+        self.mark_with_group(queues);
         if let Some(producer) = publish.producer {
             self.decided_sequences.insert(producer.producer, (producer.sequence, lsn));
         }
@@ -482,11 +483,29 @@ impl Broker {
         }
     }
 
-    /// Notes in the open group how far queues were handed out since the last time.
+    /// Notes in the open group how far queues may be handed out before the next such note.
     pub fn flush_marks(&mut self, open: &mut OpenGroup) {
+        self.mark_awaited = false;
         for id in std::mem::take(&mut self.marks_due) {
-            if let Some(through) = self.queues.get_mut(&id).and_then(|queue| queue.flush_mark()) {
+            let ahead = self.queues.get(&id).map_or(0, |queue| self.clients.hunger(queue));
+            let group_end = open.next_lsn();
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            if let Some(through) = queue.flush_mark(ahead, group_end) {
                 open.push(|out| Command::Delivered { queue: id, through }.encode(out));
+            }
+        }
+    }
+
+    /// A queue that somebody consumes will hand out what this group brings: its mark rides along,
+    /// and the delivery need not wait for one of its own.
+    fn mark_with_group(&mut self, queues: &[QueueId]) {
+        for id in queues {
+            if let Some(queue) = self.queues.get_mut(id)
+                && !queue.memory.mark_due
+                && !queue.memory.consumers.is_empty()
+            {
+                queue.memory.mark_due = true;
+                self.marks_due.insert(*id);
             }
         }
     }
@@ -495,8 +514,9 @@ impl Broker {
         !self.settles_due.is_empty()
     }
 
-    pub fn marks_due(&self) -> bool {
-        !self.marks_due.is_empty()
+    /// A consumer waits for it: to be sealed without delay.
+    pub fn mark_awaited(&self) -> bool {
+        self.mark_awaited
     }
 
     pub(crate) fn vhost_of(&self, connection: ConnectionId) -> Text {

@@ -78,6 +78,13 @@ impl Broker {
                 return;
             }
             let Some(head) = queue.head() else { break };
+            let wanted = !queue.memory.getters.is_empty() || !queue.memory.consumers.is_empty();
+            if wanted && !queue.is_marked(head) {
+                // Served again when the mark is applied.
+                self.marks_due.insert(id);
+                self.mark_awaited = true;
+                return;
+            }
             let step = if queue.memory.getters.is_empty() {
                 self.deliver_head(id, head, contents, effects)
             } else {
@@ -110,7 +117,6 @@ impl Broker {
         let Some(queue) = self.queues.get_mut(&id) else { return Step::NobodyCanTake };
         queue.memory.turn = queue.memory.turn.wrapping_add(1);
         let redelivered = queue.take(head);
-        self.marks_due.insert(id);
         let Some(consumer) = self.clients.consumers.get_mut(&key) else {
             return Step::NobodyCanTake;
         };
@@ -166,7 +172,6 @@ impl Broker {
             return Step::NobodyCanTake;
         };
         let redelivered = queue.take(head);
-        self.marks_due.insert(id);
         if ack == AckMode::Auto {
             queue.settle_later(head);
             self.settles_due.insert(id);

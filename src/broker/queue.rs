@@ -28,6 +28,8 @@ pub(crate) struct Memory {
     epoch_mark: Lsn,
     /// The last mark that was put into the log, perhaps not committed yet.
     logged_mark: Lsn,
+    /// A mark is due with the next group.
+    pub(crate) mark_due: bool,
     /// Everything up to here was handed out at least once in this epoch, unless in `returned`.
     cursor: Lsn,
     /// Given back: to be handed out again before anything behind the cursor.
@@ -178,10 +180,23 @@ impl Queue {
         ready.len() as u64
     }
 
-    /// The delivered mark, if the log does not have it yet.
-    pub(crate) fn flush_mark(&mut self) -> Option<Lsn> {
-        let mark = self.memory.cursor;
-        (mark > self.memory.logged_mark.max(self.mark)).then(|| {
+    /// Whether the log says already, committed, that this message may be handed out: only then
+    /// may it be, so that after a takeover every message that was handed out is flagged.
+    pub(crate) fn is_marked(&self, lsn: Lsn) -> bool {
+        lsn <= self.mark
+    }
+
+    /// A mark ahead of what may be handed out before the next one, if the log does not have it
+    /// yet: up to the `ahead`-th ready message, or all of the group that ends at `group_end`.
+    pub(crate) fn flush_mark(&mut self, ahead: usize, group_end: Lsn) -> Option<Lsn> {
+        self.memory.mark_due = false;
+        // Counting costs per chunk, looking ahead per message: look again at half-way only.
+        let (cursor, logged) = (self.memory.cursor, self.memory.logged_mark);
+        if self.unsettled.count_range(cursor.next(), logged) * 2 > ahead as u64 {
+            return None;
+        }
+        let mark = self.ready_messages().nth(ahead).unwrap_or(group_end);
+        (mark > self.memory.logged_mark).then(|| {
             self.memory.logged_mark = mark;
             mark
         })
@@ -300,10 +315,13 @@ mod tests {
     #[test]
     fn a_new_epoch_flags_what_may_have_been_delivered() {
         let mut queue = queue(&[1, 2, 3]);
-        queue.take(Lsn(1));
-        queue.take(Lsn(2));
-        let mark = queue.flush_mark().unwrap();
+        assert!(!queue.is_marked(Lsn(1)));
+        let mark = queue.flush_mark(1, Lsn(9)).unwrap();
+        assert_eq!((mark, queue.flush_mark(1, Lsn(9))), (Lsn(2), None));
+        assert_eq!(queue.flush_mark(3, Lsn(2)), None);
         queue.apply_delivered(mark);
+        assert!(queue.is_marked(Lsn(2)) && !queue.is_marked(Lsn(3)));
+        queue.take(Lsn(1));
         queue.begin_epoch();
         assert_eq!(queue.ready(), 3);
         assert_eq!(take_all(&mut queue), [(1, true), (2, true), (3, false)]);

@@ -51,11 +51,15 @@ impl Checks {
         }
     }
 
-    pub(crate) fn received(&mut self, body: &str, _redelivered: bool) {
+    pub(crate) fn received(&mut self, body: &str, redelivered: bool) {
         if !self.sent.contains(body) {
             self.violation(format!("{body:?} came from nowhere"));
         }
-        *self.deliveries.entry(body.to_owned()).or_default() += 1;
+        let count = self.deliveries.entry(body.to_owned()).or_default();
+        *count += 1;
+        if *count > 1 && !redelivered && !self.resent.contains(body) {
+            self.violation(format!("{body} came again without a flag"));
+        }
         let final_settle = !self.partitioned && !self.resent.contains(body);
         if final_settle && self.settled.contains(body) {
             self.violation(format!("{body} came again after its settle was receipted"));

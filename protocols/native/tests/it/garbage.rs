@@ -31,7 +31,7 @@ fn feed(peer: &mut Peer, bytes: &[u8], random: &mut Random) {
         }
         rest = tail;
     }
-    assert!(peer.out.close == peer.out.complaint.is_some() || peer.out.complaint.is_none());
+    assert!(peer.out.close || peer.out.complaint.is_none(), "a complaint without an end");
 }
 
 #[test]

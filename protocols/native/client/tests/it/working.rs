@@ -1,0 +1,137 @@
+//! While the connection holds.
+
+use crate::server::{Server, Store};
+use bytes::Bytes;
+use std::sync::{Arc, Mutex};
+use understudy_client::*;
+
+async fn connect(store: &Arc<Mutex<Store>>) -> (Server, Client) {
+    let server = Server::start(store).await;
+    let client = Client::connect(&format!("tcp://{}", server.address)).await.unwrap();
+    (server, client)
+}
+
+#[tokio::test]
+async fn messages_come_as_they_were_published() {
+    let store = Arc::default();
+    let (_server, client) = connect(&store).await;
+    let queue = client.declare_queue("q", QueueOptions::default()).await.unwrap();
+    assert_eq!((&*queue.name, queue.messages), ("q", 0));
+
+    let properties = Properties { reply_to: Some("r".into()), ..Properties::default() };
+    let large = Bytes::from(vec![b'x'; 300_000]);
+    let message = Message::to_exchange("ex", "key", large.clone()).properties(&properties);
+    assert_eq!(client.publish(message).await.unwrap().sequence, 1);
+
+    let mut q = client.subscribe("q", SubscribeOptions::default()).await.unwrap();
+    let delivery = q.next().await.unwrap();
+    assert_eq!((delivery.exchange(), delivery.routing_key()), ("ex", "key"));
+    assert_eq!(delivery.body(), &large);
+    let properties = Properties { delivery_mode: Some(2), ..properties };
+    assert_eq!(delivery.properties().unwrap(), properties);
+    delivery.settle_confirmed().await.unwrap();
+    assert!(store.lock().unwrap().messages.is_empty());
+
+    client.publish(Message::to_queue("q", "next")).await.unwrap();
+    assert_eq!(q.next().await.unwrap().body(), "next");
+}
+
+#[tokio::test]
+async fn pipelined_publishes_are_confirmed_through_a_small_window() {
+    let store = Arc::default();
+    let server = Server::start(&store).await;
+    let options = ConnectOptions { publish_window: 4, ..ConnectOptions::default() };
+    let address = format!("tcp://{}", server.address);
+    let client = Client::connect_with(&address, options).await.unwrap();
+    let mut confirmations = Vec::new();
+    for index in 0..500 {
+        // Every tenth is heavier than the whole window.
+        let body = "x".repeat(if index % 10 == 0 { 30_000 } else { 1 });
+        confirmations.push(client.publish_nowait(Message::to_queue("q", body)).await.unwrap());
+    }
+    for (index, confirmation) in confirmations.into_iter().enumerate() {
+        assert_eq!(confirmation.await.unwrap().sequence, index as u64 + 1);
+    }
+    assert_eq!(store.lock().unwrap().stored.len(), 500);
+}
+
+#[tokio::test]
+async fn refusals_returns_and_mistakes_are_errors_of_their_own_kind() {
+    let store = Arc::default();
+    let (_server, client) = connect(&store).await;
+    let refused = client.purge_queue("q").await;
+    assert!(matches!(refused, Err(Error::Refused { code: 404, .. })), "{refused:?}");
+    let returned = client.publish(Message::to_queue("none", "m").mandatory()).await;
+    assert!(matches!(returned, Err(Error::Returned { code: 312, .. })), "{returned:?}");
+    let long = client.publish(Message::to_queue("q".repeat(256), "m")).await;
+    assert!(matches!(long, Err(Error::Invalid(_))), "{long:?}");
+    let huge = vec![0; 18 << 20];
+    let huge = client.publish(Message::to_queue("q", huge)).await;
+    assert!(matches!(huge, Err(Error::Invalid(_))), "{huge:?}");
+    let large = vec![0; (16 << 20) + 1];
+    let large = client.publish(Message::to_queue("q", large)).await;
+    assert!(matches!(large, Err(Error::Refused { code: 506, .. })), "{large:?}");
+    client.publish(Message::to_queue("q", "still here")).await.unwrap();
+    assert_eq!(store.lock().unwrap().connects, 1);
+}
+
+#[tokio::test]
+async fn a_wrong_login_is_no_reason_to_try_again() {
+    let server = Server::start(&Arc::default()).await;
+    let address = format!("failover:(tcp://guest:wrong@{})", server.address);
+    let refused = Client::connect(&address).await;
+    assert!(matches!(refused, Err(Error::Refused { code: 403, .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn get_takes_one_message_or_none() {
+    let store = Arc::default();
+    let (_server, client) = connect(&store).await;
+    assert!(client.get("q", AckMode::Manual).await.unwrap().is_none());
+    client.publish(Message::to_queue("q", "one")).await.unwrap();
+    let delivery = client.get("q", AckMode::Manual).await.unwrap().unwrap();
+    assert_eq!(delivery.body(), "one");
+    delivery.settle_confirmed().await.unwrap();
+    assert!(client.get("q", AckMode::Manual).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_transaction_publishes_and_settles() {
+    let store: Arc<Mutex<Store>> = Arc::default();
+    let (_server, client) = connect(&store).await;
+    client.publish(Message::to_queue("q", "in")).await.unwrap();
+    let delivery = client.get("q", AckMode::Manual).await.unwrap().unwrap();
+    let mut transaction = client.transaction();
+    transaction.publish(Message::to_queue("q", "out 1")).unwrap();
+    transaction.publish(Message::to_queue("q", "out 2")).unwrap();
+    transaction.settle(&delivery);
+    transaction.commit().await.unwrap();
+    assert_eq!(client.publish(Message::to_queue("q", "after")).await.unwrap().sequence, 4);
+    let store = store.lock().unwrap();
+    assert_eq!(store.stored, ["in", "out 1", "out 2", "after"]);
+    assert_eq!(store.messages.len(), 3);
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_was_published_and_dropping_too() {
+    let store: Arc<Mutex<Store>> = Arc::default();
+    let (server, client) = connect(&store).await;
+    let mut q = client.subscribe("q", SubscribeOptions::default()).await.unwrap();
+    let confirmation = client.publish_nowait(Message::to_queue("q", "one")).await.unwrap();
+    let clone = client.clone();
+    client.close().await;
+    assert!(confirmation.await.is_ok());
+    assert_eq!(clone.publish(Message::to_queue("q", "late")).await, Err(Error::Closed));
+    assert_eq!(*clone.state().borrow(), ConnectionState::Closed);
+    while let Some(delivery) = q.next().await {
+        assert!(!delivery.settle());
+    }
+    assert_eq!(q.error(), Some(&Error::Closed));
+
+    let client = Client::connect(&format!("tcp://{}", server.address)).await.unwrap();
+    let mut state = client.state();
+    drop(client.publish_nowait(Message::to_queue("q", "two")).await.unwrap());
+    drop(client);
+    state.wait_for(|state| *state == ConnectionState::Closed).await.unwrap();
+    assert_eq!(store.lock().unwrap().stored.len(), 1, "the second producer starts at 1 again");
+}

@@ -64,7 +64,11 @@ impl Listener {
             announce(&shared.opened, self.protocol, Some(bound));
             tokio::select! {
                 () = self.accept(&listener, &shared) => {}
-                _ = serving.wait_for(|serving| !*serving) => {}
+                closed = serving.wait_for(|serving| !*serving) => {
+                    if closed.is_err() {
+                        return Ok(());
+                    }
+                }
             }
             drop(listener);
             announce(&shared.opened, self.protocol, None);

@@ -1,7 +1,7 @@
 //! The handle that programs hold.
 
+use crate::command::{Command, Subscribe};
 use crate::connection::Target;
-use crate::engine::{Command, Subscribe};
 use crate::message::{check_name, checked_table};
 use crate::subscription::Link;
 use crate::{

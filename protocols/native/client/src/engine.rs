@@ -2,7 +2,8 @@
 //! No input or output here: frames come in, frames go to the write buffer.
 
 use crate::{
-    AckMode, Error, SubscribeOptions,
+    AckMode, Error,
+    command::{Answer, Command, Finish, Make, Subscribe, Verb},
     subscription::{Event, Link},
     unconfirmed::{Done, Unconfirmed},
 };
@@ -13,85 +14,11 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
 use understudy_native::{
-    Cancel, Consume, Credit, Deliver, Deliveries, Discard, Frame, HelloOk, LIST_ITEMS_MAX, Pong,
-    Publish, Return, Settle, Text, Transaction, WriteBuffer,
+    Cancel, Consume, Credit, Deliver, Deliveries, Frame, HelloOk, LIST_ITEMS_MAX, Pong, Publish,
+    Text, Transaction, WriteBuffer,
 };
-
-/// Makes a request's frame from its number.
-pub(crate) type Make = Box<dyn Fn(u64) -> Frame + Send>;
-/// The answer, and the connection it came by.
-pub(crate) type Answer = oneshot::Sender<Result<(u64, Frame), Error>>;
-
-pub(crate) enum Command {
-    Publish {
-        publish: Publish,
-        weight: u32,
-        done: Done,
-    },
-    /// `generation`: of its deliveries; none without any.
-    Transaction {
-        transaction: Transaction,
-        weight: u32,
-        generation: Option<u64>,
-        done: Done,
-    },
-    /// `repeat`: no harm is done if the broker sees it twice.
-    Request {
-        make: Make,
-        repeat: bool,
-        answer: Answer,
-    },
-    Finish(Finish),
-    Subscribe(Subscribe),
-    Unsubscribe {
-        consumer: u32,
-    },
-    Refill {
-        consumer: u32,
-        generation: u64,
-        credit: u32,
-    },
-    Close {
-        done: oneshot::Sender<()>,
-    },
-}
-
-/// A delivery is done with.
-pub(crate) struct Finish {
-    pub(crate) verb: Verb,
-    pub(crate) generation: u64,
-    pub(crate) consumer: u32,
-    pub(crate) queue: u64,
-    pub(crate) lsn: u64,
-    pub(crate) answer: Option<Answer>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Settle,
-    Discard,
-    Return,
-}
-
-impl Verb {
-    fn frame(self, request: u64, deliveries: Deliveries) -> Frame {
-        match self {
-            Self::Settle => Settle { request, deliveries }.into(),
-            Self::Discard => Discard { request, deliveries }.into(),
-            Self::Return => Return { request, deliveries }.into(),
-        }
-    }
-}
-
-pub(crate) struct Subscribe {
-    pub(crate) queue: Text,
-    pub(crate) options: SubscribeOptions,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
-    /// Told its number once the broker has taken it.
-    pub(crate) ready: Option<oneshot::Sender<Result<u32, Error>>>,
-}
 
 struct InFlight {
     /// None: is on its way, and must not be asked twice.
@@ -511,80 +438,4 @@ fn end_subscription(subscription: Subscribe, error: Error) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::BytesMut;
-    use understudy_native::{Decoder, Done};
-
-    fn engine() -> Engine {
-        let (commands, _) = mpsc::unbounded_channel();
-        let link = Link { commands, generation: Arc::new(AtomicU64::new(1)) };
-        let mut engine = Engine::new(&link, Arc::new(Semaphore::new(0)));
-        engine.on_connected(HelloOk { frame_bytes_max: 1_000, ..HelloOk::default() });
-        engine
-    }
-
-    fn written(engine: &mut Engine) -> Vec<Frame> {
-        engine.flush_run();
-        let mut bytes = BytesMut::from(&engine.out.take_all()[..]);
-        let decoder = Decoder { frame_bytes_max: 1_000, text_bytes_max: 255 };
-        std::iter::from_fn(|| decoder.next(&mut bytes).unwrap()).collect()
-    }
-
-    fn finish(lsn: u64, verb: Verb, generation: u64) -> Command {
-        Command::Finish(Finish { verb, generation, consumer: 1, queue: 7, lsn, answer: None })
-    }
-
-    #[test]
-    fn settles_of_a_run_go_out_as_one_frame() {
-        let mut engine = engine();
-        for lsn in [4, 5, 9] {
-            engine.on_command(finish(lsn, Verb::Settle, 1));
-        }
-        engine.on_command(finish(10, Verb::Return, 1));
-        engine.on_command(finish(11, Verb::Settle, 2));
-        let of = |lsns| Deliveries { consumer: 1, queue: 7, lsns };
-        let settle = Settle { request: 0, deliveries: of(vec![4, 5, 9]) };
-        let back = Return { request: 0, deliveries: of(vec![10]) };
-        assert_eq!(written(&mut engine), [settle.into(), Frame::from(back)]);
-    }
-
-    #[test]
-    fn a_subscription_nobody_took_is_cancelled_and_its_deliveries_go_back() {
-        let mut engine = engine();
-        let (events, inbox) = mpsc::unbounded_channel();
-        let (ready, subscribed) = oneshot::channel();
-        let options = SubscribeOptions::default();
-        let queue = Text::from_static("q");
-        engine.on_command(Command::Subscribe(Subscribe {
-            queue,
-            options,
-            events,
-            ready: Some(ready),
-        }));
-        let [Frame::Consume(consume)] = &written(&mut engine)[..] else { panic!("consume") };
-        engine.on_frame(Done { request: consume.request }.into()).unwrap();
-        // The answer came, and then the caller's future was dropped.
-        drop((inbox, subscribed));
-        let deliver = Deliver { consumer: 1, queue: 7, lsn: 9, ..Deliver::default() };
-        engine.on_frame(deliver.into()).unwrap();
-        let written = written(&mut engine);
-        assert!(matches!(&written[0], Frame::Cancel(cancel) if cancel.consumer == 1));
-        assert!(matches!(&written[1], Frame::Return(back) if back.deliveries.lsns == [9]));
-    }
-
-    #[test]
-    fn what_must_not_be_asked_twice_is_asked_once_whenever_it_goes_out() {
-        let mut engine = engine();
-        let lost = Error::ConnectionLost(String::new());
-        engine.on_lost(&lost);
-        let (answer, mut answered) = oneshot::channel();
-        let make = Box::new(|request| Cancel { request, consumer: 1 }.into());
-        engine.on_command(Command::Request { make, repeat: false, answer });
-        engine.on_connected(HelloOk { frame_bytes_max: 1_000, ..HelloOk::default() });
-        assert_eq!(written(&mut engine).len(), 1);
-        assert!(answered.try_recv().is_err());
-        engine.on_lost(&lost);
-        assert!(matches!(answered.try_recv(), Ok(Err(Error::ConnectionLost(_)))));
-    }
-}
+mod tests;

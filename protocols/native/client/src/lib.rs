@@ -40,6 +40,7 @@
 mod address;
 mod backoff;
 mod client;
+mod command;
 mod connection;
 mod engine;
 mod error;

@@ -1,6 +1,6 @@
 //! Receiving messages and finishing them.
 
-use crate::engine::{Command, Finish, Verb};
+use crate::command::{Command, Finish, Verb};
 use crate::{AckMode, Error, Result};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -206,7 +206,7 @@ impl Delivery {
         (self.deliver.consumer, self.deliver.queue, self.deliver.lsn)
     }
 
-    fn finish(self, verb: Verb, answer: Option<crate::engine::Answer>) -> bool {
+    fn finish(self, verb: Verb, answer: Option<crate::command::Answer>) -> bool {
         if !self.link.is_current(self.generation) {
             return false;
         }

@@ -2,8 +2,9 @@
 
 use crate::backoff::Backoff;
 use crate::client::ConnectionState;
+use crate::command::Command;
 use crate::connection::{Connection, Target};
-use crate::engine::{Command, Engine};
+use crate::engine::Engine;
 use crate::subscription::Link;
 use crate::{Error, Result};
 use bytes::BytesMut;

@@ -1,7 +1,7 @@
 //! Several publishes and settles that happen as a whole, or not at all.
 
 use crate::client::{Client, Confirmed};
-use crate::engine::Command;
+use crate::command::Command;
 use crate::{Delivery, Error, Message, Result};
 use tokio::sync::oneshot;
 use understudy_native::{Deliveries, LIST_ITEMS_MAX, Publish, Transaction as Frame};

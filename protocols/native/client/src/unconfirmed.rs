@@ -219,6 +219,17 @@ mod tests {
     }
 
     #[test]
+    fn a_return_counts_for_its_own_connection_only() {
+        let mut f = Fixture::new();
+        f.push(1, publish("a"));
+        let body = Bytes::from_static(b"a");
+        assert!(f.unconfirmed.returned(&Returned { code: 312, body, ..Returned::default() }));
+        f.unconfirmed.on_lost();
+        f.unconfirmed.confirm(1);
+        assert_eq!(f.answer(0), Some(Ok(1)));
+    }
+
+    #[test]
     fn a_lost_connection_leaves_what_can_be_repeated() {
         let mut f = Fixture::new();
         f.push(1, publish("a"));

@@ -1,6 +1,7 @@
 //! When the connection does not hold.
 
 use crate::server::{Server, Store};
+use crate::soon;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -46,7 +47,7 @@ async fn unconfirmed_publishes_are_sent_again_and_stored_once() {
         (store.stores_max, store.is_mute) = (None, false);
     }
     for (index, confirmation) in confirmations.into_iter().enumerate() {
-        assert_eq!(confirmation.await.unwrap().sequence, index as u64 + 1);
+        assert_eq!(soon(confirmation).await.unwrap().sequence, index as u64 + 1);
     }
     let expected: Vec<String> = (0..10).map(|index| format!("m{index}")).collect();
     assert_eq!(store.lock().unwrap().stored, expected);
@@ -95,8 +96,8 @@ async fn transactions_with_settles_end_in_doubt_and_others_are_repeated() {
     until("three stored", || store.lock().unwrap().stored.len() == 3).await;
     store.lock().unwrap().is_mute = false;
     a.kill().await;
-    assert_eq!(settling.await.unwrap(), Err(Error::InDoubt));
-    assert!(plain.await.unwrap().is_ok());
+    assert_eq!(soon(settling).await.unwrap(), Err(Error::InDoubt));
+    assert!(soon(plain).await.unwrap().is_ok());
     let store = store.lock().unwrap();
     assert_eq!((store.stored.len(), store.repeats), (3, 1));
 }
@@ -116,8 +117,8 @@ async fn a_client_waits_until_a_broker_is_back() {
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     let _server = Server::start_at(address, &store).await;
-    assert_eq!(confirmation.await.unwrap().sequence, 1);
-    assert_eq!(&*declared.await.unwrap().unwrap(), "q");
+    assert_eq!(soon(confirmation).await.unwrap().sequence, 1);
+    assert_eq!(&*soon(declared).await.unwrap().unwrap(), "q");
 }
 
 #[tokio::test]
@@ -163,6 +164,17 @@ async fn the_timeout_ends_the_waiting_but_not_the_client() {
     let _server = Server::start_at(address, &store).await;
     state.wait_for(|state| matches!(state, ConnectionState::Connected(_))).await.unwrap();
     assert!(client.publish(Message::to_queue("q", "again")).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_timeout_ends_the_waiting_while_a_broker_does_not_answer() {
+    let server = Server::start(&Shared::default()).await;
+    let list = format!("failover:(tcp://{})?timeout=100", server.address);
+    let client = Client::connect(&list).await.unwrap();
+    let address = server.kill().await;
+    let _accepts_only = tokio::net::TcpListener::bind(address).await.unwrap();
+    let waiting = client.publish(Message::to_queue("q", "m"));
+    assert_eq!(timeout(Duration::from_secs(5), waiting).await.unwrap(), Err(Error::Timeout));
 }
 
 #[tokio::test]

@@ -5,3 +5,9 @@ mod addresses;
 mod failover;
 mod server;
 mod working;
+
+/// A test that would wait for ever fails instead.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    let limit = std::time::Duration::from_secs(20);
+    tokio::time::timeout(limit, future).await.expect("never came")
+}

@@ -1,6 +1,7 @@
 //! While the connection holds.
 
 use crate::server::{Server, Store};
+use crate::soon;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use understudy_client::*;
@@ -47,10 +48,11 @@ async fn pipelined_publishes_are_confirmed_through_a_small_window() {
     for index in 0..500 {
         // Every tenth is heavier than the whole window.
         let body = "x".repeat(if index % 10 == 0 { 30_000 } else { 1 });
-        confirmations.push(client.publish_nowait(Message::to_queue("q", body)).await.unwrap());
+        let published = client.publish_nowait(Message::to_queue("q", body));
+        confirmations.push(soon(published).await.unwrap());
     }
     for (index, confirmation) in confirmations.into_iter().enumerate() {
-        assert_eq!(confirmation.await.unwrap().sequence, index as u64 + 1);
+        assert_eq!(soon(confirmation).await.unwrap().sequence, index as u64 + 1);
     }
     assert_eq!(store.lock().unwrap().stored.len(), 500);
 }

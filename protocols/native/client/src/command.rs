@@ -1,0 +1,79 @@
+//! What handles ask of the background task.
+
+use crate::{Error, SubscribeOptions, subscription::Event, unconfirmed::Done};
+use tokio::sync::{mpsc, oneshot};
+use understudy_native::{Deliveries, Discard, Frame, Publish, Return, Settle, Text, Transaction};
+
+/// Makes a request's frame from its number.
+pub(crate) type Make = Box<dyn Fn(u64) -> Frame + Send>;
+/// The answer, and the connection it came by.
+pub(crate) type Answer = oneshot::Sender<Result<(u64, Frame), Error>>;
+
+pub(crate) enum Command {
+    Publish {
+        publish: Publish,
+        weight: u32,
+        done: Done,
+    },
+    /// `generation`: of its deliveries; none without any.
+    Transaction {
+        transaction: Transaction,
+        weight: u32,
+        generation: Option<u64>,
+        done: Done,
+    },
+    /// `repeat`: no harm is done if the broker sees it twice.
+    Request {
+        make: Make,
+        repeat: bool,
+        answer: Answer,
+    },
+    Finish(Finish),
+    Subscribe(Subscribe),
+    Unsubscribe {
+        consumer: u32,
+    },
+    Refill {
+        consumer: u32,
+        generation: u64,
+        credit: u32,
+    },
+    Close {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A delivery is done with.
+pub(crate) struct Finish {
+    pub(crate) verb: Verb,
+    pub(crate) generation: u64,
+    pub(crate) consumer: u32,
+    pub(crate) queue: u64,
+    pub(crate) lsn: u64,
+    pub(crate) answer: Option<Answer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Settle,
+    Discard,
+    Return,
+}
+
+impl Verb {
+    pub(crate) fn frame(self, request: u64, deliveries: Deliveries) -> Frame {
+        match self {
+            Self::Settle => Settle { request, deliveries }.into(),
+            Self::Discard => Discard { request, deliveries }.into(),
+            Self::Return => Return { request, deliveries }.into(),
+        }
+    }
+}
+
+pub(crate) struct Subscribe {
+    pub(crate) queue: Text,
+    pub(crate) options: SubscribeOptions,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    /// Told its number once the broker has taken it.
+    pub(crate) ready: Option<oneshot::Sender<Result<u32, Error>>>,
+}

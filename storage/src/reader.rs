@@ -171,7 +171,8 @@ fn holding(
         (piece::CONTINUATION, _) => {
             let key = piece::key(first, 0);
             let value = table.get(txn, &key)?;
-            let value = value.ok_or_else(|| StorageError::corrupt(first, "first part missing"))?;
+            // Without its first part it is being reclaimed: what lives on is in the cold store.
+            let Some(value) = value else { return Ok(None) };
             piece::decode(first, value)?
         }
         piece => piece,

@@ -219,3 +219,19 @@ fn a_queue_in_steady_state_does_not_make_the_file_grow() {
     }
     assert!(size() < full + full / 3, "grew from {full} to {}", size());
 }
+
+#[test]
+fn live_records_stay_readable_while_a_long_neighbour_is_reclaimed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, reader, _) = open(dir.path());
+    let dead = append(&mut log, &[10, 3 << 20, 10]);
+    append(&mut log, &[10]);
+    let records = reader.records(&[Lsn(2), Lsn(3)], usize::MAX).unwrap();
+    log.put_cold(&records);
+    log.reclaim_log_only(dead.first(), dead.last());
+    while log.reclaim_pending() {
+        log.commit(&Batch::default()).unwrap();
+        assert_eq!(reader.records(&[Lsn(2)], usize::MAX).unwrap().len(), 1);
+        assert_eq!(reader.records(&[Lsn(3)], usize::MAX).unwrap(), records[1..]);
+    }
+}

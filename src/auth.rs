@@ -1,92 +1,178 @@
-//! Checking logins against the published users. Hashes are RabbitMQ's: base64 of a 4-byte salt
-//! followed by SHA-256(salt + password), behind `sha256:`.
+//! Checking logins against the published users, off the threads that serve sockets where that
+//! takes long.
 
-use crate::config::{Secret, UserSetting};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use sha2::{Digest, Sha256};
+pub mod hash;
+
+use crate::config::{PermissionSetting, Secret, UserSetting};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
-use subtle::ConstantTimeEq;
-use tokio::sync::watch;
-use understudy_model::{Login, LoginOutcome, Text, UserRecord};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, oneshot, watch};
+use understudy_broker::ConfiguredUser;
+use understudy_model::{Login, LoginOutcome, PermissionRecord, Text, UserRecord};
 
-const PREFIX: &str = "sha256:";
-const SALT_BYTES: usize = 4;
 /// Its password is known to everybody, so it is let in from this machine only.
 const LOOPBACK_USER: &str = "guest";
+/// Slow checks at a time: with 19 MiB and a core each, more would only hurt the clients.
+const SLOW_CHECKS_MAX: usize = 2;
+/// Logins remembered as right. When so many are known, all are forgotten.
+const VERIFIED_MAX: usize = 4_096;
 
 #[derive(Clone)]
 pub struct Authenticator {
-    pub users: watch::Receiver<Arc<Vec<UserRecord>>>,
+    users: watch::Receiver<Arc<Vec<UserRecord>>>,
+    slow: Arc<Semaphore>,
+    verified: Arc<Verified>,
+}
+
+/// Logins that a slow check has found right: a hash under a key of this process, of name,
+/// password and the stored hash, so that a changed password is checked anew.
+struct Verified {
+    key: [u8; 32],
+    known: Mutex<BTreeSet<[u8; 32]>>,
+}
+
+/// What a check says: at once, or when it is done.
+pub enum Checked {
+    Now(LoginOutcome),
+    Later(oneshot::Receiver<LoginOutcome>),
 }
 
 impl Authenticator {
-    pub fn check(&self, login: &Login, from: IpAddr) -> LoginOutcome {
+    /// # Errors
+    /// The machine has no randomness to give.
+    pub fn new(users: watch::Receiver<Arc<Vec<UserRecord>>>) -> Result<Self, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        let verified = Arc::new(Verified { key, known: Mutex::default() });
+        Ok(Self { users, slow: Arc::new(Semaphore::new(SLOW_CHECKS_MAX)), verified })
+    }
+
+    /// Checks a login. Needs a runtime for those that take long.
+    pub fn check(&self, login: &Login, from: IpAddr) -> Checked {
         let users = self.users.borrow().clone();
         let user = users.iter().find(|user| user.name == login.user);
-        // An unknown user costs the same work, so that time does not tell which names exist.
-        let hash = user.map_or("", |user| &user.password_hash);
-        let right = matches(hash, &login.password);
-        match user {
-            Some(user)
-                if right && (user.name != LOOPBACK_USER || from.to_canonical().is_loopback()) =>
-            {
-                LoginOutcome::Accepted { user: user.name.clone(), tags: user.tags.clone() }
-            }
-            _ => LoginOutcome::Refused,
+        let Some(user) = user.filter(|user| may_come_from(&user.name, from)).cloned() else {
+            // An unknown user costs a digest, so that time does not tell which names exist where
+            // hashes are fast. A slow check for names out of nowhere would be a gift to attackers.
+            let _ = hash::matches(&default_user().password_hash, &login.password);
+            return Checked::Now(LoginOutcome::Refused);
+        };
+        if !hash::is_slow(&user.password_hash) {
+            let right = hash::matches(&user.password_hash, &login.password);
+            return Checked::Now(outcome(right, &user));
         }
+        let seen = self.verified.digest(&user, &login.password);
+        if self.verified.is_known(&seen) {
+            return Checked::Now(outcome(true, &user));
+        }
+        let (answer, later) = oneshot::channel();
+        let (slow, verified, password) =
+            (self.slow.clone(), self.verified.clone(), login.password.clone());
+        tokio::spawn(async move {
+            let Ok(_permit) = slow.acquire_owned().await else { return };
+            // Who waited in front may have been the same login: many connections of one program.
+            if verified.is_known(&seen) {
+                let _ = answer.send(outcome(true, &user));
+                return;
+            }
+            let stored = user.password_hash.clone();
+            let check = move || hash::matches(&stored, &password);
+            let right = tokio::task::spawn_blocking(check).await.unwrap_or(false);
+            if right {
+                verified.remember(seen);
+            }
+            let _ = answer.send(outcome(right, &user));
+        });
+        Checked::Later(later)
+    }
+
+    /// The same for callers that can wait.
+    pub async fn verify(&self, login: &Login, from: IpAddr) -> LoginOutcome {
+        match self.check(login, from) {
+            Checked::Now(outcome) => outcome,
+            Checked::Later(later) => later.await.unwrap_or(LoginOutcome::Refused),
+        }
+    }
+
+    /// The stored form of a new password.
+    ///
+    /// # Errors
+    /// The machine has no randomness to give.
+    pub async fn hash(&self, password: Vec<u8>) -> Result<Text, String> {
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt).map_err(|error| error.to_string())?;
+        let _permit = self.slow.acquire().await.map_err(|error| error.to_string())?;
+        let hashing = tokio::task::spawn_blocking(move || hash::argon2id(&password, salt));
+        hashing.await.map_err(|error| error.to_string())
     }
 }
 
-fn digest(salt: &[u8], password: &[u8]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    hasher.update(salt);
-    hasher.update(password);
-    hasher.finalize().into()
+impl Verified {
+    fn digest(&self, user: &UserRecord, password: &[u8]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).unwrap_or_else(|_| unreachable!());
+        for part in [user.name.as_bytes(), user.password_hash.as_bytes(), password] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    fn is_known(&self, digest: &[u8; 32]) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    fn remember(&self, digest: [u8; 32]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= VERIFIED_MAX {
+            known.clear();
+        }
+        known.insert(digest);
+    }
 }
 
-fn matches(hash: &str, password: &[u8]) -> bool {
-    let stored = hash.strip_prefix(PREFIX).and_then(|text| BASE64.decode(text).ok());
-    let stored = stored.unwrap_or_default();
-    let (salt, expected) = stored.split_at(SALT_BYTES.min(stored.len()));
-    digest(salt, password).ct_eq(expected).into()
+fn may_come_from(user: &str, from: IpAddr) -> bool {
+    user != LOOPBACK_USER || from.to_canonical().is_loopback()
 }
 
-pub fn is_hash(text: &str) -> bool {
-    let decoded = text.strip_prefix(PREFIX).and_then(|text| BASE64.decode(text).ok());
-    decoded.is_some_and(|bytes| bytes.len() == SALT_BYTES + 32)
+fn outcome(right: bool, user: &UserRecord) -> LoginOutcome {
+    if !right {
+        return LoginOutcome::Refused;
+    }
+    LoginOutcome::Accepted { user: user.name.clone(), tags: user.tags.clone() }
 }
 
-fn hash(password: &str, salt: [u8; SALT_BYTES]) -> Text {
-    let mut bytes = salt.to_vec();
-    bytes.extend_from_slice(&digest(&salt, password.as_bytes()));
-    Text::from(format!("{PREFIX}{}", BASE64.encode(bytes)))
-}
-
-/// The record of a configured user. The salt follows from name and password, so that a restart
-/// with the same file makes the same record and nothing is logged anew.
-pub fn record(user: &UserSetting) -> UserRecord {
+/// A configured user. The salt follows from name and password, so that a restart with the same
+/// file makes the same record and nothing is logged anew.
+pub fn configured(user: &UserSetting) -> ConfiguredUser {
     let password_hash = match &user.secret {
         Secret::Hash(hash) => Text::from(hash.as_str()),
         Secret::Password(password) => {
-            let seed = digest(user.name.as_bytes(), password.as_bytes());
-            hash(password, [seed[0], seed[1], seed[2], seed[3]])
+            hash::argon2id(password.as_bytes(), hash::derived_salt(&user.name, password))
         }
     };
-    UserRecord {
-        name: Text::from(user.name.as_str()),
-        password_hash,
-        tags: user.tags.iter().map(|tag| Text::from(tag.as_str())).collect(),
-    }
+    let name = Text::from(user.name.as_str());
+    let tags = user.tags.iter().map(|tag| Text::from(tag.as_str())).collect();
+    let permission = |given: &PermissionSetting| PermissionRecord {
+        user: name.clone(),
+        vhost: Text::from(given.vhost.as_str()),
+        configure: Text::from(given.configure.as_str()),
+        write: Text::from(given.write.as_str()),
+        read: Text::from(given.read.as_str()),
+    };
+    let permissions = user.permissions.as_ref().map(|given| given.iter().map(permission).collect());
+    ConfiguredUser { record: UserRecord { name, password_hash, tags }, permissions }
 }
 
+/// `guest`, whose password everybody knows: no slow hash would make it one.
 pub fn default_user() -> UserRecord {
-    record(&UserSetting {
-        name: LOOPBACK_USER.into(),
-        secret: Secret::Password("guest".into()),
-        tags: vec!["administrator".into()],
-    })
+    UserRecord {
+        name: Text::from_static(LOOPBACK_USER),
+        password_hash: hash::sha256(LOOPBACK_USER.as_bytes(), *b"open"),
+        tags: vec![Text::from_static("administrator")],
+    }
 }
 
 #[cfg(test)]
@@ -94,34 +180,44 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
-    fn outcome(user: &str, password: &str, from: &str) -> bool {
-        let named = UserSetting {
-            name: "ann".into(),
-            secret: Secret::Password("secret".into()),
-            tags: vec![],
-        };
-        let (_keep, users) = watch::channel(Arc::new(vec![default_user(), record(&named)]));
-        let login = Login { user: Text::from(user), password: Bytes::from(password.to_owned()) };
-        let found = Authenticator { users }.check(&login, from.parse().unwrap());
-        matches!(found, LoginOutcome::Accepted { .. })
+    fn login(user: &str, password: &str) -> Login {
+        Login { user: Text::from(user), password: Bytes::from(password.to_owned()) }
     }
 
-    #[test]
-    fn logins() {
-        assert!(outcome("ann", "secret", "10.0.0.1"));
-        assert!(!outcome("ann", "Secret", "127.0.0.1"));
-        assert!(!outcome("bob", "secret", "127.0.0.1"));
-        assert!(outcome("guest", "guest", "127.0.0.1"));
-        assert!(outcome("guest", "guest", "::ffff:127.0.0.1"));
-        assert!(!outcome("guest", "guest", "10.0.0.1"));
-        assert!(!outcome("guest", "", "127.0.0.1"));
+    fn ann(password: &str) -> UserRecord {
+        let secret = Secret::Password(password.into());
+        let name = "ann".into();
+        configured(&UserSetting { name, secret, tags: vec![], permissions: None }).record
     }
 
-    #[test]
-    fn rabbitmqs_own_example_is_understood() {
-        // From RabbitMQ's documentation of its password hashes: user with password "test12".
-        assert!(matches("sha256:kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR", b"test12"));
-        assert!(is_hash("sha256:kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"));
-        assert!(!is_hash("sha256:abc") && !is_hash("plain"));
+    #[tokio::test]
+    async fn logins() {
+        let (_keep, users) = watch::channel(Arc::new(vec![default_user(), ann("secret")]));
+        let auth = Authenticator::new(users).unwrap();
+        for (user, password, from, expected) in [
+            ("ann", "secret", "10.0.0.1", true),
+            ("ann", "Secret", "127.0.0.1", false),
+            ("bob", "secret", "127.0.0.1", false),
+            ("guest", "guest", "127.0.0.1", true),
+            ("guest", "guest", "::ffff:127.0.0.1", true),
+            ("guest", "guest", "10.0.0.1", false),
+            ("guest", "", "127.0.0.1", false),
+        ] {
+            let found = auth.verify(&login(user, password), from.parse().unwrap()).await;
+            assert_eq!(matches!(found, LoginOutcome::Accepted { .. }), expected, "{user} {from}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_login_is_remembered_until_the_password_changes() {
+        let (change, users) = watch::channel(Arc::new(vec![ann("secret")]));
+        let auth = Authenticator::new(users).unwrap();
+        let from = "127.0.0.1".parse().unwrap();
+        let login = login("ann", "secret");
+        assert!(matches!(auth.check(&login, from), Checked::Later(_)));
+        assert!(matches!(auth.verify(&login, from).await, LoginOutcome::Accepted { .. }));
+        assert!(matches!(auth.check(&login, from), Checked::Now(LoginOutcome::Accepted { .. })));
+        change.send_replace(Arc::new(vec![ann("other")]));
+        assert_eq!(auth.verify(&login, from).await, LoginOutcome::Refused);
     }
 }

@@ -76,6 +76,20 @@ pub struct UserSetting {
     pub name: String,
     pub secret: Secret,
     pub tags: Vec<String>,
+    /// None: everything in the vhost `/`.
+    pub permissions: Option<Vec<PermissionSetting>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PermissionSetting {
+    pub vhost: String,
+    #[serde(default)]
+    pub configure: String,
+    #[serde(default)]
+    pub write: String,
+    #[serde(default)]
+    pub read: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

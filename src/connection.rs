@@ -1,7 +1,7 @@
 //! One task per client socket: read → session → one batch of requests; effects → session → one
 //! write. Knows no protocol: the session does.
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Checked};
 use crate::clock::Clock;
 use crate::handle::{ClientEvent, NodeHandle};
 use crate::throttle::Throttle;
@@ -13,9 +13,9 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
-use understudy_model::{ConnectionId, Effect, LoginOutcome, Outbox, Session};
+use understudy_model::{ConnectionId, Effect, Login, LoginOutcome, Outbox, Session};
 
 /// A read takes at most so much. A quiet connection gets by with less: there may be many of them.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -72,6 +72,8 @@ struct State {
     waiting: VecDeque<ClientEvent>,
     drained: u64,
     eof: bool,
+    /// A check that takes long; the client's next bytes wait for it.
+    checking: Option<(Login, oneshot::Receiver<LoginOutcome>)>,
 }
 
 impl State {
@@ -99,6 +101,7 @@ impl Connection {
             waiting: VecDeque::new(),
             drained: 0,
             eof: false,
+            checking: None,
         };
         if let Err(error) = self.serve(&mut inbox, &mut state).await {
             tracing::debug!(connection = %self.id, peer = %self.peer, "socket: {error}");
@@ -129,7 +132,9 @@ impl Connection {
                 timer_at_ms = deadline;
                 timer.as_mut().reset(self.clock.instant(deadline).into());
             }
-            let may_read = state.waiting.is_empty() && state.outbox.write.len() < UNSENT_BYTES_MAX;
+            let may_read = state.waiting.is_empty()
+                && state.checking.is_none()
+                && state.outbox.write.len() < UNSENT_BYTES_MAX;
             let unsent = !state.outbox.write.is_empty();
             // Not biased: under load effects never end, and yet acks must be read.
             tokio::select! {
@@ -142,6 +147,13 @@ impl Connection {
                     match (permit, state.waiting.pop_front()) {
                         (Ok(permit), Some(event)) => permit.send(event),
                         _ => return Ok(()),
+                    }
+                }
+                outcome = checked(&mut state.checking), if state.checking.is_some() => {
+                    if let Some((login, _)) = state.checking.take() {
+                        let now_ms = self.clock.now_ms();
+                        self.logged_in(now_ms, &login, outcome, state);
+                        self.carry_out(now_ms, state);
                     }
                 }
                 ready = self.socket.writable(), if unsent => ready?,
@@ -204,15 +216,9 @@ impl Connection {
     /// Login and requests; what cannot be sent at once waits, and stops the reading.
     fn carry_out(&mut self, now_ms: u64, state: &mut State) {
         while let Some(login) = state.outbox.login.take() {
-            let outcome = self.auth.check(&login, self.peer.ip());
-            if outcome == LoginOutcome::Refused
-                && let Some(suppressed) = LOGIN_WARNINGS.pass(self.clock.uptime_ms())
-            {
-                tracing::warn!(peer = %self.peer, user = %login.user, suppressed, "login refused");
-            }
-            self.session.on_login(now_ms, outcome, &mut state.outbox);
-            if !state.outbox.close {
-                self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
+            match self.auth.check(&login, self.peer.ip()) {
+                Checked::Now(outcome) => self.logged_in(now_ms, &login, outcome, state),
+                Checked::Later(later) => state.checking = Some((login, later)),
             }
         }
         if let Some(complaint) = state.outbox.complaint.take()
@@ -224,6 +230,18 @@ impl Connection {
         if !state.outbox.requests.is_empty() {
             let requests = std::mem::take(&mut state.outbox.requests);
             self.tell(state, ClientEvent::Requests { connection: self.id, requests });
+        }
+    }
+
+    fn logged_in(&mut self, now_ms: u64, login: &Login, outcome: LoginOutcome, state: &mut State) {
+        if outcome == LoginOutcome::Refused
+            && let Some(suppressed) = LOGIN_WARNINGS.pass(self.clock.uptime_ms())
+        {
+            tracing::warn!(peer = %self.peer, user = %login.user, suppressed, "login refused");
+        }
+        self.session.on_login(now_ms, outcome, &mut state.outbox);
+        if !state.outbox.close {
+            self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
         }
     }
 
@@ -283,6 +301,14 @@ impl Connection {
     async fn linger(&mut self) {
         let mut rest = [0; 4096];
         while let Ok(1..) = self.socket.read(&mut rest).await {}
+    }
+}
+
+/// The outcome of the check under way; a check that has died refuses.
+async fn checked(checking: &mut Option<(Login, oneshot::Receiver<LoginOutcome>)>) -> LoginOutcome {
+    match checking {
+        Some((_, later)) => later.await.unwrap_or(LoginOutcome::Refused),
+        None => std::future::pending().await,
     }
 }
 

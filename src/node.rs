@@ -8,7 +8,9 @@ use crate::inflight::Inflight;
 use crate::upkeep::{Snapshot, Upkeep};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use understudy_broker::{Broker, Decided, Limits, ReadAhead, Slice, waits_for_own_commits};
+use understudy_broker::{
+    Broker, ConfiguredUser, Decided, Limits, ReadAhead, Slice, waits_for_own_commits,
+};
 use understudy_model::{
     Command, ConnectionId, Effect, Epoch, Group, Lsn, NewEpoch, NodeId, QueueId, Request,
     UserRecord,
@@ -125,7 +127,7 @@ pub struct NodeOptions {
     pub save_after_bytes: u64,
     /// So much log behind the last save is kept for a slave that comes back.
     pub retain_bytes: u64,
-    pub users: Vec<UserRecord>,
+    pub users: Vec<ConfiguredUser>,
     /// Made in a store without users if no users are configured.
     pub default_user: UserRecord,
 }

@@ -108,6 +108,8 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         listeners,
         client_protocols: client_protocols(&settings),
     };
+    let authenticator =
+        auth::Authenticator::new(users_seen).map_err(|error| anyhow!("no randomness: {error}"))?;
     let reader = Reader::start(reader, events.clone())?;
     let (ended, end) = oneshot::channel();
     let driver = Driver {
@@ -122,7 +124,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     };
     let shared = Shared {
         node: handle.clone(),
-        auth: auth::Authenticator { users: users_seen },
+        auth: authenticator,
         clock,
         connections_max: settings.limits.connections_max,
         connections: Arc::new(AtomicUsize::new(0)),
@@ -259,7 +261,7 @@ fn node_options(settings: &Settings) -> NodeOptions {
         cache_bytes_max: settings.limits.cache_bytes_max,
         save_after_bytes: settings.storage.save_after_bytes,
         retain_bytes: settings.storage.retain_bytes,
-        users: settings.users.iter().map(auth::record).collect(),
+        users: settings.users.iter().map(auth::configured).collect(),
         default_user: auth::default_user(),
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Crate, its folder, and what of ours and of the wide world it may depend on (ARCHITECTURE.md).
 const DEPENDENCIES: [(&str, &[&str]); 8] = [
     ("src/model", &["bytes", "bytestring", "xxhash-rust"]),
-    ("src/broker", &["understudy-model", "bytes"]),
+    ("src/broker", &["understudy-model", "bytes", "regex"]),
     ("protocols/amqp", &["understudy-model", "amq-protocol", "bytes"]),
     ("protocols/stomp", &["understudy-model", "bytes", "memchr"]),
     ("protocols/native", &["understudy-model", "bytes"]),

@@ -1,5 +1,6 @@
 //! The broker's state and the one function that changes what is committed: `apply`.
 
+use crate::access::Access;
 use crate::clients::Clients;
 use crate::producers::Producers;
 use crate::queue::Queue;
@@ -53,6 +54,7 @@ pub struct Broker {
     pub(crate) limits: Limits,
     // Committed.
     pub(crate) topology: Topology,
+    pub(crate) access: Access,
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     pub(crate) producers: Producers,
     pub(crate) segments: Segments,
@@ -71,6 +73,7 @@ pub struct Broker {
     // For saving.
     pub(crate) dirty_queues: BTreeSet<QueueId>,
     pub(crate) topology_dirty: bool,
+    pub(crate) access_dirty: bool,
 }
 
 impl Broker {
@@ -78,6 +81,7 @@ impl Broker {
         Self {
             limits,
             topology: Topology::default(),
+            access: Access::default(),
             queues: BTreeMap::new(),
             producers: Producers::default(),
             segments: Segments::default(),
@@ -91,6 +95,7 @@ impl Broker {
             mark_awaited: false,
             dirty_queues: BTreeSet::new(),
             topology_dirty: false,
+            access_dirty: false,
         }
     }
 
@@ -269,28 +274,15 @@ impl Broker {
         self.topology_dirty = true;
         self.topology.version += 1;
         match command {
-            Command::DeclareExchange(spec) => self.topology.declare_exchange(spec),
+            Command::DeclareExchange(spec) => {
+                let (vhost, name) = (spec.vhost.clone(), spec.name.clone());
+                self.topology.declare_exchange(spec);
+                self.topology.apply_policy(&vhost, &name, &self.access.policies);
+            }
             Command::DeleteExchange { vhost, name } => self.topology.delete_exchange(&vhost, &name),
             Command::Bind(binding) => self.apply_bind(binding),
             Command::Unbind(binding) => self.topology.unbind(&binding),
-            Command::PutUser(user) => {
-                self.topology.users.insert(user.name.clone(), user);
-            }
-            Command::DeleteUser { name } => {
-                self.topology.users.remove(&name);
-            }
-            Command::PutVhost { name } => self.topology.put_vhost(&name),
-            Command::DeleteVhost { name } => {
-                for id in self.topology.delete_vhost(&name) {
-                    self.apply_delete_queue(id, effects);
-                }
-            }
-            Command::Enqueue(_)
-            | Command::Settle { .. }
-            | Command::Delivered { .. }
-            | Command::NewEpoch(_)
-            | Command::DeclareQueue(_)
-            | Command::DeleteQueue { .. } => {}
+            access => self.apply_access(access, effects),
         }
     }
 

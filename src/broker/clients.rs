@@ -2,7 +2,9 @@
 
 use crate::queue::{ConsumerKey, Queue};
 use std::collections::{BTreeMap, BTreeSet};
-use understudy_model::{AckMode, ConnectionId, Credit, Effect, Lsn, QueueId, Reply, Text};
+use understudy_model::{
+    AckMode, Connect, ConnectionId, Credit, Effect, Lsn, Protocol, QueueId, Reply, Text,
+};
 
 /// An unsent delivery counts at least so much beside its body, so that empty ones are bounded
 /// too. No protocol sends fewer bytes for one, else the account would never be balanced.
@@ -25,6 +27,11 @@ pub(crate) struct Clients {
 
 pub(crate) struct Connection {
     pub(crate) vhost: Text,
+    pub(crate) user: Text,
+    pub(crate) protocol: Protocol,
+    pub(crate) client_name: Text,
+    /// The exchange it was last permitted to publish to, while the topology has this version.
+    pub(crate) may_write: Option<(u64, Text)>,
     /// Message bytes handed to the connection and not yet reported as written.
     unsent_bytes: u64,
     /// Queues that passed this connection over because of `unsent_bytes`.
@@ -59,9 +66,13 @@ pub(crate) struct Channel {
 }
 
 impl Connection {
-    pub(crate) fn new(vhost: Text) -> Self {
+    pub(crate) fn new(connect: &Connect) -> Self {
         Self {
-            vhost,
+            vhost: connect.vhost.clone(),
+            user: connect.user.clone(),
+            protocol: connect.protocol,
+            client_name: connect.client_name.clone(),
+            may_write: None,
             unsent_bytes: 0,
             passed_over: BTreeSet::new(),
             consumers: BTreeSet::new(),

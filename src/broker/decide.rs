@@ -1,6 +1,7 @@
 //! Deciding: a request is checked against the committed state and becomes commands of the open
 //! group, and effects that are released when those are committed.
 
+use crate::access;
 use crate::broker::{Broker, Name};
 use crate::clients::{CachedRoute, Connection, Consumer};
 use crate::queue::{ConsumerKey, Getter};
@@ -90,8 +91,14 @@ impl Broker {
         if !self.clients.connections.contains_key(&connection) {
             return Ok(());
         }
+        let next_lsn = decided.open.next_lsn();
+        if let Err(refusal) = self.check_access(connection, request, next_lsn) {
+            access::refuse(connection, request, refusal, decided);
+            return Ok(());
+        }
         match request {
             Request::Connect(_) => {}
+            Request::Manage(manage) => self.manage(connection, manage, decided),
             Request::Publish(publish) => return self.publish(connection, publish, decided),
             Request::Transaction(transaction) => {
                 return self.transaction(connection, transaction, decided);
@@ -144,15 +151,11 @@ impl Broker {
     }
 
     fn connect(&mut self, id: ConnectionId, connect: &Connect, decided: &mut Decided<'_>) {
-        let result = if self.has_vhost(&connect.vhost) {
-            let connection = Connection::new(connect.vhost.clone());
-            self.clients.connections.insert(id, connection);
-            Ok(Reply::Done)
-        } else {
-            let text = format!("vhost {} not found", connect.vhost);
-            Err(Refusal::new(RefusalKind::NotAllowed, text))
-        };
-        decided.reply(id, connect.token, result);
+        let result = self.check_vhost(connect.protocol, &connect.user, &connect.vhost);
+        if result.is_ok() {
+            self.clients.connections.insert(id, Connection::new(connect));
+        }
+        decided.reply(id, connect.token, result.map(|()| Reply::Done));
     }
 
     fn publish(
@@ -177,6 +180,9 @@ impl Broker {
         connection: ConnectionId,
         publish: &Publish,
     ) -> Result<Result<Vec<QueueId>, Refusal>, Wait> {
+        if let Err(refusal) = self.check_user_id(connection, publish) {
+            return Ok(Err(refusal));
+        }
         let Some(state) = self.clients.connections.get(&connection) else { return Ok(Ok(vec![])) };
         if let Some(route) = &state.route
             && route.version == self.topology.version
@@ -186,6 +192,9 @@ impl Broker {
             return Ok(Ok(route.queues.clone()));
         }
         let vhost = state.vhost.clone();
+        if let Err(refusal) = self.check_publish(connection, &publish.exchange) {
+            return Ok(Err(refusal));
+        }
         let Some(exchange) = self.topology.exchange(&vhost, &publish.exchange) else {
             self.wait_for_name(&Name::Exchange(vhost.clone(), publish.exchange.clone()))?;
             return Ok(Err(no_exchange(&publish.exchange, &vhost)));
@@ -199,6 +208,13 @@ impl Broker {
         }
         let key = &publish.routing_key;
         let queues = self.topology.route(&vhost, exchange, key, &publish.properties);
+        if queues.is_empty()
+            && publish.declare_missing
+            && publish.exchange.is_empty()
+            && let Err(refusal) = self.check_declare_missing(connection, key)
+        {
+            return Ok(Err(refusal));
+        }
         // A headers exchange looks at the message, so its routes are not reusable.
         if exchange.kind != crate::topology::Kind::Headers
             && let Some(state) = self.clients.connections.get_mut(&connection)

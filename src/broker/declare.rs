@@ -7,7 +7,7 @@ use crate::topology::Kind;
 use understudy_model::{
     Bind, BindTarget, Binding, Command, ConnectionId, DeclareExchange, DeclareQueue,
     DeleteExchange, DeleteQueue, ExchangeSpec, Lsn, PurgeQueue, QueueId, QueueSpec, Refusal,
-    RefusalKind, Reply, Text, UserRecord,
+    RefusalKind, Reply, Text,
 };
 
 /// A decision that may be refused as the client's mistake, or put off.
@@ -398,22 +398,6 @@ impl Broker {
             self.reserved.insert(reserved, lsn);
         }
     }
-
-    /// What a new store holds before its first client: the vhost `/` and users. Called by the
-    /// master when its epoch begins.
-    pub fn seed(&self, users: &[UserRecord], default_user: &UserRecord, decided: &mut Decided<'_>) {
-        if !self.has_vhost("/") {
-            decided.push(&Command::PutVhost { name: Text::from_static("/") });
-        }
-        for user in users {
-            if self.topology.users.get(&user.name) != Some(user) {
-                decided.push(&Command::PutUser(user.clone()));
-            }
-        }
-        if users.is_empty() && self.topology.users.is_empty() {
-            decided.push(&Command::PutUser(default_user.clone()));
-        }
-    }
 }
 
 fn not_default(exchange: &str) -> Result<(), Refusal> {
@@ -470,7 +454,7 @@ fn check_headers_match(binding: &Binding) -> Result<(), Refusal> {
 }
 
 /// Unique because the LSN is; mixed so that neighbours do not look alike.
-fn server_name(prefix: &str, lsn: Lsn) -> Text {
+pub(crate) fn server_name(prefix: &str, lsn: Lsn) -> Text {
     let mut mixed = lsn.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -4,6 +4,7 @@
 //! hold a later state than the LSN that the round began with. Replaying the log from there over
 //! it leads to the same state, because applying a command twice does what applying it once does.
 
+use crate::access::Access;
 use crate::broker::{Broker, Limits};
 use crate::producers::Producers;
 use crate::queue::Queue;
@@ -17,6 +18,8 @@ use understudy_model::{Lsn, Malformed, QueueId, Reader, Writer};
 pub type Slice = (Bytes, Option<Bytes>);
 
 const TOPOLOGY: &[u8] = b"topology";
+/// Permissions and policies.
+const ACCESS: &[u8] = b"access";
 const PRODUCERS: &[u8] = b"producers";
 const SEGMENTS: &[u8] = b"segments";
 /// Where replay begins: applied LSN and chain hash there. Written last in a round.
@@ -52,6 +55,9 @@ impl Broker {
         if std::mem::take(&mut self.topology_dirty) {
             slices.push(slice(TOPOLOGY, &|w| self.topology.encode(w)));
         }
+        if std::mem::take(&mut self.access_dirty) {
+            slices.push(slice(ACCESS, &|w| self.access.encode(w)));
+        }
         slices.push(slice(PRODUCERS, &|w| self.producers.encode(w)));
         slices.push(slice(SEGMENTS, &|w| self.segments.encode(w)));
         slices.push(slice(REPLAY, &|w| {
@@ -64,6 +70,7 @@ impl Broker {
     /// Everything at once, as of now: for a snapshot.
     pub fn save_all(&mut self, chain: u128) -> Vec<Slice> {
         self.topology_dirty = true;
+        self.access_dirty = true;
         let mut slices: Vec<Slice> = self.queues.keys().map(|id| self.save_queue(*id)).collect();
         slices.extend(self.end_save(self.applied, chain));
         slices
@@ -80,6 +87,7 @@ impl Broker {
             let mut r = Reader(value);
             match &key[..] {
                 TOPOLOGY => broker.topology = Topology::decode(&mut r)?,
+                ACCESS => broker.access = Access::decode(&mut r)?,
                 PRODUCERS => broker.producers = Producers::decode(&mut r)?,
                 SEGMENTS => broker.segments = Segments::decode(&mut r)?,
                 REPLAY => {
@@ -95,6 +103,9 @@ impl Broker {
         }
         for (id, queue) in &broker.queues {
             broker.topology.declare_queue(*id, &queue.spec);
+        }
+        for vhost in broker.topology.vhosts.keys().cloned().collect::<Vec<_>>() {
+            broker.topology.apply_policies(&vhost, &broker.access.policies);
         }
         Ok((broker, chain))
     }

@@ -1,9 +1,10 @@
 //! Vhosts, exchanges, queues' names, bindings and users: committed state, changed by apply only.
 
+use crate::policy::Policies;
 use crate::topic::TopicTrie;
 use std::collections::BTreeMap;
 use understudy_model::{
-    BindTarget, Binding, ExchangeSpec, Malformed, QueueId, QueueSpec, Reader, Table, Text,
+    ApplyTo, BindTarget, Binding, ExchangeSpec, Malformed, QueueId, QueueSpec, Reader, Table, Text,
     UserRecord, Writer,
 };
 
@@ -62,7 +63,7 @@ impl Kind {
 pub(crate) struct Exchange {
     pub(crate) spec: ExchangeSpec,
     pub(crate) kind: Kind,
-    /// `alternate-exchange` of the arguments: tried when nothing matches.
+    /// `alternate-exchange` of the arguments, else of the policy: tried when nothing matches.
     pub(crate) alternate: Option<Text>,
     pub(crate) bindings: Bindings,
     pub(crate) predeclared: bool,
@@ -98,9 +99,7 @@ impl Vhost {
 
 impl Exchange {
     fn new(spec: ExchangeSpec, kind: Kind, predeclared: bool) -> Self {
-        let arguments = Table::decode(&spec.arguments).unwrap_or_default();
-        let alternate = arguments.get("alternate-exchange").and_then(|value| value.as_str());
-        let alternate = alternate.map(Text::from);
+        let alternate = alternate(&Table::decode(&spec.arguments).unwrap_or_default());
         Self { spec, kind, alternate, bindings: Bindings::default(), predeclared }
     }
 
@@ -163,11 +162,30 @@ impl Topology {
         self.version += 1;
     }
 
-    /// Returns the queues that went with it.
-    pub(crate) fn delete_vhost(&mut self, name: &str) -> Vec<QueueId> {
+    pub(crate) fn vhost_queues(&self, name: &str) -> Vec<QueueId> {
+        self.vhosts.get(name).map(|v| v.queues.values().copied().collect()).unwrap_or_default()
+    }
+
+    pub(crate) fn delete_vhost(&mut self, name: &str) {
         self.version += 1;
-        let vhost = self.vhosts.remove(name);
-        vhost.map(|vhost| vhost.queues.into_values().collect()).unwrap_or_default()
+        self.vhosts.remove(name);
+    }
+
+    /// What the policies say about all exchanges of the vhost.
+    pub(crate) fn apply_policies(&mut self, vhost: &str, policies: &Policies) {
+        let Some(state) = self.vhosts.get(vhost) else { return };
+        for name in state.exchanges.keys().cloned().collect::<Vec<_>>() {
+            self.apply_policy(vhost, &name, policies);
+        }
+        self.version += 1;
+    }
+
+    pub(crate) fn apply_policy(&mut self, vhost: &str, name: &str, policies: &Policies) {
+        let exchange = self.vhosts.get_mut(vhost).and_then(|v| v.exchanges.get_mut(name));
+        let Some(exchange) = exchange else { return };
+        let own = alternate(&Table::decode(&exchange.spec.arguments).unwrap_or_default());
+        let policy = policies.effective(vhost, ApplyTo::Exchanges, name);
+        exchange.alternate = own.or_else(|| policy.and_then(|p| alternate(&p.definition)));
     }
 
     pub(crate) fn declare_exchange(&mut self, spec: ExchangeSpec) {
@@ -275,6 +293,10 @@ impl Topology {
         }
         Ok(topology)
     }
+}
+
+fn alternate(arguments: &Table) -> Option<Text> {
+    arguments.get("alternate-exchange").and_then(|value| value.as_str()).map(Text::from)
 }
 
 fn unbind_target(exchange: &mut Exchange, target: &BindTarget) {

@@ -227,7 +227,7 @@ impl Checker<'_> {
         }
         let secret = match (&user.password, &user.password_hash) {
             (Some(password), None) => Secret::Password(password.clone()),
-            (None, Some(hash)) if crate::auth::is_hash(hash) => Secret::Hash(hash.clone()),
+            (None, Some(hash)) if crate::auth::hash::is_hash(hash) => Secret::Hash(hash.clone()),
             (None, Some(_)) => {
                 let problem = "expected sha256: and base64 of salt and SHA-256(salt + password)";
                 return self.wrong("users.password_hash", problem);
@@ -238,7 +238,23 @@ impl Checker<'_> {
                 return self.wrong("users.password", &problem);
             }
         };
-        Ok(UserSetting { name: user.name.clone(), secret, tags: user.tags.clone() })
+        for permission in user.permissions.iter().flatten() {
+            let parts = [&permission.configure, &permission.write, &permission.read];
+            for pattern in parts {
+                if let Err(why) = understudy_broker::check_pattern(pattern) {
+                    return self.wrong("users.permissions", &format!("{pattern:?}: {why}"));
+                }
+            }
+            if permission.vhost.is_empty() {
+                return self.wrong("users.permissions", "vhost must not be empty");
+            }
+        }
+        Ok(UserSetting {
+            name: user.name.clone(),
+            secret,
+            tags: user.tags.clone(),
+            permissions: user.permissions.clone(),
+        })
     }
 
     fn names_differ(&self, users: &[User]) -> Result<(), ConfigError> {

@@ -63,6 +63,8 @@ pub(super) struct User {
     pub(super) password_hash: Option<String>,
     #[serde(default)]
     pub(super) tags: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) permissions: Option<Vec<super::PermissionSetting>>,
 }
 
 /// Bounds; each with its unit in the name.

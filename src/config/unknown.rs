@@ -19,8 +19,12 @@ pub(super) fn refuse(values: &Map<String, Value>, origins: &Origins) -> Result<(
             ValueKind::Table(table) => refuse_keys(section, table, typed, origins)?,
             ValueKind::Array(entries) => {
                 let secret = Some(String::new());
-                let user =
-                    User { password: secret.clone(), password_hash: secret, ..User::default() };
+                let user = User {
+                    password: secret.clone(),
+                    password_hash: secret,
+                    permissions: Some(Vec::new()),
+                    ..User::default()
+                };
                 for entry in entries {
                     if let ValueKind::Table(table) = &entry.kind {
                         refuse_keys(section, table, &keys(&user), origins)?;

@@ -65,7 +65,7 @@ async fn connect(events_max: usize) -> Fixture {
         peer,
         session: Box::new(Questions),
         node,
-        auth: Authenticator { users },
+        auth: Authenticator::new(users).unwrap(),
         clock: Clock::start(),
     };
     tokio::spawn(connection.run());

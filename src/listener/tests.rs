@@ -45,7 +45,7 @@ fn start(connections_max: usize) -> Fixture {
     };
     let shared = Shared {
         node,
-        auth: Authenticator { users },
+        auth: Authenticator::new(users).unwrap(),
         clock: Clock::start(),
         connections_max,
         connections: Arc::default(),

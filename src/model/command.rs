@@ -2,8 +2,8 @@
 //! added, never changed; an unknown one is an error that refuses the log or the link.
 
 use crate::{
-    Epoch, Lsn, Malformed, MessageView, NodeId, ProducerSequence, Publish, QueueId, Reader, Text,
-    Writer,
+    Epoch, Lsn, Malformed, MessageView, NodeId, PermissionRecord, PolicyRecord, ProducerSequence,
+    Publish, QueueId, Reader, Text, Writer,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -21,6 +21,10 @@ const PUT_USER: u8 = 11;
 const DELETE_USER: u8 = 12;
 const PUT_VHOST: u8 = 13;
 const DELETE_VHOST: u8 = 14;
+const PUT_PERMISSION: u8 = 32;
+const CLEAR_PERMISSION: u8 = 33;
+const PUT_POLICY: u8 = 34;
+const CLEAR_POLICY: u8 = 35;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command<'a> {
@@ -57,6 +61,16 @@ pub enum Command<'a> {
         name: Text,
     },
     DeleteVhost {
+        name: Text,
+    },
+    PutPermission(PermissionRecord),
+    ClearPermission {
+        user: Text,
+        vhost: Text,
+    },
+    PutPolicy(PolicyRecord),
+    ClearPolicy {
+        vhost: Text,
         name: Text,
     },
 }
@@ -270,6 +284,31 @@ impl<'a> Command<'a> {
                 w.u8(DELETE_VHOST);
                 w.text(name);
             }
+            _ => self.encode_access(&mut w),
+        }
+    }
+
+    fn encode_access(&self, w: &mut Writer<'_>) {
+        match self {
+            Self::PutPermission(permission) => {
+                w.u8(PUT_PERMISSION);
+                permission.encode(w);
+            }
+            Self::ClearPermission { user, vhost } => {
+                w.u8(CLEAR_PERMISSION);
+                w.text(user);
+                w.text(vhost);
+            }
+            Self::PutPolicy(policy) => {
+                w.u8(PUT_POLICY);
+                policy.encode(w);
+            }
+            Self::ClearPolicy { vhost, name } => {
+                w.u8(CLEAR_POLICY);
+                w.text(vhost);
+                w.text(name);
+            }
+            _ => {}
         }
     }
 
@@ -294,6 +333,10 @@ impl<'a> Command<'a> {
             DELETE_USER => Self::DeleteUser { name: r.text()? },
             PUT_VHOST => Self::PutVhost { name: r.text()? },
             DELETE_VHOST => Self::DeleteVhost { name: r.text()? },
+            PUT_PERMISSION => Self::PutPermission(PermissionRecord::decode(&mut r)?),
+            CLEAR_PERMISSION => Self::ClearPermission { user: r.text()?, vhost: r.text()? },
+            PUT_POLICY => Self::PutPolicy(PolicyRecord::decode(&mut r)?),
+            CLEAR_POLICY => Self::ClearPolicy { vhost: r.text()?, name: r.text()? },
             _ => return Err(Malformed("command: a kind that this version does not know")),
         };
         r.finish()?;
@@ -437,6 +480,23 @@ mod tests {
             Command::DeleteUser { name: text("guest") },
             Command::PutVhost { name: text("v") },
             Command::DeleteVhost { name: text("v") },
+            Command::PutPermission(PermissionRecord {
+                user: text("ann"),
+                vhost: text("/"),
+                configure: text(""),
+                write: text("^orders$"),
+                read: text(".*"),
+            }),
+            Command::ClearPermission { user: text("ann"), vhost: text("/") },
+            Command::PutPolicy(PolicyRecord {
+                vhost: text("/"),
+                name: text("short"),
+                pattern: text("^tmp"),
+                apply_to: crate::ApplyTo::Queues,
+                priority: -7,
+                definition: Bytes::from_static(b"\x01kV"),
+            }),
+            Command::ClearPolicy { vhost: text("/"), name: text("short") },
         ]
     }
 

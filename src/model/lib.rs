@@ -3,6 +3,7 @@
 //! A session turns bytes into [`Request`]s; the broker decides them into [`Command`]s, which are
 //! sealed into [`Group`]s; applying a committed group yields [`Effect`]s for sessions.
 
+mod access;
 mod codec;
 mod command;
 mod effect;
@@ -15,6 +16,7 @@ mod request;
 mod session;
 mod table;
 
+pub use access::{ApplyTo, Change, Manage, PermissionRecord, PolicyRecord};
 pub use codec::{Malformed, Reader, Writer};
 pub use command::{
     BindTarget, Binding, Command, EnqueueView, ExchangeSpec, NewEpoch, QueueSpec, SettleRanges,

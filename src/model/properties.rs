@@ -137,6 +137,11 @@ pub struct PropertiesView<'a> {
 }
 
 impl<'a> PropertiesView<'a> {
+    /// Whether the raw block has a user id; costs nothing more than a look at its flags.
+    pub fn has_user_id(raw: &[u8]) -> bool {
+        raw.first_chunk::<2>().is_some_and(|flags| u16::from_be_bytes(*flags) & USER_ID != 0)
+    }
+
     /// Walks the raw block and checks that every property lies inside it, nothing behind it.
     pub fn decode(raw: &'a [u8]) -> Result<Self, Malformed> {
         const BLOCK: Malformed = Malformed("properties");

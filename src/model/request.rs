@@ -4,7 +4,7 @@
 //! carries a `token` is answered by exactly one [`crate::Effect::Reply`] (or `Got`) with that
 //! token, after its cause is committed.
 
-use crate::{Body, ConsumerNumber, Lsn, QueueId, Text, Token};
+use crate::{Body, ConsumerNumber, Lsn, Manage, QueueId, Text, Token};
 use bytes::Bytes;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +58,8 @@ pub enum Request {
     Barrier {
         token: Token,
     },
+    /// Users, vhosts, permissions, policies. No client protocol makes it.
+    Manage(Box<Manage>),
 }
 
 /// The frontend a connection came in by.
@@ -66,6 +68,8 @@ pub enum Protocol {
     Amqp,
     Stomp,
     Native,
+    /// The management interface, for one request: not listed among the connections.
+    Management,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +77,7 @@ pub struct Connect {
     pub token: Token,
     pub protocol: Protocol,
     pub vhost: Text,
+    /// Empty from the management interface of this machine only: nothing is refused to it.
     pub user: Text,
     /// What the client calls itself; empty if it does not say.
     pub client_name: Text,

@@ -179,6 +179,7 @@ pub(super) fn token_of(request: &Request) -> Option<Token> {
         Request::Consume(consume) => consume.token,
         Request::Cancel { token, .. } | Request::Barrier { token } => *token,
         Request::Get(get) => get.token,
+        Request::Manage(manage) => manage.token,
         Request::Settle { token, .. }
         | Request::Discard { token, .. }
         | Request::Return { token, .. } => (*token)?,

@@ -3,6 +3,7 @@
 //! A group is bytes with a header here: storage knows records and LSNs, not what a command means.
 //! One thread owns the [`Log`] and with it every write transaction; readers are short.
 
+mod cold;
 mod error;
 mod log;
 mod pages;

@@ -1,7 +1,8 @@
 //! The log: groups in, one synced transaction a commit; its end, its base, and giving back space.
 
+use crate::cold::{self, Records};
 use crate::pages::MappedPages;
-use crate::piece::{self, Key};
+use crate::piece;
 use crate::{LogReader, StorageError};
 use bytes::Bytes;
 use heed::types::Bytes as Raw;
@@ -62,7 +63,7 @@ pub struct Log {
     /// Ranges of dead log that are deleted piece by piece with later commits.
     reclaim: VecDeque<Reclaim>,
     /// Relocated records that ride in the next commit.
-    cold: Vec<(Lsn, Bytes)>,
+    cold: Records,
     scratch: Vec<u8>,
 }
 
@@ -79,7 +80,6 @@ const BASE: &[u8] = b"base";
 /// A commit deletes so many pieces, and twice as many as it appends: freeing keeps up with
 /// filling, and no commit waits long for it.
 const RECLAIM_PIECES_MIN: usize = 16;
-const COLD_CHUNK_BYTES: usize = piece::CONTENT_BYTES_MAX;
 
 impl Log {
     /// Opens or creates the log in `dir/log`. Verifies the last group.
@@ -103,7 +103,7 @@ impl Log {
         let reader = LogReader::new(tables.clone());
         let end = find_end(&tables, &reader)?;
         let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
-        let (reclaim, cold) = (VecDeque::new(), Vec::new());
+        let (reclaim, cold) = (VecDeque::new(), Records::new());
         Ok((Self { tables, end, reclaim, cold, scratch }, reader, end))
     }
 
@@ -165,17 +165,20 @@ impl Log {
         !self.reclaim.is_empty()
     }
 
-    /// Stages records, ascending, to be packed into the cold store by the next commit.
+    /// Stages records to be packed into the cold store by the next commit.
     pub fn put_cold(&mut self, records: &[(Lsn, Bytes)]) {
-        self.cold.extend_from_slice(records);
+        self.cold.extend(records.iter().cloned());
     }
 
     /// Cuts the log behind `after`, a group's end, and syncs.
     ///
     /// # Errors
-    /// `Corrupt` if no group ends there.
+    /// `Corrupt` if no group ends there: then nothing is cut.
     pub fn truncate_after(&mut self, after: Lsn) -> Result<LogEnd, StorageError> {
         let mut txn = self.tables.env.write_txn()?;
+        if after != self.end.base {
+            self.chain_at(&txn, after)?;
+        }
         let from = piece::key(after.next(), 0);
         let bounds = (Bound::Included(&from[..]), Bound::Unbounded);
         self.tables.log.delete_range(&mut txn, &bounds)?;
@@ -236,29 +239,7 @@ impl Log {
 
     fn write_cold(&mut self, txn: &mut RwTxn<'_>) -> Result<(), StorageError> {
         let records = std::mem::take(&mut self.cold);
-        let mut chunk = Vec::new();
-        let mut first = Lsn::ZERO;
-        let cold = self.tables.cold;
-        let scratch = &mut self.scratch;
-        let mut flush = |first: Lsn, chunk: &mut Vec<u8>| -> Result<(), StorageError> {
-            piece::put_parts(first, piece::RECORDS, chunk, scratch, |key, piece| {
-                Ok(cold.put(txn, &key, piece)?)
-            })?;
-            chunk.clear();
-            Ok(())
-        };
-        for (lsn, record) in records {
-            if !chunk.is_empty() && chunk.len() + 12 + record.len() > COLD_CHUNK_BYTES {
-                flush(first, &mut chunk)?;
-            }
-            if chunk.is_empty() {
-                first = lsn;
-            }
-            chunk.extend_from_slice(&lsn.0.to_be_bytes());
-            chunk.extend_from_slice(&(record.len() as u32).to_be_bytes());
-            chunk.extend_from_slice(&record);
-        }
-        if chunk.is_empty() { Ok(()) } else { flush(first, &mut chunk) }
+        cold::insert(self.tables.cold, txn, records, &mut self.scratch)
     }
 
     fn delete_some(
@@ -282,7 +263,8 @@ impl Log {
             let cold = if range.keep_cold {
                 0
             } else {
-                delete_pieces(self.tables.cold, txn, range.first, range.last, pieces)?
+                let (table, scratch) = (self.tables.cold, &mut self.scratch);
+                cold::remove(table, txn, range.first, range.last, pieces, scratch)?
             };
             pieces -= cold;
             if pieces > 0 {
@@ -331,14 +313,7 @@ fn delete_pieces(
     last: Lsn,
     most: usize,
 ) -> Result<usize, StorageError> {
-    let (from, to) = (piece::key(first, 0), piece::key(last, u16::MAX));
-    let bounds = (Bound::Included(&from[..]), Bound::Included(&to[..]));
-    let keys = table.remap_data_type::<heed::types::DecodeIgnore>();
-    let mut doomed: Vec<Key> = Vec::new();
-    for entry in keys.range(txn, &bounds)?.take(most) {
-        let (key, ()) = entry?;
-        doomed.extend(key.first_chunk::<10>());
-    }
+    let doomed = cold::keys(table, txn, piece::key(first, 0), piece::key(last, u16::MAX), most)?;
     for key in &doomed {
         table.delete(txn, key)?;
     }

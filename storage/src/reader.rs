@@ -155,9 +155,9 @@ fn take(
 }
 
 /// The piece, its parts joined, that begins at or before the first wanted LSN.
-fn holding(
+pub(crate) fn holding(
     table: Table,
-    txn: &RoTxn<'_, WithoutTls>,
+    txn: &RoTxn<'_>,
     wanted: &[Lsn],
 ) -> Result<Option<(u8, Lsn, Bytes)>, StorageError> {
     let Some(&lsn) = wanted.first() else { return Ok(None) };

@@ -131,7 +131,7 @@ fn a_cut_tail_can_be_written_anew() {
         open(dir.path())
     }
     .0;
-    assert!(log.end().last <= kept.last());
+    assert_eq!(log.end().last, kept.last());
     let _ = append(&mut log, &[5]);
 }
 
@@ -233,5 +233,47 @@ fn live_records_stay_readable_while_a_long_neighbour_is_reclaimed() {
         log.commit(&Batch::default()).unwrap();
         assert_eq!(reader.records(&[Lsn(2)], usize::MAX).unwrap().len(), 1);
         assert_eq!(reader.records(&[Lsn(3)], usize::MAX).unwrap(), records[1..]);
+    }
+}
+
+fn put_cold(log: &mut Log, lsns: &[u64]) {
+    let record = |&lsn: &u64| (Lsn(lsn), Bytes::from(vec![lsn as u8; 20_000]));
+    log.put_cold(&lsns.iter().map(record).collect::<Vec<_>>());
+    log.commit(&Batch::default()).unwrap();
+}
+
+fn cold_lsns(reader: &LogReader) -> Vec<u64> {
+    let found = reader.records(&lsns(1, 300), usize::MAX).unwrap();
+    found.iter().for_each(|(lsn, record)| assert_eq!(record[..], vec![lsn.0 as u8; 20_000]));
+    found.iter().map(|(lsn, _)| lsn.0).collect()
+}
+
+#[test]
+fn cold_records_are_found_in_whatever_order_they_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, reader, _) = open(dir.path());
+    put_cold(&mut log, &[5, 9, 205]);
+    put_cold(&mut log, &[7, 8, 150]);
+    assert_eq!(cold_lsns(&reader), [5, 7, 8, 9, 150, 205]);
+    put_cold(&mut log, &[3, 8, 300, 1, 299]);
+    put_cold(&mut log, &[206, 207, 208, 209, 210]);
+    let all = [1, 3, 5, 7, 8, 9, 150, 205, 206, 207, 208, 209, 210, 299, 300];
+    assert_eq!(cold_lsns(&reader), all);
+}
+
+#[test]
+fn a_reclaimed_range_takes_nothing_of_chunks_that_reach_out_of_it() {
+    for (first, last) in [(6, 8), (1, 7), (7, 300), (100, 204), (5, 5), (205, 205), (8, 150)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, reader, _) = open(dir.path());
+        log.set_base(Lsn(400), 1).unwrap();
+        let all = [5, 7, 8, 9, 150, 205];
+        put_cold(&mut log, &all);
+        log.reclaim(Lsn(first), Lsn(last));
+        while log.reclaim_pending() {
+            log.commit(&Batch::default()).unwrap();
+        }
+        let kept: Vec<u64> = all.into_iter().filter(|lsn| *lsn < first || *lsn > last).collect();
+        assert_eq!(cold_lsns(&reader), kept, "{first}..={last}");
     }
 }

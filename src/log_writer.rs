@@ -169,8 +169,14 @@ fn relocate(log: &mut Log, reader: &LogReader, lsns: &[Lsn]) -> anyhow::Result<u
     let mut rest = lsns;
     while !rest.is_empty() {
         let records = reader.records(rest, RELOCATE_BYTES_PER_READ)?;
-        let Some((last, _)) = records.last() else { break };
-        rest = &rest[rest.partition_point(|lsn| lsn <= last)..];
+        let covered = records.last().map_or(0, |(last, _)| rest.partition_point(|l| l <= last));
+        // The range is deleted next: what is not found now would be lost.
+        anyhow::ensure!(
+            covered == records.len() && covered > 0,
+            "live records from {} on are missing",
+            rest[0]
+        );
+        rest = &rest[covered..];
         bytes += records.iter().map(|(_, record)| record.len() as u64).sum::<u64>();
         log.put_cold(&records);
     }

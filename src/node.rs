@@ -210,6 +210,8 @@ impl Node {
     /// Carries out what the backend wanted when it was made.
     pub fn start(&mut self, now_ms: u64, outputs: Vec<BackendOutput>, out: &mut Outputs) {
         self.broker.replayed();
+        let dead = self.broker.dead_log();
+        out.log.extend(dead.map(|(first, last)| LogJob::Reclaim { first, last }));
         for output in outputs {
             self.backend_output(now_ms, output, out);
         }

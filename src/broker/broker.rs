@@ -142,6 +142,11 @@ impl Broker {
         live
     }
 
+    /// Stretches of the log that no segment covers, to be given back (again) after a start.
+    pub fn dead_log(&self) -> impl Iterator<Item = (Lsn, Lsn)> {
+        self.segments.gaps()
+    }
+
     pub fn segment_removed(&mut self, first: Lsn) {
         self.segments.remove(first);
     }

@@ -121,8 +121,9 @@ impl Broker {
         self.to_serve.extend(self.queues.keys());
     }
 
-    /// The segments of a copy: one that holds everything up to the snapshot.
+    /// The segments of a copy: everything up to the snapshot lies in the cold store.
     pub fn reset_segments(&mut self) {
-        self.segments.reset(self.applied);
+        let live = self.live_messages(Lsn(1), self.applied);
+        self.segments.reset(&live, self.applied);
     }
 }

@@ -6,6 +6,8 @@ use understudy_model::{Lsn, Malformed, Reader, Writer};
 
 /// A segment is closed at the first group's end after it has grown to this size.
 const SEGMENT_BYTES_MIN: u64 = 16 << 20;
+/// How many live messages of a copy make a segment of their own.
+const COLD_SEGMENT_MESSAGES_MAX: usize = 16_384;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -97,12 +99,28 @@ impl Segments {
         }
     }
 
-    /// One segment for everything up to `last`, as after the installation of a snapshot.
-    pub(crate) fn reset(&mut self, last: Lsn) {
+    /// As after the installation of a snapshot: everything up to `last` lies in the cold store,
+    /// cut so that the space of a consumed part is given back before the rest is consumed.
+    pub(crate) fn reset(&mut self, live: &[Lsn], last: Lsn) {
         self.0.clear();
-        if last > Lsn::ZERO {
-            self.0.push_back(Segment { first: Lsn(1), last, bytes: 0, live: 0, cold: true });
+        let mut first = Lsn(1);
+        let cuts = live.chunks(COLD_SEGMENT_MESSAGES_MAX).map(|part| part[part.len() - 1]);
+        let inner = cuts.clone().take(cuts.len().saturating_sub(1));
+        for end in inner.chain((last > Lsn::ZERO).then_some(last)) {
+            self.0.push_back(Segment { first, last: end, bytes: 0, live: 0, cold: true });
+            first = end.next();
         }
+    }
+
+    /// Stretches in front of and between the segments. Nothing there is live, but a crash may have
+    /// come before their deletion was complete.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = (Lsn, Lsn)> {
+        let mut next = Lsn(1);
+        self.0.iter().filter_map(move |segment| {
+            let gap = (next, Lsn(segment.first.0 - 1));
+            next = segment.last.next();
+            (gap.0 <= gap.1).then_some(gap)
+        })
     }
 
     fn find(&mut self, lsn: Lsn) -> Option<&mut Segment> {
@@ -133,5 +151,38 @@ impl Segments {
             });
         }
         Ok(Self(segments))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(segments: &Segments) -> Vec<(u64, u64)> {
+        segments.iter().map(|segment| (segment.first.0, segment.last.0)).collect()
+    }
+
+    #[test]
+    fn a_copy_is_cut_into_segments_without_gaps() {
+        let mut segments = Segments::default();
+        let live: Vec<Lsn> = (0..40_000).map(|n| Lsn(10 + 2 * n)).collect();
+        segments.reset(&live, Lsn(100_000));
+        assert_eq!(ranges(&segments), [(1, 32_776), (32_777, 65_544), (65_545, 100_000)]);
+        assert_eq!(segments.gaps().count(), 0);
+        segments.reset(&[], Lsn(7));
+        assert_eq!(ranges(&segments), [(1, 7)]);
+        segments.reset(&[], Lsn::ZERO);
+        assert_eq!(ranges(&segments), []);
+    }
+
+    #[test]
+    fn gaps_are_what_was_removed() {
+        let mut segments = Segments::default();
+        for n in 0..5 {
+            segments.add_group(Lsn(n * 10 + 1), Lsn(n * 10 + 10), SEGMENT_BYTES_MIN);
+        }
+        assert_eq!(segments.gaps().count(), 0);
+        [1, 11, 31].into_iter().for_each(|first| segments.remove(Lsn(first)));
+        assert_eq!(segments.gaps().collect::<Vec<_>>(), [(Lsn(1), Lsn(20)), (Lsn(31), Lsn(40))]);
     }
 }

@@ -71,6 +71,8 @@ struct State {
     /// Events that did not fit into the driver's channel yet, in order.
     waiting: VecDeque<ClientEvent>,
     drained: u64,
+    /// Publishing is stopped: what the client sends stays in its socket.
+    blocked: bool,
     eof: bool,
     /// A check that takes long; the client's next bytes wait for it.
     checking: Option<(Login, oneshot::Receiver<LoginOutcome>)>,
@@ -100,6 +102,7 @@ impl Connection {
             outbox: Outbox::default(),
             waiting: VecDeque::new(),
             drained: 0,
+            blocked: false,
             eof: false,
             checking: None,
         };
@@ -132,7 +135,8 @@ impl Connection {
                 timer_at_ms = deadline;
                 timer.as_mut().reset(self.clock.instant(deadline).into());
             }
-            let may_read = state.waiting.is_empty()
+            let may_read = !state.blocked
+                && state.waiting.is_empty()
                 && state.checking.is_none()
                 && state.outbox.write.len() < UNSENT_BYTES_MAX;
             let unsent = !state.outbox.write.is_empty();
@@ -164,6 +168,9 @@ impl Connection {
                 () = &mut timer, if timer_at_ms != u64::MAX => {
                     timer_at_ms = u64::MAX;
                     let now_ms = self.clock.now_ms();
+                    if !may_read {
+                        self.session.on_unread(now_ms);
+                    }
                     if self.session.deadline_ms().is_some_and(|deadline| deadline <= now_ms) {
                         self.session.on_timer(now_ms, &mut state.outbox);
                         self.carry_out(now_ms, state);
@@ -204,6 +211,13 @@ impl Connection {
     ) {
         let now_ms = self.clock.now_ms();
         loop {
+            for effect in &effects {
+                match effect {
+                    Effect::Blocked { .. } => state.blocked = true,
+                    Effect::Unblocked => state.blocked = false,
+                    _ => {}
+                }
+            }
             self.session.on_effects(now_ms, &mut effects, &mut state.outbox);
             match inbox.try_recv() {
                 Ok(more) => effects = more,

@@ -285,6 +285,7 @@ impl Driver {
             overview.messages = counts.unsettled;
             overview.messages_ready = counts.ready;
             overview.messages_unacked = counts.unsettled.saturating_sub(counts.ready);
+            overview.disk_alarm = self.node.is_low_on_space();
             overview.applied = self.node.applied().0;
             overview.appended = self.node.appended().0;
             overview.durable = self.node.durable().0;

@@ -55,6 +55,8 @@ pub struct Overview {
     pub messages: u64,
     pub messages_ready: u64,
     pub messages_unacked: u64,
+    /// Too little room is left on the disk: publishers wait.
+    pub disk_alarm: bool,
     pub applied: u64,
     pub durable: u64,
     pub appended: u64,
@@ -68,6 +70,8 @@ pub struct OverviewJson {
     pub role: &'static str,
     pub state: &'static str,
     pub serving: bool,
+    /// Too little room is left on the disk: publishers wait.
+    pub disk_alarm: bool,
     pub epoch: u64,
     pub node_id: String,
     pub cluster_id: String,
@@ -124,6 +128,7 @@ impl NodeHandle {
             role: status.role,
             state: status.state,
             serving: self.is_ready(),
+            disk_alarm: overview.disk_alarm,
             epoch: status.epoch,
             node_id: status.node_id.clone(),
             cluster_id: status.cluster_id.clone(),

@@ -21,6 +21,7 @@ pub mod node;
 pub mod peer;
 pub mod reader;
 pub mod server;
+pub mod space;
 pub mod state_writer;
 mod throttle;
 mod upkeep;

@@ -4,12 +4,16 @@
 
 use crate::driver::Event;
 use crate::node::{Input, LogJob};
+use crate::space::SpaceWatch;
+use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use understudy_model::{Group, Lsn};
 use understudy_replication::{Input as BackendInput, LogEnd};
-use understudy_storage::{Batch, Log, LogReader};
+use understudy_storage::{Batch, Log, LogReader, StorageError};
 
+const FULL_RETRY: Duration = Duration::from_millis(100);
 const JOBS_PER_BATCH: usize = 256;
 /// A segment's live records are copied in reads of this size.
 const RELOCATE_BYTES_PER_READ: usize = 4 << 20;
@@ -28,10 +32,20 @@ impl LogWriter {
         log: Log,
         reader: LogReader,
         data_dir: PathBuf,
+        space: SpaceWatch,
         events: mpsc::UnboundedSender<Event>,
     ) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::unbounded_channel();
-        let thread = WriterThread { log, reader, data_dir, events, jobs };
+        let thread = WriterThread {
+            log,
+            reader,
+            data_dir,
+            space,
+            written: 0,
+            events,
+            jobs,
+            later: VecDeque::new(),
+        };
         std::thread::Builder::new().name("log-writer".into()).spawn(move || thread.run())?;
         Ok(Self(sender))
     }
@@ -41,8 +55,13 @@ struct WriterThread {
     log: Log,
     reader: LogReader,
     data_dir: PathBuf,
+    space: SpaceWatch,
+    /// Bytes since the last look at what room is left.
+    written: usize,
     events: mpsc::UnboundedSender<Event>,
     jobs: mpsc::UnboundedReceiver<LogJob>,
+    /// Came while the disk was full, in order.
+    later: VecDeque<LogJob>,
 }
 
 /// Appends and views that are committed with one sync.
@@ -56,11 +75,15 @@ impl WriterThread {
     fn run(mut self) {
         let mut jobs = Vec::new();
         loop {
-            if self.log.reclaim_pending() && self.jobs.is_empty() {
+            if self.log.reclaim_pending() && self.jobs.is_empty() && self.later.is_empty() {
                 // Nobody waits: a slice of reclaim gets a sync of its own.
-                if let Err(error) = self.log.commit(&Batch::default()) {
-                    return self.fatal(&error);
+                match self.log.commit(&Batch::default()) {
+                    Ok(()) => {}
+                    Err(StorageError::Full) => std::thread::sleep(FULL_RETRY),
+                    Err(error) => return self.fatal(&error),
                 }
+            } else if !self.later.is_empty() {
+                jobs.extend(self.later.drain(..));
             } else if self.jobs.blocking_recv_many(&mut jobs, JOBS_PER_BATCH) == 0 {
                 return;
             }
@@ -75,56 +98,83 @@ impl WriterThread {
                         pending.view = Some((version, view));
                         Ok(())
                     }
-                    other => {
-                        Self::flush(&mut self.log, &self.events, &mut pending).and_then(|()| {
-                            Self::other(
-                                &mut self.log,
-                                &self.reader,
-                                &self.data_dir,
-                                &self.events,
-                                other,
-                            )
-                        })
-                    }
+                    other => self.flush(&mut pending).and_then(|()| self.other(other)),
                 };
                 if let Err(error) = done {
                     return self.fatal(&error);
                 }
             }
-            if let Err(error) = Self::flush(&mut self.log, &self.events, &mut pending) {
+            if let Err(error) = self.flush(&mut pending) {
                 return self.fatal(&error);
             }
         }
     }
 
-    fn flush(
-        log: &mut Log,
-        events: &mpsc::UnboundedSender<Event>,
-        pending: &mut Pending,
-    ) -> anyhow::Result<()> {
+    fn flush(&mut self, pending: &mut Pending) -> anyhow::Result<()> {
         if pending.groups.is_empty() && pending.view.is_none() {
             return Ok(());
         }
         let view = pending.view.as_ref().map(|(_, view)| &view[..]);
-        log.commit(&Batch { groups: &pending.groups, view })?;
+        match self.log.commit(&Batch { groups: &pending.groups, view }) {
+            Err(StorageError::Full) => return self.flush_when_there_is_room(pending),
+            result => result?,
+        }
         // The groups first: what a saved view releases may rely on everything before it.
         if let Some(last) = pending.groups.last() {
-            tell(events, Input::Durable { through: last.last() });
+            tell(&self.events, Input::Durable { through: last.last() });
         }
         if let Some((version, _)) = pending.view.take() {
-            tell(events, Input::Backend(BackendInput::ViewSaved { version }));
+            tell(&self.events, Input::Backend(BackendInput::ViewSaved { version }));
         }
+        self.written += pending.groups.iter().map(|group| group.bytes().len()).sum::<usize>();
         pending.groups.clear();
+        Ok(self.space.written(&mut self.written)?)
+    }
+
+    /// The disk is full in spite of the alarm: nothing was written, and nobody was answered. Small
+    /// steps fit before large ones, and reclaim before all: it may be what makes room.
+    fn flush_when_there_is_room(&mut self, pending: &mut Pending) -> anyhow::Result<()> {
+        tracing::error!("no room on the disk: commits wait");
+        let groups = std::mem::take(&mut pending.groups);
+        let view = pending.view.take();
+        for group in groups {
+            let through = group.last();
+            self.commit_when_there_is_room(&Batch { groups: &[group], view: None })?;
+            tell(&self.events, Input::Durable { through });
+        }
+        if let Some((version, view)) = view {
+            self.commit_when_there_is_room(&Batch { groups: &[], view: Some(&view) })?;
+            tell(&self.events, Input::Backend(BackendInput::ViewSaved { version }));
+        }
+        tracing::info!("there is room on the disk again");
         Ok(())
     }
 
-    fn other(
-        log: &mut Log,
-        reader: &LogReader,
-        data_dir: &std::path::Path,
-        events: &mpsc::UnboundedSender<Event>,
-        job: LogJob,
-    ) -> anyhow::Result<()> {
+    fn commit_when_there_is_room(&mut self, batch: &Batch<'_>) -> anyhow::Result<()> {
+        loop {
+            match self.log.commit(batch) {
+                Err(StorageError::Full) => {}
+                result => return Ok(result?),
+            }
+            while let Ok(job) = self.jobs.try_recv() {
+                match job {
+                    LogJob::Reclaim { .. } => self.other(job)?,
+                    job => self.later.push_back(job),
+                }
+            }
+            match self.log.commit(&Batch::default()) {
+                Ok(()) if self.log.reclaim_pending() => {}
+                Ok(()) | Err(StorageError::Full) => std::thread::sleep(FULL_RETRY),
+                Err(error) => return Err(error.into()),
+            }
+            if self.events.is_closed() {
+                anyhow::bail!("the node stops while the disk is full");
+            }
+        }
+    }
+
+    fn other(&mut self, job: LogJob) -> anyhow::Result<()> {
+        let Self { log, reader, data_dir, events, .. } = self;
         match job {
             LogJob::Append(_) | LogJob::SaveView { .. } => {}
             LogJob::Truncate { after } => {

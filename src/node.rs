@@ -3,6 +3,9 @@
 //!
 //! A turn is any number of [`Node::on_input`] and one [`Node::end_turn`].
 
+mod alarm;
+
+use self::alarm::Alarm;
 use crate::cache::Cache;
 use crate::inflight::Inflight;
 use crate::upkeep::{Snapshot, Upkeep};
@@ -52,6 +55,10 @@ pub enum Input {
     Relocated {
         first: Lsn,
         bytes: u64,
+    },
+    /// Too little room is left in the store, or enough again.
+    Space {
+        low: bool,
     },
     /// Answer to [`Outputs::snapshot_read`].
     SnapshotRecords {
@@ -144,6 +151,7 @@ pub struct Node {
     cache: Cache,
     sessions: BTreeMap<ConnectionId, SessionOrder>,
     upkeep: Upkeep,
+    alarm: Alarm,
     leading: Option<Epoch>,
     serving: bool,
     /// Since when settles wait for a group, milliseconds.
@@ -185,6 +193,7 @@ impl Node {
             cache,
             sessions: BTreeMap::new(),
             upkeep: Upkeep::default(),
+            alarm: Alarm::default(),
             leading: None,
             serving: false,
             lazy_since_ms: None,
@@ -234,6 +243,7 @@ impl Node {
                 self.broker.segment_cold(first, bytes);
                 self.upkeep.relocated();
             }
+            Input::Space { low } => self.space(low, out),
             Input::SnapshotRecords { records } => self.snapshot_records(now_ms, &records, out),
             Input::Backend(input) => self.backend_input(now_ms, input, out),
             Input::Tick => self.backend_input(now_ms, BackendInput::Tick, out),
@@ -330,6 +340,12 @@ impl Node {
         out: &mut Outputs,
     ) {
         while let Some(request) = requests.front() {
+            if self.alarm.holds(request) {
+                if self.alarm.wait(connection) {
+                    push_effect(out, connection, Effect::Blocked { reason: Alarm::reason() });
+                }
+                return;
+            }
             if let Some(until) = self.must_wait(connection, request) {
                 self.inflight.wait(connection, until);
                 return;
@@ -380,6 +396,7 @@ impl Node {
 
     fn closed(&mut self, connection: ConnectionId) {
         self.sessions.remove(&connection);
+        self.alarm.forget(connection);
         let mut decided = Decided {
             open: &mut self.inflight.open,
             effects: &mut self.inflight.open_effects,
@@ -474,12 +491,7 @@ impl Node {
         }
         while let Some(connections) = self.inflight.pop_waiting(self.broker.applied()) {
             for connection in connections {
-                let Some(session) = self.sessions.get_mut(&connection) else { continue };
-                let mut held = std::mem::take(&mut session.held);
-                self.decide_all(connection, &mut held, out);
-                if let Some(session) = self.sessions.get_mut(&connection) {
-                    session.held = held;
-                }
+                self.decide_held(connection, out);
             }
         }
     }
@@ -506,6 +518,7 @@ impl Node {
 
     fn forget_clients(&mut self) {
         self.sessions.clear();
+        self.alarm.forget_clients();
         self.inflight.forget_clients();
         self.broker.forget_clients();
         self.upkeep.forget_snapshot();
@@ -575,7 +588,9 @@ impl Node {
     }
 
     fn save_some(&mut self, out: &mut Outputs) {
-        let due = self.upkeep.bytes_since_save() >= self.options.save_after_bytes;
+        // Only what is saved may be given back.
+        let after = if self.alarm.low_space { 1 } else { self.options.save_after_bytes };
+        let due = self.upkeep.bytes_since_save() >= after;
         if !self.upkeep.is_saving() && due {
             self.upkeep.begin(&mut self.broker, self.applied_chain);
         }
@@ -588,7 +603,7 @@ impl Node {
         self.upkeep.saved();
         let retain = self.backend.retain_after().unwrap_or(replay_after);
         let floor = replay_after.min(retain);
-        let retain_bytes = self.options.retain_bytes;
+        let retain_bytes = if self.alarm.low_space { 0 } else { self.options.retain_bytes };
         for job in self.upkeep.reclaim(&mut self.broker, floor, retain_bytes) {
             out.log.push(job);
         }

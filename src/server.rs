@@ -13,6 +13,7 @@ use crate::log_writer::LogWriter;
 use crate::node::{Node, NodeOptions, Outputs};
 use crate::peer::PeerHandle;
 use crate::reader::Reader;
+use crate::space::SpaceWatch;
 use crate::state_writer::StateWriter;
 use crate::{admin, auth};
 use anyhow::{Context, anyhow, bail};
@@ -93,7 +94,10 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     let Store { _lock, log, reader, state, found } = store;
     let (node, first) = make_node(&settings, &clock, found, &reader, advertised)?;
 
-    let log = LogWriter::start(log, reader.clone(), settings.data_dir.clone(), events.clone())?;
+    let free_bytes_min = settings.storage.free_bytes_min;
+    let space = SpaceWatch::start(reader.clone(), free_bytes_min, events.clone())?;
+    let dir = settings.data_dir.clone();
+    let log = LogWriter::start(log, reader.clone(), dir, space, events.clone())?;
     let state = StateWriter::start(state, log.clone(), events.clone())?;
     let (overview, overview_seen) = watch::channel(Arc::new(Overview::default()));
     let users = node.broker().users().cloned().collect();

@@ -67,6 +67,9 @@ fn describe(status: &Value) -> String {
     line("role", text("/role"));
     line("state", text("/state"));
     line("epoch", text("/epoch"));
+    if status["disk_alarm"] == true {
+        line("alarm", "low on disk: publishers are blocked".into());
+    }
     let cursors = ["applied", "commit", "durable", "appended"];
     let cursors = cursors.map(|name| format!("{name} {}", text(&format!("/cursors/{name}"))));
     line("cursors", cursors.join(", "));

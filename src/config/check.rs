@@ -218,6 +218,15 @@ impl Checker<'_> {
             let problem = "must be at least 16777216 bytes and a multiple of 4096";
             return self.wrong("storage.map_bytes_max", problem);
         }
+        let free_bytes_min = given.storage.free_bytes_min;
+        if free_bytes_min != 0 && free_bytes_min < 4 * limits.inflight_bytes_max as u64 {
+            // What is decided when the alarm comes is still written.
+            let problem = "must be 0 or at least four times limits.inflight_bytes_max";
+            return self.wrong("storage.free_bytes_min", problem);
+        }
+        if free_bytes_min > given.storage.map_bytes_max as u64 / 2 {
+            return self.wrong("storage.free_bytes_min", "must not be above half of map_bytes_max");
+        }
         Ok(())
     }
 

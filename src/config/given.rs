@@ -100,6 +100,7 @@ pub struct StompSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct StorageSettings {
     pub map_bytes_max: usize,
+    pub free_bytes_min: u64,
     pub save_after_bytes: u64,
     pub retain_bytes: u64,
 }
@@ -182,7 +183,12 @@ impl Default for StompSettings {
 
 impl Default for StorageSettings {
     fn default() -> Self {
-        Self { map_bytes_max: 64 << 30, save_after_bytes: 64 << 20, retain_bytes: 64 << 20 }
+        Self {
+            map_bytes_max: 64 << 30,
+            free_bytes_min: 256 << 20,
+            save_after_bytes: 64 << 20,
+            retain_bytes: 64 << 20,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ impl Session for Silent {
 
     fn on_login(&mut self, _now_ms: u64, _outcome: LoginOutcome, _out: &mut Outbox) {}
 
+    fn on_unread(&mut self, _: u64) {}
+
     fn on_timer(&mut self, _now_ms: u64, _out: &mut Outbox) {}
 
     fn deadline_ms(&self) -> Option<u64> {

@@ -17,6 +17,10 @@ pub trait Session: Send {
 
     fn on_login(&mut self, now_ms: u64, outcome: LoginOutcome, out: &mut Outbox);
 
+    /// The connection does not read from the socket now, for reasons of its own: silence is not
+    /// the client's.
+    fn on_unread(&mut self, now_ms: u64);
+
     /// Called at or after [`Self::deadline_ms`].
     fn on_timer(&mut self, now_ms: u64, out: &mut Outbox);
 

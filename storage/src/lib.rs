@@ -9,6 +9,7 @@ mod log;
 mod pages;
 mod piece;
 mod reader;
+mod space;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -16,4 +17,5 @@ mod tests;
 pub use error::StorageError;
 pub use log::{Batch, Log, LogEnd, LogOptions};
 pub use reader::LogReader;
+pub use space::Space;
 pub use state::{DataDirLock, StateStore};

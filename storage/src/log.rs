@@ -15,7 +15,7 @@ use understudy_model::{GROUP_HEADER_BYTES, Group, GroupHeader, Lsn};
 
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Address space reserved for the map, and the most that the log can hold, bytes.
+    /// The most that the log is meant to hold, bytes.
     pub map_bytes_max: usize,
 }
 
@@ -54,6 +54,8 @@ pub(crate) struct Tables {
     pub(crate) cold: Table,
     pub(crate) meta: Table,
     pub(crate) pages: Arc<MappedPages>,
+    /// [`LogOptions::map_bytes_max`].
+    pub(crate) bytes_max: u64,
 }
 
 /// Owned by one thread: LMDB's write transactions belong to the thread that began them.
@@ -75,6 +77,9 @@ struct Reclaim {
     keep_cold: bool,
 }
 
+/// The map is so much larger than what the log is meant to hold: LMDB gives up its search for a
+/// contiguous run of free pages and takes new ones, so a file that is full at one time grows on.
+const MAP_FACTOR: usize = 2;
 const VIEW: &[u8] = b"view";
 const BASE: &[u8] = b"base";
 /// A commit deletes so many pieces, and twice as many as it appends: freeing keeps up with
@@ -92,14 +97,15 @@ impl Log {
     ) -> Result<(Self, LogReader, LogEnd), StorageError> {
         let path = dir.join("log");
         std::fs::create_dir_all(&path)?;
-        let env = open_env(&path, options.map_bytes_max, 3)?;
+        let env = open_env(&path, options.map_bytes_max * MAP_FACTOR, 3)?;
         let mut txn = env.write_txn()?;
         let log = env.create_database(&mut txn, Some("log"))?;
         let cold = env.create_database(&mut txn, Some("cold"))?;
         let meta = env.create_database(&mut txn, Some("meta"))?;
         txn.commit()?;
         let pages = Arc::new(MappedPages::find(&path.join("data.mdb")));
-        let tables = Tables { env, log, cold, meta, pages };
+        let bytes_max = options.map_bytes_max as u64;
+        let tables = Tables { env, log, cold, meta, pages, bytes_max };
         let reader = LogReader::new(tables.clone());
         let end = find_end(&tables, &reader)?;
         let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
@@ -121,9 +127,19 @@ impl Log {
     /// Writes the batch, what was staged, and a slice of reclaim: one transaction, one full sync.
     ///
     /// # Errors
-    /// `Gap` and `Corrupt` if a group does not continue the log: then nothing is written. After
-    /// any other error the log must not be used any more.
+    /// `Gap` and `Corrupt` if a group does not continue the log, and `Full` if there is no room:
+    /// then nothing is written, and the log is as it was. After any other error it must not be
+    /// used any more.
     pub fn commit(&mut self, batch: &Batch<'_>) -> Result<(), StorageError> {
+        let (reclaim, cold) = (self.reclaim.clone(), self.cold.clone());
+        let result = self.write(batch);
+        if matches!(result, Err(StorageError::Full)) {
+            (self.reclaim, self.cold) = (reclaim, cold);
+        }
+        result
+    }
+
+    fn write(&mut self, batch: &Batch<'_>) -> Result<(), StorageError> {
         let tables = self.tables.clone();
         let mut txn = tables.env.write_txn()?;
         let mut end = self.end;

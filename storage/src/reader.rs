@@ -5,7 +5,7 @@ use crate::StorageError;
 use crate::log::{Table, Tables};
 use crate::piece;
 use bytes::{Bytes, BytesMut};
-use heed::{RoTxn, WithoutTls};
+use heed::{Env, RoTxn, WithoutTls};
 use std::ops::Bound;
 use understudy_model::{Group, GroupHeader, Lsn};
 
@@ -17,6 +17,14 @@ pub struct LogReader {
 impl LogReader {
     pub(crate) fn new(tables: Tables) -> Self {
         Self { tables }
+    }
+
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.tables.bytes_max
+    }
+
+    pub(crate) fn env(&self) -> &Env<WithoutTls> {
+        &self.tables.env
     }
 
     /// The records at `lsns` (ascending), from the log or the cold store; those that are in

@@ -221,6 +221,33 @@ fn a_queue_in_steady_state_does_not_make_the_file_grow() {
 }
 
 #[test]
+fn a_full_store_writes_nothing_and_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { map_bytes_max: 2 << 20 };
+    let (mut log, reader, _) = Log::open(dir.path(), &options).unwrap();
+    let mut groups = Vec::new();
+    let full = loop {
+        let group = group(log.end(), &[50_000; 5]);
+        log.put_cold(&[(Lsn(5), Bytes::from_static(b"cold"))]);
+        match log.commit(&Batch { groups: std::slice::from_ref(&group), view: None }) {
+            Ok(()) => groups.push(group),
+            Err(StorageError::Full) => break group,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert!(reader.space().unwrap().least_bytes() < 2 << 20);
+    assert_eq!(log.end().last.next(), full.first());
+    log.reclaim(groups[2].first(), groups[9].last());
+    while log.reclaim_pending() {
+        log.commit(&Batch::default()).unwrap();
+    }
+    log.commit(&Batch { groups: std::slice::from_ref(&full), view: None }).unwrap();
+    assert_eq!(reader.records(&[Lsn(5), full.last()], usize::MAX).unwrap().len(), 2);
+    drop((log, reader));
+    assert_eq!(Log::open(dir.path(), &options).unwrap().2.last, full.last());
+}
+
+#[test]
 fn live_records_stay_readable_while_a_long_neighbour_is_reclaimed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, reader, _) = open(dir.path());

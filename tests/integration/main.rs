@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod disk_full;
 mod durability;
 mod hostile;
 mod pair;

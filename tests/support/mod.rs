@@ -82,6 +82,11 @@ impl Node {
         Self::new("standalone", directory, Ports::free(), "backend = \"standalone\"")
     }
 
+    /// More settings, as further TOML sections.
+    pub fn configure(&mut self, sections: &str) {
+        self.config.push_str(sections);
+    }
+
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let config = self.directory.join(format!("{}.toml", self.name));

@@ -328,6 +328,10 @@ impl Session for AmqpSession {
         self.note_sent(now_ms, out);
     }
 
+    fn on_unread(&mut self, now_ms: u64) {
+        self.last_received_ms = now_ms;
+    }
+
     fn on_effects(&mut self, now_ms: u64, effects: &mut Vec<Effect>, out: &mut Outbox) {
         for effect in effects.drain(..) {
             match &mut self.phase {

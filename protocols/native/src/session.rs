@@ -232,6 +232,10 @@ fn unexpected(frame: &Frame) -> Fault {
 }
 
 impl Session for NativeSession {
+    fn on_unread(&mut self, now_ms: u64) {
+        self.heard_ms = now_ms;
+    }
+
     fn on_bytes(&mut self, now_ms: u64, input: &mut BytesMut, out: &mut Outbox) {
         if !input.is_empty() {
             self.heard_ms = now_ms;

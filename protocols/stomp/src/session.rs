@@ -226,6 +226,12 @@ impl StompSession {
 }
 
 impl Session for StompSession {
+    fn on_unread(&mut self, now_ms: u64) {
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.received(now_ms);
+        }
+    }
+
     fn on_bytes(&mut self, now_ms: u64, input: &mut BytesMut, out: &mut Outbox) {
         let before = out.write.len();
         if let Some(heartbeat) = &mut self.heartbeat {

@@ -1,0 +1,74 @@
+//! The alarm for a store that runs out of room: publishers wait, everybody else goes on, so that
+//! consumers make room. A part of the node, sans-io.
+
+use super::{Node, Outputs, push_effect};
+use std::collections::BTreeSet;
+use understudy_model::{ConnectionId, Effect, Request, Text};
+
+#[derive(Default)]
+pub(crate) struct Alarm {
+    pub(crate) low_space: bool,
+    /// Connections that wait with a publish, and were told so.
+    waiting: BTreeSet<ConnectionId>,
+}
+
+impl Alarm {
+    /// Whether the request must wait: it would fill the store further.
+    pub(crate) fn holds(&self, request: &Request) -> bool {
+        self.low_space
+            && match request {
+                Request::Publish(_) => true,
+                Request::Transaction(transaction) => !transaction.publishes.is_empty(),
+                _ => false,
+            }
+    }
+
+    /// True the first time: the client is to be told.
+    pub(crate) fn wait(&mut self, connection: ConnectionId) -> bool {
+        self.waiting.insert(connection)
+    }
+
+    pub(crate) fn forget(&mut self, connection: ConnectionId) {
+        self.waiting.remove(&connection);
+    }
+
+    /// The alarm is over: who waited may go on.
+    pub(crate) fn clear(&mut self) -> BTreeSet<ConnectionId> {
+        self.low_space = false;
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(crate) fn forget_clients(&mut self) {
+        self.waiting.clear();
+    }
+
+    pub(crate) fn reason() -> Text {
+        Text::from_static("low on disk")
+    }
+}
+
+impl Node {
+    /// Publishers wait for room in the store.
+    pub fn is_low_on_space(&self) -> bool {
+        self.alarm.low_space
+    }
+
+    pub(super) fn decide_held(&mut self, connection: ConnectionId, out: &mut Outputs) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let mut held = std::mem::take(&mut session.held);
+        self.decide_all(connection, &mut held, out);
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            session.held = held;
+        }
+    }
+
+    pub(super) fn space(&mut self, low: bool, out: &mut Outputs) {
+        self.alarm.low_space = low;
+        if !low {
+            for connection in self.alarm.clear() {
+                push_effect(out, connection, Effect::Unblocked);
+                self.decide_held(connection, out);
+            }
+        }
+    }
+}

@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use understudy_model::{ConnectionId, Session};
 
 /// After a failed accept (no more file descriptors) the next one is tried after this.
+const BIND_TRIES: u32 = 20;
+const BIND_PAUSE: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG: u32 = 1_024;
 static LIMIT_WARNINGS: Throttle = Throttle::new();
@@ -55,9 +57,7 @@ impl Listener {
             if serving.wait_for(|serving| *serving).await.is_err() {
                 return Ok(());
             }
-            let listener = bind(&address)
-                .await
-                .with_context(|| format!("listen.{}: cannot bind {address}", self.protocol))?;
+            let listener = self.bind_patiently(&address).await?;
             let bound = listener.local_addr()?;
             address = bound.to_string();
             tracing::info!(protocol = self.protocol, address = %bound, "listening");
@@ -73,6 +73,25 @@ impl Listener {
             drop(listener);
             announce(&shared.opened, self.protocol, None);
             tracing::info!(protocol = self.protocol, address = %bound, "closed");
+        }
+    }
+
+    /// A slave's port is its own only from the takeover on: some client's outgoing connection may
+    /// sit on it for a moment, and that must not end the last node that serves.
+    async fn bind_patiently(&self, address: &str) -> anyhow::Result<TcpListener> {
+        let mut tries_left = BIND_TRIES;
+        loop {
+            let error = match bind(address).await {
+                Ok(listener) => return Ok(listener),
+                Err(error) => error,
+            };
+            tries_left -= 1;
+            let problem = format!("listen.{}: cannot bind {address}", self.protocol);
+            if tries_left == 0 {
+                return Err(error.context(problem));
+            }
+            tracing::warn!(tries_left, "{problem}: {error:#}");
+            tokio::time::sleep(BIND_PAUSE).await;
         }
     }
 

@@ -10,9 +10,11 @@
 pub mod stomp;
 
 use serde_json::Value;
+use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,10 +30,28 @@ pub struct Ports {
     pub replication: String,
 }
 
+/// A port below those that outgoing connections are given: nobody may sit on a slave's ports when
+/// it opens them. Each is this test process's own, by a lock, for as long as it lives.
+fn free_listener() -> TcpListener {
+    static OWNED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let directory = std::env::temp_dir().join("understudy-test-ports");
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut owned = OWNED.lock().unwrap();
+    for port in 10_000..30_000 {
+        let lock = File::create(directory.join(port.to_string())).unwrap();
+        if lock.try_lock().is_ok()
+            && let Ok(listener) = TcpListener::bind(("127.0.0.1", port))
+        {
+            owned.push(lock);
+            return listener;
+        }
+    }
+    panic!("no free port");
+}
+
 impl Ports {
     pub fn free() -> Self {
-        let listeners: Vec<TcpListener> =
-            (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let listeners: Vec<TcpListener> = (0..5).map(|_| free_listener()).collect();
         let address = |n: usize| listeners[n].local_addr().unwrap().to_string();
         Self {
             amqp: address(0),
@@ -92,7 +112,7 @@ impl Node {
         let config = self.directory.join(format!("{}.toml", self.name));
         std::fs::write(&config, &self.config).unwrap();
         let log = self.directory.join(format!("{}.log", self.name));
-        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let log = File::options().create(true).append(true).open(log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_understudy"))
             .args(["serve", "--config"])
             .arg(&config)

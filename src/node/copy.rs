@@ -1,0 +1,94 @@
+//! A whole copy of the state: made for a new slave, or installed as one.
+
+use super::{LogJob, Node, Outputs};
+use crate::inflight::Inflight;
+use crate::upkeep::{Snapshot, Upkeep};
+use bytes::Bytes;
+use understudy_broker::Broker;
+use understudy_model::Lsn;
+use understudy_replication::{LogEnd, SnapshotCursor};
+
+impl Node {
+    pub(super) fn read_snapshot(&mut self, now_ms: u64, cursor: SnapshotCursor, out: &mut Outputs) {
+        if cursor.0 == 0 {
+            self.upkeep.snapshot = Some(Snapshot::take(&mut self.broker, self.applied_chain));
+        }
+        let Some(snapshot) = &mut self.upkeep.snapshot else { return };
+        if let Some(lsns) = snapshot.next_lsns() {
+            out.snapshot_read = Some(lsns);
+            return;
+        }
+        let answer = snapshot.next_slices(cursor);
+        self.backend_input(now_ms, answer, out);
+    }
+
+    pub(super) fn snapshot_records(
+        &mut self,
+        now_ms: u64,
+        records: &[(Lsn, Bytes)],
+        out: &mut Outputs,
+    ) {
+        if let Some(snapshot) = &mut self.upkeep.snapshot {
+            let answer = snapshot.records_chunk(records);
+            self.backend_input(now_ms, answer, out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one output, taken apart")]
+    pub(super) fn install(
+        &mut self,
+        first: bool,
+        last: bool,
+        set_aside: bool,
+        at: Lsn,
+        chain: u128,
+        chunk: &Bytes,
+        out: &mut Outputs,
+    ) {
+        if first {
+            out.log.push(LogJob::Reset { set_aside });
+            self.installing = Some(Vec::new());
+            self.broker = Broker::new(self.options.limits);
+            self.cache.clear();
+            self.upkeep = Upkeep::default();
+            self.inflight = Inflight::new(Lsn::ZERO, 0);
+        }
+        let Some(slices) = &mut self.installing else { return };
+        match Snapshot::decode(chunk, slices) {
+            Ok(records) if !records.is_empty() => out.log.push(LogJob::PutCold(records)),
+            Ok(_) => {}
+            Err(malformed) => {
+                out.stop = Some(Err(format!("the master's snapshot is unreadable: {malformed}")));
+                return;
+            }
+        }
+        if last {
+            let state = slices.clone();
+            out.log.push(LogJob::SetBase { at, chain, state });
+        }
+    }
+
+    /// The copy is on disk: memory becomes what it holds.
+    pub(super) fn installed(&mut self, log: LogEnd, out: &mut Outputs) {
+        let Some(slices) = self.installing.take() else { return };
+        match Broker::load(self.options.limits, &slices) {
+            Ok((broker, chain)) if broker.applied() == log.last => {
+                self.broker = broker;
+                self.broker.reset_segments();
+                self.broker.replayed();
+                self.applied_chain = chain;
+                self.inflight = Inflight::new(log.last, chain);
+                out.users_changed = true;
+            }
+            Ok((broker, _)) => {
+                let (held, end) = (broker.applied(), log.last);
+                let text = format!("the copy holds state at {held} and a log that ends at {end}");
+                out.stop = Some(Err(text));
+            }
+            Err(malformed) => {
+                let text = format!("the master's snapshot is unreadable: {malformed}");
+                out.stop = Some(Err(text));
+            }
+        }
+    }
+}

@@ -42,9 +42,9 @@ pub struct Connection {
 }
 
 /// Tells the driver exactly once that the connection is gone, however its task ends.
-struct Farewell {
-    id: ConnectionId,
-    events: mpsc::Sender<ClientEvent>,
+pub(crate) struct Farewell {
+    pub(crate) id: ConnectionId,
+    pub(crate) events: mpsc::Sender<ClientEvent>,
 }
 
 impl Drop for Farewell {
@@ -91,7 +91,7 @@ impl State {
 impl Connection {
     pub async fn run(mut self) {
         let (effects, mut inbox) = mpsc::unbounded_channel();
-        let opened = ClientEvent::Opened { connection: self.id, effects };
+        let opened = ClientEvent::Opened { connection: self.id, effects, peer: Some(self.peer) };
         if self.node.events.send(opened).await.is_err() {
             return;
         }

@@ -9,6 +9,7 @@ use crate::peer::{PeerEvent, PeerHandle};
 use crate::reader::{ReadJob, Reader};
 use crate::state_writer::{StateJob, StateWriter};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -51,10 +52,16 @@ pub struct Driver {
     pub ended: oneshot::Sender<Result<String, String>>,
 }
 
+/// A connection, as the driver knows it.
+struct Client {
+    effects: mpsc::UnboundedSender<Vec<Effect>>,
+    peer: Option<SocketAddr>,
+}
+
 /// What lives as long as the loop.
 #[derive(Default)]
 struct Turn {
-    connections: BTreeMap<ConnectionId, mpsc::UnboundedSender<Vec<Effect>>>,
+    connections: BTreeMap<ConnectionId, Client>,
     outputs: Outputs,
     overview_at_ms: u64,
     overview_due: bool,
@@ -163,9 +170,9 @@ impl Driver {
     fn on_client(&mut self, now_ms: u64, event: ClientEvent, turn: &mut Turn) {
         let out = &mut turn.outputs;
         match event {
-            ClientEvent::Opened { connection, effects, .. } => {
+            ClientEvent::Opened { connection, effects, peer } => {
                 if self.node.is_serving() {
-                    turn.connections.insert(connection, effects);
+                    turn.connections.insert(connection, Client { effects, peer });
                 }
             }
             ClientEvent::Requests { connection, requests } => {
@@ -173,6 +180,10 @@ impl Driver {
             }
             ClientEvent::Drained { connection, bytes } => {
                 self.node.on_input(now_ms, Input::Drained { connection, bytes }, out);
+            }
+            ClientEvent::Inspect(inspect) => {
+                let peer = |id| turn.connections.get(&id).and_then(|client| client.peer);
+                inspect.answer(self.node.broker(), peer);
             }
             ClientEvent::Closed { connection } => {
                 turn.connections.remove(&connection);
@@ -240,8 +251,8 @@ impl Driver {
     fn send_effects(&self, turn: &mut Turn) {
         for (connection, effects) in std::mem::take(&mut turn.outputs.effects) {
             // A connection that has gone meanwhile needs nothing any more.
-            if let Some(sender) = turn.connections.get(&connection) {
-                let _ = sender.send(effects);
+            if let Some(client) = turn.connections.get(&connection) {
+                let _ = client.effects.send(effects);
             }
         }
         match turn.outputs.frontends.take() {
@@ -251,8 +262,8 @@ impl Driver {
             Some(false) => {
                 self.shells.serving.send_replace(false);
                 let reason = Text::from_static("this node is no longer the master");
-                for (_, sender) in std::mem::take(&mut turn.connections) {
-                    let _ = sender.send(vec![Effect::Close { reason: reason.clone() }]);
+                for (_, client) in std::mem::take(&mut turn.connections) {
+                    let _ = client.effects.send(vec![Effect::Close { reason: reason.clone() }]);
                 }
             }
             None => {}

@@ -1,8 +1,13 @@
 //! What the shells know of the driver: a channel of events in, published values out.
 
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use understudy_broker::{
+    Accounts, BindingRow, Broker, ConnectionRow, ConsumerRow, ExchangeRow, Page, Query, QueueRow,
+};
 use understudy_model::{ConnectionId, Effect, Request, UserRecord};
 use understudy_replication::Status;
 
@@ -11,6 +16,8 @@ pub enum ClientEvent {
     Opened {
         connection: ConnectionId,
         effects: mpsc::UnboundedSender<Vec<Effect>>,
+        /// None for what comes from this process.
+        peer: Option<SocketAddr>,
     },
     /// One batch: what one read of the socket asked for.
     Requests {
@@ -25,6 +32,45 @@ pub enum ClientEvent {
     Closed {
         connection: ConnectionId,
     },
+    Inspect(Inspect),
+}
+
+/// A page of a listing, whatever the node's role.
+pub enum Inspect {
+    Accounts(oneshot::Sender<Accounts>),
+    Queues(Query, oneshot::Sender<Page<QueueRow>>),
+    Exchanges(Query, oneshot::Sender<Page<ExchangeRow>>),
+    Bindings(Query, oneshot::Sender<Page<BindingRow>>),
+    Consumers(Query, oneshot::Sender<Page<ConsumerRow>>),
+    Connections(Query, oneshot::Sender<(Page<ConnectionRow>, Peers)>),
+}
+
+/// Where connections come from.
+pub type Peers = BTreeMap<ConnectionId, SocketAddr>;
+
+/// All connections of clients.
+pub struct Connections {
+    pub rows: Vec<ConnectionRow>,
+    pub peers: Peers,
+}
+
+impl Inspect {
+    /// Answers from the committed state. Who asked may have gone: then nobody listens.
+    pub fn answer(self, broker: &Broker, peer: impl Fn(ConnectionId) -> Option<SocketAddr>) {
+        match self {
+            Self::Accounts(answer) => drop(answer.send(broker.accounts())),
+            Self::Queues(query, answer) => drop(answer.send(broker.list_queues(&query))),
+            Self::Exchanges(query, answer) => drop(answer.send(broker.list_exchanges(&query))),
+            Self::Bindings(query, answer) => drop(answer.send(broker.list_bindings(&query))),
+            Self::Consumers(query, answer) => drop(answer.send(broker.list_consumers(&query))),
+            Self::Connections(query, answer) => {
+                let page = broker.list_connections(&query);
+                let peers = page.rows.iter().filter_map(|row| Some((row.id, peer(row.id)?)));
+                let peers = peers.collect();
+                drop(answer.send((page, peers)));
+            }
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -77,7 +123,7 @@ pub struct OverviewJson {
     pub cluster_id: String,
     pub cursors: Cursors,
     pub peer: Peer,
-    pub listeners: std::collections::BTreeMap<&'static str, String>,
+    pub listeners: BTreeMap<&'static str, String>,
     pub counts: Counts,
     pub uptime_ms: u64,
 }

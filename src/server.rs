@@ -276,6 +276,20 @@ fn client_protocols(settings: &Settings) -> Vec<&'static str> {
     all.into_iter().filter(|(_, address)| address.is_some()).map(|(name, _)| name).collect()
 }
 
+/// Without the control socket the node serves its clients all the same.
+fn start_control(data_dir: &Path, admin: admin::Admin) {
+    match admin::bind_control(data_dir) {
+        Ok((listener, path)) => {
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve_control(listener, admin).await {
+                    tracing::error!("control socket {}: {error}", path.display());
+                }
+            });
+        }
+        Err(error) => tracing::warn!("no control socket in {}: {error}", data_dir.display()),
+    }
+}
+
 /// Opens HTTP at once and the client listeners when the node serves. What fails later is told on
 /// the returned channel.
 async fn start_listeners(
@@ -283,14 +297,21 @@ async fn start_listeners(
     shared: &Shared,
 ) -> anyhow::Result<mpsc::UnboundedReceiver<anyhow::Error>> {
     let (failed, failures) = mpsc::unbounded_channel();
+    let admin = admin::Admin {
+        node: shared.node.clone(),
+        auth: shared.auth.clone(),
+        clock: shared.clock,
+        next_connection: shared.next_connection.clone(),
+    };
+    start_control(&settings.data_dir, admin.clone());
     if let Some(address) = &settings.listen.http {
         let listener = bind(address).await.with_context(|| format!("listen.http: {address}"))?;
         let bound = listener.local_addr()?;
         announce(&shared.opened, "http", Some(bound));
         tracing::info!(protocol = "http", address = %bound, "listening");
-        let (node, clock, failed) = (shared.node.clone(), shared.clock, failed.clone());
+        let (admin, failed) = (admin.clone(), failed.clone());
         tokio::spawn(async move {
-            if let Err(error) = admin::serve(listener, node, clock).await {
+            if let Err(error) = admin::serve(listener, admin).await {
                 let _ = failed.send(error.into());
             }
         });

@@ -19,17 +19,24 @@ async fn start() -> Fixture {
     let replication = Status { role: "slave", state: "in-sync", lag: 3, ..Status::default() };
     let overview = Overview { name: "two".into(), replication, queues: 5, ..Overview::default() };
     let opened = vec![("http", "127.0.0.1:15673".to_owned())];
+    let users = watch::channel(Arc::new(Vec::new())).1;
     let node = NodeHandle {
         client_protocols: Vec::new(),
         events,
         overview: watch::channel(Arc::new(overview)).1,
-        users: watch::channel(Arc::new(Vec::new())).1,
+        users: users.clone(),
         serving: serving_seen,
         listeners: watch::channel(opened).1,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(serve(listener, node, Clock::start()));
+    let admin = Admin {
+        node,
+        auth: Authenticator::new(users).unwrap(),
+        clock: Clock::start(),
+        next_connection: Arc::default(),
+    };
+    tokio::spawn(serve(listener, admin));
     Fixture { address, serving, _driver }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: one file a verb.
 
 mod consume;
+mod control;
 mod demo;
 mod publish;
 pub mod status;
@@ -49,6 +50,8 @@ enum Verb {
     Publish(publish::PublishArguments),
     /// Print messages of a queue.
     Consume(consume::ConsumeArguments),
+    #[command(flatten)]
+    Control(control::ControlVerb),
 }
 
 /// The program: arguments in, exit code out.
@@ -71,6 +74,7 @@ impl Cli {
             Verb::Status(arguments) => finish(status::run(&arguments), EXIT_UNAVAILABLE),
             Verb::Demo(arguments) => finish(demo::run(&arguments), EXIT_SOFTWARE),
             Verb::Publish(arguments) => finish(publish::run(arguments), EXIT_UNAVAILABLE),
+            Verb::Control(verb) => control::run(verb),
             Verb::Consume(arguments) => finish(consume::run(arguments), EXIT_UNAVAILABLE),
         }
     }

@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod control;
 mod disk_full;
 mod durability;
 mod hostile;

@@ -61,6 +61,8 @@ struct Client {
 /// What lives as long as the loop.
 #[derive(Default)]
 struct Turn {
+    /// What the driver has done itself, for the next turn.
+    done: Vec<Input>,
     connections: BTreeMap<ConnectionId, Client>,
     outputs: Outputs,
     overview_at_ms: u64,
@@ -93,7 +95,10 @@ impl Driver {
             if let Some(outcome) = self.carry_out(now_ms, &mut turn) {
                 return outcome;
             }
-            self.wait(&turn, &mut events, &mut clients).await;
+            if turn.done.is_empty() {
+                self.wait(&turn, &mut events, &mut clients).await;
+            }
+            events.extend(turn.done.drain(..).map(Event::Node));
             // Everything that came meanwhile belongs to the same turn.
             while let Ok(event) = self.events.try_recv() {
                 events.push(event);
@@ -202,8 +207,12 @@ impl Driver {
                 tracing::info!("{text}");
             }
         }
+        // Nothing else to do: then a lone group is committed here, after all the rest.
+        let lone = out.log.len() == 1 && self.events.is_empty() && self.clients.is_empty();
+        let mut inline = None;
         for job in out.log.drain(..) {
             match job {
+                LogJob::Append(group) if lone => inline = Some(group),
                 // The state of a copy is on disk before the log says that it begins there.
                 LogJob::SetBase { at, chain, state } => {
                     self.shells.state.send(StateJob::Replace { state, at, chain });
@@ -232,7 +241,15 @@ impl Driver {
             let slices = std::mem::take(&mut out.save);
             self.shells.state.send(StateJob::Save { slices, ends: out.save_ends.take() });
         }
-        out.stop.take()
+        let stop = out.stop.take();
+        if let Some(group) = inline {
+            match self.shells.log.commit_inline(&group) {
+                Ok(true) => turn.done.push(Input::Durable { through: group.last() }),
+                Ok(false) => self.shells.log.send(LogJob::Append(group)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        stop
     }
 
     fn send_reads(&self, turn: &mut Turn) {

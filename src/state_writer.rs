@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use understudy_broker::Slice;
 use understudy_model::Lsn;
-use understudy_storage::StateStore;
+use understudy_storage::{StateStore, StorageError};
+
+const FULL_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
 
 pub enum StateJob {
     Save {
@@ -65,7 +67,7 @@ fn run(
 ) {
     while let Some(job) = jobs.blocking_recv() {
         let result = match job {
-            StateJob::Save { slices, ends } => store.put(&slices).map(|()| {
+            StateJob::Save { slices, ends } => put(&mut store, &slices, events).map(|()| {
                 if let Some(replay_after) = ends {
                     let saved = Input::StateSaved { replay_after };
                     let _ = events.send(Event::Node(saved));
@@ -87,6 +89,20 @@ fn run(
         if let Err(error) = result {
             let _ = events.send(Event::Fatal(format!("state cannot be saved: {error}")));
             return;
+        }
+    }
+}
+
+/// On a full disk saving waits until there is room: nothing depends on it but the next start.
+fn put(
+    store: &mut StateStore,
+    slices: &[Slice],
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<(), StorageError> {
+    loop {
+        match store.put(slices) {
+            Err(StorageError::Full) if !events.is_closed() => std::thread::sleep(FULL_RETRY),
+            result => return result,
         }
     }
 }

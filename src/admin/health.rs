@@ -46,13 +46,15 @@ async fn check(
     Path(check): Path<String>,
 ) -> Result<Response, Failure> {
     principal.need(Level::Management)?;
-    let status = admin.node.overview.borrow().replication.clone();
+    let overview = admin.node.overview.borrow().clone();
+    let status = &overview.replication;
     Ok(match check.as_str() {
         "ready-to-serve-clients" | "is-in-service" => {
             verdict(admin.node.is_ready(), &format!("not serving: {}", status.state))
         }
         "is-master" => verdict(status.role == "master", &format!("this is the {}", status.role)),
         "replication-in-sync" => verdict(status.in_sync, &format!("state: {}", status.state)),
+        "alarms" | "local-alarms" => verdict(!overview.disk_alarm, "disk alarm"),
         // Their vhosts are always up while the node serves.
         "virtual-hosts" => verdict(admin.node.is_ready(), "not serving"),
         _ => return Err(Failure::missing()),

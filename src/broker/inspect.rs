@@ -11,7 +11,7 @@ use understudy_model::{
 #[derive(Clone, Debug, Default)]
 pub struct Query {
     pub vhost: Option<Text>,
-    /// Queues, exchanges: only this one. Bindings: of this source.
+    /// Queues, exchanges: only this one, looked up and not searched. Bindings: of this source.
     pub name: Option<Text>,
     pub after: Option<Cursor>,
     pub rows_max: usize,
@@ -116,7 +116,7 @@ impl Broker {
             let begin = begin(query, vhost);
             for (name, id) in state.queues.range((begin, Unbounded)) {
                 if query.name.as_ref().is_some_and(|wanted| wanted != name) {
-                    continue;
+                    break;
                 }
                 let Some(queue) = self.queues.get(id) else { continue };
                 let policy = self.access.policies.effective(vhost, ApplyTo::Queues, name);
@@ -144,7 +144,7 @@ impl Broker {
             let begin = begin(query, vhost);
             for (name, exchange) in state.exchanges.range((begin, Unbounded)) {
                 if query.name.as_ref().is_some_and(|wanted| wanted != name) {
-                    continue;
+                    break;
                 }
                 let policy = self.access.policies.effective(vhost, ApplyTo::Exchanges, name);
                 let policy = policy.map(|policy| policy.record.name.clone());

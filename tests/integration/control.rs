@@ -133,7 +133,7 @@ fn control(data_dir: &Path, arguments: &[String], input: &str) -> (i32, String) 
     (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
 }
 
-fn run(data_dir: &Path, line: &str) -> (i32, String) {
+pub fn run(data_dir: &Path, line: &str) -> (i32, String) {
     control(data_dir, &words(line), "")
 }
 
@@ -248,6 +248,7 @@ fn the_http_api_keeps_to_tags_and_permissions() {
         ("guest:guest", "PUT", "/api/permissions/hidden/ann", "{", 400, "not JSON"),
         ("guest:guest", "PUT", "/api/users/eve", r#"{"password": "e"}"#, 400, "tags is missing"),
         ("guest:guest", "GET", "/api/definitions", "", 200, "\"users\""),
+        ("mon:m", "GET", "/api/health/checks/alarms", "", 200, "ok"),
         ("mon:m", "GET", "/api/health/checks/is-master", "", 200, "ok"),
         ("mon:m", "GET", "/api/health/checks/protocol-listener/amqp", "", 200, "ok"),
         ("mon:m", "GET", "/api/health/checks/port-listener/1", "", 503, "failed"),

@@ -133,7 +133,7 @@ fn control(data_dir: &Path, arguments: &[String], input: &str) -> (i32, String) 
     (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
 }
 
-pub fn run(data_dir: &Path, line: &str) -> (i32, String) {
+pub(crate) fn run(data_dir: &Path, line: &str) -> (i32, String) {
     control(data_dir, &words(line), "")
 }
 

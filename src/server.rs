@@ -302,6 +302,7 @@ async fn start_listeners(
         auth: shared.auth.clone(),
         clock: shared.clock,
         next_connection: shared.next_connection.clone(),
+        message_bytes_max: settings.limits.message_bytes_max,
     };
     start_control(&settings.data_dir, admin.clone());
     if let Some(address) = &settings.listen.http {

@@ -4,6 +4,7 @@
 use crate::connection::Farewell;
 use crate::handle::{ClientEvent, Connections, Inspect, NodeHandle, Peers};
 use axum::http::StatusCode;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,8 +20,6 @@ use super::failure::Failure;
 /// A change that is not committed by then is answered as such; it may still be.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 const ROWS_PER_PAGE: usize = 500;
-const CONNECT: Token = Token(1);
-const REQUEST: Token = Token(2);
 
 #[derive(Clone)]
 pub(super) struct Asker {
@@ -37,29 +36,46 @@ impl Asker {
         vhost: &str,
         request: impl FnOnce(Token) -> Request,
     ) -> Result<Reply, Failure> {
+        let mut exchange = self.open(user, vhost).await?;
+        let wanted = exchange.token();
+        exchange.send(request(wanted)).await?;
+        loop {
+            if let Effect::Reply { token, result } = exchange.next().await?
+                && token == wanted
+            {
+                return Ok(result?);
+            }
+        }
+    }
+
+    /// A connection of its own for several requests.
+    pub(super) async fn open(&self, user: Option<&Text>, vhost: &str) -> Result<Exchange, Failure> {
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let (effects, inbox) = mpsc::unbounded_channel();
         let opened = ClientEvent::Opened { connection, effects, peer: None };
         let events = &self.node.events;
         events.send(opened).await.map_err(|_| Failure::not_serving())?;
-        let _farewell = Farewell { id: connection, events: events.clone() };
-        let connect = Request::Connect(Connect {
-            token: CONNECT,
+        let farewell = Farewell { id: connection, events: events.clone() };
+        let mut exchange =
+            Exchange { farewell, inbox, arrived: VecDeque::new(), last_token: Token(0) };
+        let connect = Connect {
+            token: exchange.token(),
             protocol: Protocol::Management,
             vhost: Text::from(vhost),
             user: user.cloned().unwrap_or_default(),
             client_name: Text::new(),
-        });
-        let requests = vec![connect, request(REQUEST)];
-        let requests = ClientEvent::Requests { connection, requests };
-        events.send(requests).await.map_err(|_| Failure::not_serving())?;
-        match tokio::time::timeout(COMMIT_TIMEOUT, answer(inbox)).await {
-            Ok(Ok(reply)) => Ok(reply?),
-            Ok(Err(failure)) => Err(failure),
-            Err(_) => {
-                let reason = "not committed in time; it may still be";
-                Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason))
+        };
+        exchange.send(Request::Connect(connect)).await?;
+        match exchange.next().await? {
+            // What is a wrong argument to a client is a wrong path here.
+            Effect::Reply { result: Err(refusal), .. }
+                if refusal.kind == RefusalKind::NotAllowed
+                    && refusal.text.ends_with("not found") =>
+            {
+                Err(Refusal::new(RefusalKind::NotFound, refusal.text).into())
             }
+            Effect::Reply { result: Err(refusal), .. } => Err(refusal.into()),
+            _ => Ok(exchange),
         }
     }
 
@@ -122,28 +138,51 @@ impl Asker {
     }
 }
 
-/// The reply to the request, or to the connect if that was refused.
-async fn answer(
-    mut inbox: mpsc::UnboundedReceiver<Vec<Effect>>,
-) -> Result<Result<Reply, Refusal>, Failure> {
-    while let Some(effects) = inbox.recv().await {
-        for effect in effects {
-            match effect {
-                Effect::Reply { token: CONNECT, result: Err(refusal) } => {
-                    let refusal = match refusal.kind {
-                        // What is a wrong argument to a client is a wrong path here.
-                        RefusalKind::NotAllowed if refusal.text.ends_with("not found") => {
-                            Refusal::new(RefusalKind::NotFound, refusal.text)
-                        }
-                        _ => refusal,
-                    };
-                    return Ok(Err(refusal));
+/// A conversation with the driver, as a client's connection has it; over when it is dropped.
+pub(super) struct Exchange {
+    farewell: Farewell,
+    inbox: mpsc::UnboundedReceiver<Vec<Effect>>,
+    arrived: VecDeque<Effect>,
+    last_token: Token,
+}
+
+impl Exchange {
+    pub(super) fn token(&mut self) -> Token {
+        self.last_token = Token(self.last_token.0 + 1);
+        self.last_token
+    }
+
+    pub(super) async fn send(&self, request: Request) -> Result<(), Failure> {
+        let requests = vec![request];
+        self.tell(ClientEvent::Requests { connection: self.farewell.id, requests }).await
+    }
+
+    async fn tell(&self, event: ClientEvent) -> Result<(), Failure> {
+        self.farewell.events.send(event).await.map_err(|_| Failure::not_serving())
+    }
+
+    /// The next effect, if it comes in time.
+    pub(super) async fn next(&mut self) -> Result<Effect, Failure> {
+        while self.arrived.is_empty() {
+            match tokio::time::timeout(COMMIT_TIMEOUT, self.inbox.recv()).await {
+                Ok(Some(effects)) => self.arrived.extend(effects),
+                Ok(None) => return Err(Failure::not_serving()),
+                Err(_) => {
+                    let reason = "not committed in time; it may still be";
+                    return Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason));
                 }
-                Effect::Reply { token: REQUEST, result } => return Ok(result),
-                Effect::Close { .. } => return Err(Failure::not_serving()),
-                _ => {}
             }
         }
+        let effect = self.arrived.pop_front().ok_or_else(Failure::not_serving)?;
+        match &effect {
+            Effect::Close { .. } => return Err(Failure::not_serving()),
+            // No socket has to take it: the account of unsent bytes is balanced at once.
+            Effect::Got { delivery, .. } => {
+                let (connection, bytes) = (self.farewell.id, delivery.record.len() as u64 + 64);
+                self.tell(ClientEvent::Drained { connection, bytes }).await?;
+            }
+            _ => {}
+        }
+        Ok(effect)
     }
-    Err(Failure::not_serving())
 }

@@ -22,6 +22,7 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/api/version", get(version))
         .route("/api/cluster-name", get(cluster_name))
         .route("/api/nodes", get(nodes))
+        .route("/api/nodes/{name}", get(node))
         .route("/api/extensions", get(nothing))
         .route("/api/parameters", get(nothing))
         .route("/api/queues", get(|asked: Asked| queues(asked, None)))
@@ -303,6 +304,14 @@ async fn nodes(State(admin): State<Admin>, Extension(who): Extension<Principal>)
         "running": true,
         "uptime": admin.clock.uptime_ms(),
     }])))
+}
+
+async fn node(asked: (State<Admin>, Extension<Principal>), Path(name): Path<String>) -> Answer {
+    let Json(nodes) = nodes(asked.0, asked.1).await?;
+    match nodes.get(0) {
+        Some(node) if node["name"] == name.as_str() => Ok(Json(node.clone())),
+        _ => Err(Failure::missing()),
+    }
 }
 
 /// Kinds of things that there are none of here.

@@ -9,6 +9,7 @@ mod definitions;
 mod failure;
 mod health;
 mod listings;
+mod messages;
 mod principal;
 mod rows;
 mod shape;
@@ -43,6 +44,7 @@ pub struct Admin {
     pub auth: Authenticator,
     pub clock: Clock,
     pub next_connection: Arc<AtomicU64>,
+    pub message_bytes_max: u64,
 }
 
 impl Admin {
@@ -104,6 +106,7 @@ fn api() -> Router<Admin> {
     listings::routes()
         .merge(changes::routes())
         .merge(definitions::routes())
+        .merge(messages::routes())
         .merge(health::checks())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
 }

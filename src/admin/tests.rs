@@ -35,6 +35,7 @@ async fn start() -> Fixture {
         auth: Authenticator::new(users).unwrap(),
         clock: Clock::start(),
         next_connection: Arc::default(),
+        message_bytes_max: 1 << 20,
     };
     tokio::spawn(serve(listener, admin));
     Fixture { address, serving, _driver }

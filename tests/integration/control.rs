@@ -164,7 +164,7 @@ fn every_verb_says_and_does_what_it_should() {
 
 #[test]
 fn a_pair_shares_users_and_only_its_master_changes_them() {
-    let pair = Pair::in_sync();
+    let mut pair = Pair::in_sync();
     let (master, slave) =
         (pair.directory.path().join("master"), pair.directory.path().join("slave"));
     assert_eq!(run(&master, "add_user ann secret").0, 0);
@@ -177,7 +177,17 @@ fn a_pair_shares_users_and_only_its_master_changes_them() {
     while run(&slave, "list_permissions -s").1 != "ann\t\t\t^o\nguest\t.*\t.*\t.*\n" {
         assert!(std::time::Instant::now() < until, "{}", run(&slave, "list_permissions -s").1);
     }
+    pair.master.kill();
+    pair.slave.wait("serving", |status| status["serving"] == serde_json::Value::Bool(true));
+    for line in ["authenticate_user ann secret", "add_user bob secret", "delete_user ann"] {
+        let (code, said) = run(&slave, line);
+        assert_eq!(code, 0, "{line}: {said}");
+    }
 }
+
+const MESSAGE: &str =
+    r#"{"routing_key": "ann.q", "payload": "tea", "properties": {"headers": {"a": 1}}}"#;
+const TAKE: &str = r#"{"count": 5, "ackmode": "ack_requeue_false"}"#;
 
 fn http(address: &str, method: &str, path: &str, user: &str, body: &str) -> (u16, String) {
     use base64::Engine;
@@ -242,6 +252,13 @@ fn the_http_api_keeps_to_tags_and_permissions() {
         ("pol:p", "PUT", "/api/policies/%2F/p", policy, 201, ""),
         ("pol:p", "PUT", "/api/policies/hidden/p", policy, 401, "not authorised"),
         ("ann:a", "GET", "/api/queues/%2F/ann.q", "", 200, "\"policy\":\"p\""),
+        ("ann:a", "POST", "/api/exchanges/%2F/ann.x/publish", MESSAGE, 200, "{\"routed\":false}"),
+        ("ann:a", "POST", "/api/exchanges/%2F/amq.default/publish", MESSAGE, 401, "refused"),
+        ("guest:guest", "POST", "/api/exchanges/%2F/amq.default/publish", MESSAGE, 200, "true"),
+        ("ann:a", "POST", "/api/queues/%2F/ann.q/get", "{}", 200, "\"payload\":\"tea\""),
+        ("ann:a", "POST", "/api/queues/%2F/ann.q/get", TAKE, 200, "\"redelivered\":true"),
+        ("ann:a", "POST", "/api/queues/%2F/ann.q/get", "{}", 200, "[]"),
+        ("ann:a", "POST", "/api/queues/%2F/none/get", "{}", 401, "refused for user 'ann'"),
         ("ann:a", "DELETE", "/api/queues/%2F/ann.q", "", 204, ""),
         ("ann:a", "DELETE", "/api/exchanges/%2F/ann.x", "", 204, ""),
         ("guest:guest", "PUT", "/api/permissions/hidden/ann", all, 201, ""),

@@ -117,7 +117,8 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match Principal::from_headers(request.headers(), &admin.auth, peer.ip()).await {
+    let uptime_ms = admin.clock.uptime_ms();
+    match Principal::from_headers(request.headers(), &admin.auth, peer.ip(), uptime_ms).await {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
             next.run(request).await

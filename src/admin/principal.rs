@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use crate::auth::Authenticator;
+use crate::throttle::Throttle;
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,8 +11,11 @@ use std::net::IpAddr;
 use understudy_broker::Accounts;
 use understudy_model::{Login, LoginOutcome, Text};
 
-/// RabbitMQ's tags, each with all that the ones before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Anybody can make logins fail; they must not fill the disk with the log of it.
+static LOGIN_WARNINGS: Throttle = Throttle::new();
+
+/// What a request needs; RabbitMQ's tags give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     Management,
     Policymaker,
@@ -36,12 +40,18 @@ impl Principal {
         headers: &HeaderMap,
         auth: &Authenticator,
         from: IpAddr,
+        uptime_ms: u64,
     ) -> Result<Self, Failure> {
         let login = credentials(headers)
             .ok_or_else(|| Failure::unauthorised("name and password are needed"))?;
         match auth.verify(&login, from).await {
             LoginOutcome::Accepted { user, tags } => Ok(Self { user: Some(user), tags }),
-            LoginOutcome::Refused => Err(Failure::unauthorised("Login failed")),
+            LoginOutcome::Refused => {
+                if let Some(suppressed) = LOGIN_WARNINGS.pass(uptime_ms) {
+                    tracing::warn!(%from, user = %login.user, suppressed, "HTTP login refused");
+                }
+                Err(Failure::unauthorised("Login failed"))
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Which node, and how its answers are shown.
+// Which node, and how its answers are shown. Not a doc comment: clap would show it for each verb.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct Common {
     /// The node's data directory, where its control socket is.

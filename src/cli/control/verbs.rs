@@ -141,33 +141,49 @@ pub(crate) enum ControlVerb {
     AddUser(WithPassword),
     /// Delete a user; its connections are closed.
     DeleteUser(Named),
+    /// Replace a user's password; its connections stay open.
     ChangePassword(WithPassword),
     /// Replace a user's tags.
     SetUserTags(Tags),
     /// Say whether a password is a user's.
     AuthenticateUser(WithPassword),
+    /// List users and their tags.
     ListUsers(Everywhere),
+    /// Make a vhost, with the predeclared exchanges.
     AddVhost(Named),
     /// Delete a vhost with all that is in it; its connections are closed.
     DeleteVhost(Named),
+    /// List vhosts.
     ListVhosts(Everywhere),
     /// Say what a user may configure, write and read in a vhost.
     SetPermissions(Permissions),
+    /// Take away all that a user may do in a vhost.
     ClearPermissions(NamedInVhost),
+    /// List who may do what in a vhost.
     ListPermissions(Listing),
+    /// List what a user may do, in each vhost.
     ListUserPermissions(Named),
     /// Lay optional arguments over all queues or exchanges with such names.
     SetPolicy(Policy),
+    /// Delete a policy.
     ClearPolicy(NamedInVhost),
+    /// List the policies of a vhost.
     ListPolicies(Listing),
+    /// List the queues of a vhost, with their messages and consumers.
     ListQueues(Listing),
+    /// List the exchanges of a vhost.
     ListExchanges(Listing),
+    /// List the bindings of a vhost.
     ListBindings(Listing),
+    /// List client connections.
     ListConnections(Everywhere),
+    /// List the consumers of a vhost's queues.
     ListConsumers(Listing),
     /// Delete a queue's ready messages.
     PurgeQueue(NamedInVhost),
+    /// Delete a queue with its messages.
     DeleteQueue(DeleteQueue),
+    /// Close one connection.
     CloseConnection(Close),
     /// Close all connections of a vhost.
     CloseAllConnections(CloseAll),

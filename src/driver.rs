@@ -186,6 +186,9 @@ impl Driver {
             ClientEvent::Drained { connection, bytes } => {
                 self.node.on_input(now_ms, Input::Drained { connection, bytes }, out);
             }
+            ClientEvent::HandOver => {
+                self.node.on_input(now_ms, Input::Backend(BackendInput::HandOver), out);
+            }
             ClientEvent::Inspect(inspect) => {
                 let peer = |id| turn.connections.get(&id).and_then(|client| client.peer);
                 inspect.answer(self.node.broker(), peer);

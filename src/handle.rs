@@ -33,6 +33,8 @@ pub enum ClientEvent {
         connection: ConnectionId,
     },
     Inspect(Inspect),
+    /// The operator wants the slave to lead.
+    HandOver,
 }
 
 /// A page of a listing, whatever the node's role.

@@ -92,6 +92,8 @@ pub enum Input {
     Installed {
         log: LogEnd,
     },
+    /// The operator wants the in-sync slave to lead from now on (switchover).
+    HandOver,
     /// The process is asked to stop: say so to the peer, then emit [`Output::Stop`].
     Stopping,
     /// Time has passed; sent at or after [`Backend::deadline_ms`].

@@ -82,6 +82,10 @@ impl Backend for Standalone {
                     out.push(Output::OpenFrontends);
                 }
             }
+            Input::HandOver => out.push(Output::Log {
+                warn: true,
+                text: "switchover refused: a standalone broker has no slave".into(),
+            }),
             Input::Stopping => out.push(Output::Stop { outcome: Ok("asked to stop".into()) }),
             _ => {}
         }

@@ -13,6 +13,7 @@ mod messages;
 mod principal;
 mod rows;
 mod shape;
+mod switchover;
 mod table_json;
 
 use crate::auth::Authenticator;
@@ -108,6 +109,7 @@ fn api() -> Router<Admin> {
         .merge(definitions::routes())
         .merge(messages::routes())
         .merge(health::checks())
+        .merge(switchover::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 

@@ -1,7 +1,8 @@
 //! Master and slave as two processes: takeover, return, and what the seed's flags say.
 
 use crate::support::stomp::Stomp;
-use crate::support::{Pair, is_refused};
+use crate::support::{Node, Pair, is_refused};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn numbered(from: usize, to: usize) -> impl Iterator<Item = String> {
@@ -51,6 +52,45 @@ fn roles_alternate_as_nodes_die_and_come_back_and_nothing_confirmed_is_lost() {
     let mut stomp = Stomp::connect(&pair.master.ports.stomp);
     let bodies = stomp.consume("/queue/q", published);
     assert!(bodies.iter().cloned().eq(numbered(0, published)));
+}
+
+/// The verb, as an operator types it.
+fn switchover(pair: &Pair, node: &Node) -> std::process::Output {
+    let data_dir = pair.directory.path().join(node.name);
+    Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .arg("switchover")
+        .arg("--data-dir")
+        .arg(data_dir)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_switchover_swaps_the_roles_and_a_restart_keeps_them() {
+    let mut pair = Pair::in_sync();
+    let mut stomp = Stomp::connect(&pair.master.ports.stomp);
+    stomp.publish("/queue/q", numbered(0, 500));
+    let refused = switchover(&pair, &pair.slave);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("this is the slave"), "{refused:?}");
+    let done = switchover(&pair, &pair.master);
+    assert!(done.status.success(), "{done:?}");
+    pair.slave.wait("serving", |status| status["serving"] == true);
+    assert!(is_refused(&pair.master.ports.stomp), "the old master follows");
+    pair.slave.wait_in_sync();
+    // Both stop in order and start in the other order: what is on disk decides, not the file.
+    pair.master.kill();
+    pair.slave.kill();
+    pair.slave.start();
+    pair.master.start();
+    pair.slave.wait("serving", |status| status["serving"] == true);
+    pair.slave.wait_in_sync();
+    pair.master.wait_in_sync();
+    let back = switchover(&pair, &pair.slave);
+    assert!(back.status.success(), "{back:?}");
+    pair.master.wait("serving", |status| status["serving"] == true);
+    let mut stomp = Stomp::connect(&pair.master.ports.stomp);
+    assert!(stomp.consume("/queue/q", 500).iter().cloned().eq(numbered(0, 500)));
 }
 
 #[test]

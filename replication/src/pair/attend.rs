@@ -101,7 +101,12 @@ impl Lead {
                 self.in_sync(core, out);
                 true
             }
+            Message::HandoverOk { epoch } if epoch == self.epoch => {
+                self.handing.agree();
+                true
+            }
             Message::Goodbye { epoch } if epoch == self.epoch => {
+                self.stay(core, "the slave leaves", out);
                 self.left(core, link, out);
                 true
             }

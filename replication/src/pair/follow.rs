@@ -50,6 +50,8 @@ pub(crate) struct Follow {
     heard_ms: u64,
     /// Stopping: the standing is being given up.
     leaving: Option<u64>,
+    /// Agreed to take over from the master: the claim is not given up any more.
+    heir: bool,
 }
 
 impl Follow {
@@ -68,6 +70,7 @@ impl Follow {
             leader_commit: Lsn::ZERO,
             heard_ms: core.now_ms,
             leaving: None,
+            heir: false,
             leader,
         };
         let plan = plan(core, &follow.leader);
@@ -232,6 +235,10 @@ impl Follow {
 
     /// SIGTERM on a slave: give up the claim on disk, then say so (8.6).
     pub(crate) fn stopping(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
+        if self.heir {
+            // The master may have given up its right already; somebody must keep one.
+            return Some(State::stop(Ok("asked to stop".into()), out));
+        }
         if matches!(core.view.standing, Standing::Synced { .. }) {
             core.view.standing = Standing::Lagging { epoch: self.epoch };
             core.save(out);
@@ -281,6 +288,18 @@ impl Follow {
                     return Some(self.lost(core, out));
                 }
                 Some(Idle::bereaved(core, out))
+            }
+            Message::HandoverAsk { epoch } if epoch == self.epoch => {
+                // One that leaves says goodbye instead.
+                if self.is_synced() && self.leaving.is_none() {
+                    self.heir = true;
+                    core.send(self.link, &Message::HandoverOk { epoch }, out);
+                }
+                None
+            }
+            Message::Handover { epoch } if epoch == self.epoch && self.heir => {
+                core.drop_link(self.link, out);
+                Some(Idle::heir(core, out))
             }
             Message::Reject { code, leads, promised } => {
                 core.heard_of(promised);

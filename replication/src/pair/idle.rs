@@ -77,6 +77,15 @@ impl Idle {
         next.unwrap_or(State::Idle(idle))
     }
 
+    /// The master has given up its right on disk and hands it over: no policy is asked.
+    pub(crate) fn heir(core: &mut Core, out: &mut Vec<Output>) -> State {
+        let mut idle = Self::orphan(core, core.now_ms);
+        core.say(false, "the master hands over".into(), out);
+        let epoch = core.next_epoch();
+        idle.assume(core, None, epoch, out);
+        State::Idle(idle)
+    }
+
     pub(crate) fn link(&self) -> Option<LinkId> {
         match self.step {
             Step::Seeking => None,

@@ -2,6 +2,7 @@
 
 use crate::pair::core::Core;
 use crate::pair::feed::{Feed, Stage};
+use crate::pair::handing::Handing;
 use crate::pair::message::Message;
 use crate::pair::recent::Recent;
 use crate::pair::state::{Next, State};
@@ -41,6 +42,7 @@ pub(crate) struct Lead {
     pub(crate) peer: Peer,
     pub(crate) recent: Recent,
     saving: Saving,
+    pub(crate) handing: Handing,
     /// End of the group of `NewEpoch`, once it is sealed.
     opens_at: Option<Lsn>,
     pub(crate) open: bool,
@@ -68,6 +70,7 @@ impl Lead {
             peer: Peer::None,
             recent: Recent::default(),
             saving: Saving::None,
+            handing: Handing::No,
             opens_at: None,
             open: false,
             waits_for_slave: core.config.wait_for_slave && !core.paired,
@@ -95,6 +98,7 @@ impl Lead {
 
     pub(crate) fn state(&self) -> &'static str {
         match &self.peer {
+            _ if self.handing != Handing::No => "handing-over",
             Peer::None if self.waits_for_slave && !self.open => "waiting",
             _ if !self.open && self.stopping_ms.is_none() => "starting",
             Peer::None if self.sole => "alone",
@@ -140,7 +144,9 @@ impl Lead {
         self.recent.trim(core.log.durable, sent, core.config.window_bytes_max);
         let begun = self.opens_at.is_some_and(|lsn| lsn <= core.commit);
         let may_open = core.paired || !core.config.wait_for_slave;
-        if begun && may_open && !self.open && self.stopping_ms.is_none() {
+        self.hand_over_if_drained(core, out);
+        let stays = self.stopping_ms.is_none() && self.handing == Handing::No;
+        if begun && may_open && !self.open && stays {
             self.open = true;
             self.wait_until_ms = None;
             out.push(Output::OpenFrontends);
@@ -191,6 +197,11 @@ impl Lead {
         saved: u64,
         out: &mut Vec<Output>,
     ) -> Next {
+        if let Handing::GivingUp { version } = self.handing
+            && version <= saved
+        {
+            return Some(self.handed_over(core, out));
+        }
         if let Saving::Shrink { version, stop } = self.saving
             && version <= saved
         {
@@ -216,6 +227,10 @@ impl Lead {
 
     /// R3: `Alone` is on disk before anything is committed without the slave.
     pub(crate) fn shrink(&mut self, core: &mut Core, stop: bool, out: &mut Vec<Output>) {
+        // The right that is being given away cannot be taken alone.
+        if self.has_given_up() {
+            return;
+        }
         if !matches!(self.saving, Saving::Shrink { .. }) {
             core.view.standing = Standing::Alone { epoch: self.epoch, since: core.commit };
             self.saving = Saving::Shrink { version: core.save(out), stop };
@@ -252,6 +267,12 @@ impl Lead {
         if feed.link != link {
             return;
         }
+        if self.has_given_up() {
+            self.peer = Peer::None;
+            return;
+        }
+        self.stay(core, "the slave's link is lost", out);
+        let Peer::Attached(feed) = &self.peer else { return };
         let (acked, progress_ms) = (feed.acked().max(core.commit), feed.progress_ms);
         let waiting = feed.lacks(core);
         if self.sole || self.is_shrinking() {
@@ -281,8 +302,13 @@ impl Lead {
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
+        if self.has_given_up() {
+            core.dialer.wanted = false;
+            return None;
+        }
         let limit = core.config.suspect_ms;
         let now = core.now_ms;
+        self.stay_if_late(core, out);
         if let Peer::Attached(feed) = &mut self.peer {
             feed.beat(core, out);
             let silent = feed.heard_ms + limit <= now;
@@ -314,6 +340,9 @@ impl Lead {
 
     pub(crate) fn deadline_ms(&self, core: &Core) -> Option<u64> {
         let limit = core.config.suspect_ms;
+        if self.has_given_up() {
+            return None;
+        }
         let peer = match &self.peer {
             Peer::None => None,
             Peer::Lost { until_ms, .. } => Some(*until_ms),
@@ -322,18 +351,28 @@ impl Lead {
                 Some(feed.beat_ms.min(feed.heard_ms + limit).min(stuck.unwrap_or(u64::MAX)))
             }
         };
-        [peer, self.wait_until_ms, self.stopping_ms].into_iter().flatten().min()
+        [peer, self.wait_until_ms, self.stopping_ms, self.handing.until_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// SIGTERM on a master: no more clients, then goodbye once the slave has everything.
     pub(crate) fn stopping(&mut self, core: &Core, out: &mut Vec<Output>) {
         if self.stopping_ms.is_none() {
+            if !self.has_given_up() {
+                self.handing = Handing::No;
+            }
             self.stopping_ms = Some(core.now_ms + core.config.suspect_ms);
             self.close(out);
         }
     }
 
-    fn close(&mut self, out: &mut Vec<Output>) {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping_ms.is_some()
+    }
+
+    pub(crate) fn close(&mut self, out: &mut Vec<Output>) {
         if self.open {
             self.open = false;
             out.push(Output::CloseFrontends);

@@ -285,6 +285,13 @@ impl Pair {
         }
     }
 
+    fn hand_over(&mut self, out: &mut Vec<Output>) {
+        match &mut self.state {
+            State::Lead(lead) => lead.hand_over(&mut self.core, out),
+            _ => self.core.say(true, "switchover refused: not the master".into(), out),
+        }
+    }
+
     fn stopping(&mut self, out: &mut Vec<Output>) -> Next {
         match &mut self.state {
             State::Idle(_) => Some(State::stop(Ok("asked to stop".into()), out)),
@@ -340,6 +347,7 @@ impl Pair {
                 self.core.commit = log.last;
                 self.log_changed(log, out);
             }
+            Input::HandOver => self.hand_over(out),
             Input::Stopping => return self.stopping(out),
             Input::Tick => {}
         }

@@ -71,7 +71,10 @@ fn elect(me: &Hello, peer: &Hello) -> Meeting {
             Standing::Empty | Standing::Lagging { .. } => Epoch::default(),
             standing => standing.epoch(),
         };
-        (rank(hello.standing), in_set, hello.log_epoch(), hello.last, hello.role == Role::Master)
+        // Who led goes on leading: a restart of both undoes no takeover and no switchover.
+        let led = matches!(hello.standing, Standing::Synced { led: true, .. });
+        let master = hello.role == Role::Master;
+        (rank(hello.standing), in_set, hello.log_epoch(), hello.last, led, master)
     };
     // The lower node id wins the last tie.
     match claim(me).cmp(&claim(peer)).then(peer.node.cmp(&me.node)) {
@@ -183,6 +186,9 @@ mod tests {
         assert_eq!(both_ways(&one, &two), (Meeting::Lead, Meeting::Follow));
         two.last = Lsn(11);
         assert_eq!(both_ways(&one, &two), (Meeting::Follow, Meeting::Lead));
+        // Before the file's word comes who led.
+        let led = hello(2, Standing::Synced { epoch: epoch(1), led: true });
+        assert_eq!(both_ways(&one, &led), (Meeting::Follow, Meeting::Lead));
         let mut twin = hello(3, SYNCED);
         twin.last = Lsn(11);
         assert_eq!(both_ways(&two, &twin), (Meeting::Lead, Meeting::Follow));

@@ -122,6 +122,17 @@ pub(crate) enum Message {
     Goodbye {
         epoch: Epoch,
     },
+    /// From the master: will you lead, and not give up your claim meanwhile?
+    HandoverAsk {
+        epoch: Epoch,
+    },
+    HandoverOk {
+        epoch: Epoch,
+    },
+    /// Everything is committed on both, and the sender has given up its right to lead on disk.
+    Handover {
+        epoch: Epoch,
+    },
 }
 
 const HELLO: u8 = 1;
@@ -139,6 +150,9 @@ const IN_SYNC_OK: u8 = 12;
 const BEAT: u8 = 13;
 const BEAT_OK: u8 = 14;
 const GOODBYE: u8 = 15;
+const HANDOVER: u8 = 16;
+const HANDOVER_ASK: u8 = 17;
+const HANDOVER_OK: u8 = 18;
 
 impl Message {
     pub(crate) fn encode(&self) -> Bytes {
@@ -180,6 +194,9 @@ impl Message {
             Self::Beat { epoch, commit } => put_lsn(w, BEAT, *epoch, *commit),
             Self::BeatOk { epoch, durable } => put_lsn(w, BEAT_OK, *epoch, *durable),
             Self::Goodbye { epoch } => put_head(w, GOODBYE, *epoch),
+            Self::HandoverAsk { epoch } => put_head(w, HANDOVER_ASK, *epoch),
+            Self::HandoverOk { epoch } => put_head(w, HANDOVER_OK, *epoch),
+            Self::Handover { epoch } => put_head(w, HANDOVER, *epoch),
         }
         out.freeze()
     }
@@ -218,6 +235,9 @@ impl Message {
             BEAT => Self::Beat { epoch, commit: Lsn(r.varint()?) },
             BEAT_OK => Self::BeatOk { epoch, durable: Lsn(r.varint()?) },
             GOODBYE => Self::Goodbye { epoch },
+            HANDOVER => Self::Handover { epoch },
+            HANDOVER_ASK => Self::HandoverAsk { epoch },
+            HANDOVER_OK => Self::HandoverOk { epoch },
             _ => return Err(Malformed("kind of message")),
         };
         r.finish()?;
@@ -340,6 +360,9 @@ mod tests {
             Message::Beat { epoch, commit: lsn },
             Message::BeatOk { epoch, durable: lsn },
             Message::Goodbye { epoch },
+            Message::Handover { epoch },
+            Message::HandoverAsk { epoch },
+            Message::HandoverOk { epoch },
             Message::Position(Position {
                 epoch,
                 last: lsn,

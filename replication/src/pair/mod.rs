@@ -9,6 +9,7 @@ mod core;
 mod dialer;
 mod feed;
 mod follow;
+mod handing;
 mod hello;
 mod idle;
 mod lead;

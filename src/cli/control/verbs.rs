@@ -193,6 +193,8 @@ pub(crate) enum ControlVerb {
     ImportDefinitions(File),
     /// Print the stored form of a password.
     HashPassword(Named),
+    /// Let the in-sync slave lead and this master follow it, without loss.
+    Switchover(Plain),
     /// Say whether a node answers.
     Ping(Plain),
 }
@@ -221,7 +223,7 @@ impl ControlVerb {
             Self::CloseConnection(a) => &a.common,
             Self::CloseAllConnections(a) => &a.at.common,
             Self::ExportDefinitions(a) | Self::ImportDefinitions(a) => &a.common,
-            Self::Ping(a) => &a.common,
+            Self::Ping(a) | Self::Switchover(a) => &a.common,
         }
     }
 
@@ -296,6 +298,10 @@ impl ControlVerb {
                 let hashed = client.get(&api("auth/hash_password", &a.name))?;
                 out.value(&hashed["ok"]);
                 Ok(())
+            }
+            Self::Switchover(_) => {
+                out.headline("Handing over to the slave ...");
+                client.post("/api/replication/switchover", &json!({})).map(|_| ())
             }
             Self::Ping(_) => {
                 client.get("/api/ping")?;

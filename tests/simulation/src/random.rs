@@ -52,7 +52,7 @@ pub fn run_seed(seed: u64) -> Outcome {
 /// alone: within these faults nothing confirmed may be lost and no order broken.
 fn fault(world: &mut World) {
     let side = if world.roll(2) == 0 { Side::A } else { Side::B };
-    match world.roll(6) {
+    match world.roll(8) {
         0..=2 => {
             // A second crash while the first victim is not back in sync would be a double fault.
             if !world.in_sync() {
@@ -70,6 +70,28 @@ fn fault(world: &mut World) {
             world.heal_link();
         }
         4 => {
+            // Sometimes the master dies, or the link is cut, in the middle of it.
+            let Some(master) = world.serving().filter(|_| world.in_sync()) else { return };
+            world.hand_over(master);
+            let until_ms = world.roll(60);
+            world.run_ms(until_ms);
+            match world.roll(4) {
+                0 => {
+                    world.crash(side);
+                    let down_ms = world.roll(8_000);
+                    world.run_ms(down_ms);
+                    world.start(side);
+                }
+                1 => {
+                    world.cut_link();
+                    let cut_ms = world.roll(1_200);
+                    world.run_ms(cut_ms);
+                    world.heal_link();
+                }
+                _ => {}
+            }
+        }
+        5 => {
             let client = world.roll(world.clients.len() as u64) as usize;
             world.drop_client(client);
         }

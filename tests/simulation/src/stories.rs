@@ -112,6 +112,45 @@ fn a_master_told_to_stop_with_its_slave_stops() {
 }
 
 #[test]
+fn a_switchover_swaps_the_roles_within_150_ms_and_loses_nothing() {
+    let mut world = pair(400, WorldOptions::default());
+    for (master, slave) in [(Side::A, Side::B), (Side::B, Side::A)] {
+        world.run_ms(100);
+        assert_eq!(world.serving(), Some(master));
+        let asked_ms = world.now_ms;
+        world.hand_over(master);
+        assert!(world.run_until(5_000, |world| world.serving() == Some(slave)));
+        assert!(world.now_ms - asked_ms < 150, "took {} ms", world.now_ms - asked_ms);
+        assert!(world.run_until(5_000, World::in_sync), "{:#?}", world.log);
+    }
+    drained(&mut world);
+    world.run_ms(2_000);
+    assert_eq!(world.compare_states(), Ok(()));
+}
+
+#[test]
+fn a_switchover_needs_no_policys_leave() {
+    let mut options = WorldOptions::default();
+    options.pair.shutdown_on_master_failure = true;
+    let mut world = pair(200, options);
+    world.run_ms(50);
+    world.hand_over(Side::A);
+    assert!(world.run_until(5_000, |world| world.serving() == Some(Side::B)), "{:#?}", world.log);
+    drained(&mut world);
+}
+
+#[test]
+fn without_an_in_sync_slave_a_switchover_is_refused() {
+    let mut world = pair(200, WorldOptions::default());
+    world.crash(Side::B);
+    world.run_ms(500);
+    world.hand_over(Side::A);
+    world.run_ms(1_000);
+    assert_eq!(world.serving(), Some(Side::A));
+    drained(&mut world);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     assert_eq!(run_seed(42).log, run_seed(42).log);
 }

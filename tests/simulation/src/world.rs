@@ -542,6 +542,12 @@ impl World {
         }
     }
 
+    /// The operator asks this node to hand its mastership over.
+    pub fn hand_over(&mut self, side: Side) {
+        self.note(format!("{side:?} is asked to hand over"));
+        self.tell_node(side, 0, Input::Backend(BackendInput::HandOver));
+    }
+
     /// The client's connection breaks without a word.
     pub fn drop_client(&mut self, client: usize) {
         if let Some((side, connection)) = self.clients[client].connection {

@@ -75,6 +75,7 @@ fn step(world: &mut World, faults: Faults, restart_at: &mut [u64; 2], heal_at: &
             world.crash(1);
         }
         62 => world.input(host, Input::Stopping),
+        68 | 69 => world.input(host, Input::HandOver),
         63 if faults.cut_ms > 0 && !world.cut => {
             world.cut();
             *heal_at = world.now_ms + world.below(faults.cut_ms);

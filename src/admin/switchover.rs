@@ -1,0 +1,52 @@
+//! The operator's switchover: asks the node, then watches its role.
+
+use super::Admin;
+use super::failure::Failure;
+use super::principal::{Level, Principal};
+use crate::handle::ClientEvent;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Twice the default time after which a slave that does not confirm ends the attempt, and more.
+const SWITCHOVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn routes() -> Router<Admin> {
+    Router::new().route("/api/replication/switchover", post(switchover))
+}
+
+/// Answers when this node follows the new master, or says why nothing was done.
+async fn switchover(
+    State(admin): State<Admin>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Value>, Failure> {
+    principal.need(Level::Administrator)?;
+    let mut overview = admin.node.overview.clone();
+    let status = overview.borrow_and_update().replication.clone();
+    if status.role != "master" || !status.in_sync {
+        let reason = format!(
+            "a switchover begins at a master whose slave is in-sync; this is the {}, {}",
+            status.role, status.state
+        );
+        return Err(Failure::new(StatusCode::CONFLICT, reason));
+    }
+    let events = &admin.node.events;
+    events.send(ClientEvent::HandOver).await.map_err(|_| Failure::not_serving())?;
+    let epoch = status.epoch;
+    let follows = overview.wait_for(|overview| {
+        let now = &overview.replication;
+        now.role == "slave" && now.in_sync && now.epoch > epoch
+    });
+    match tokio::time::timeout(SWITCHOVER_TIMEOUT, follows).await {
+        Ok(Ok(overview)) => Ok(Json(json!({"role": "slave", "epoch": overview.replication.epoch}))),
+        Ok(Err(_)) => Err(Failure::not_serving()),
+        Err(_) => {
+            let now = admin.node.overview.borrow().replication.clone();
+            let reason = format!("not done in time: this is the {}, {}", now.role, now.state);
+            Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason))
+        }
+    }
+}

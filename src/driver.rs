@@ -189,6 +189,10 @@ impl Driver {
             ClientEvent::HandOver => {
                 self.node.on_input(now_ms, Input::Backend(BackendInput::HandOver), out);
             }
+            ClientEvent::Promote { force, answer } => {
+                self.node.on_input(now_ms, Input::Backend(BackendInput::Promote { force }), out);
+                let _ = answer.send(self.node.status());
+            }
             ClientEvent::Inspect(inspect) => {
                 let peer = |id| turn.connections.get(&id).and_then(|client| client.peer);
                 inspect.answer(self.node.broker(), peer);

@@ -35,6 +35,11 @@ pub enum ClientEvent {
     Inspect(Inspect),
     /// The operator wants the slave to lead.
     HandOver,
+    /// The operator says that the peer is dead. Answered with what the node makes of it.
+    Promote {
+        force: bool,
+        answer: oneshot::Sender<Status>,
+    },
 }
 
 /// A page of a listing, whatever the node's role.

@@ -94,6 +94,11 @@ pub enum Input {
     },
     /// The operator wants the in-sync slave to lead from now on (switchover).
     HandOver,
+    /// The operator says that the peer is dead and shall not be waited for. `force`: even if this
+    /// copy may lack commands that were answered.
+    Promote {
+        force: bool,
+    },
     /// The process is asked to stop: say so to the peer, then emit [`Output::Stop`].
     Stopping,
     /// Time has passed; sent at or after [`Backend::deadline_ms`].

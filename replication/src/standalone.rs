@@ -82,6 +82,10 @@ impl Backend for Standalone {
                     out.push(Output::OpenFrontends);
                 }
             }
+            Input::Promote { .. } => out.push(Output::Log {
+                warn: true,
+                text: "promotion refused: a standalone broker leads already".into(),
+            }),
             Input::HandOver => out.push(Output::Log {
                 warn: true,
                 text: "switchover refused: a standalone broker has no slave".into(),

@@ -1,21 +1,25 @@
-//! The operator's switchover: asks the node, then watches its role.
+//! The operator's switchover and promotion: asks the node, then watches its role.
 
 use super::Admin;
 use super::failure::Failure;
 use super::principal::{Level, Principal};
 use crate::handle::ClientEvent;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Extension, Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Twice the default time after which a slave that does not confirm ends the attempt, and more.
 const SWITCHOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> Router<Admin> {
-    Router::new().route("/api/replication/switchover", post(switchover))
+    Router::new()
+        .route("/api/replication/switchover", post(switchover))
+        .route("/api/replication/promote", post(promote))
 }
 
 /// Answers when this node follows the new master, or says why nothing was done.
@@ -48,5 +52,34 @@ async fn switchover(
             let reason = format!("not done in time: this is the {}, {}", now.role, now.state);
             Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason))
         }
+    }
+}
+
+#[derive(Deserialize)]
+struct Promotion {
+    #[serde(default)]
+    force: bool,
+}
+
+/// Answers when this node serves, or says why it was not promoted.
+async fn promote(
+    State(admin): State<Admin>,
+    Extension(principal): Extension<Principal>,
+    Query(promotion): Query<Promotion>,
+) -> Result<Json<Value>, Failure> {
+    principal.need(Level::Administrator)?;
+    let (answer, answered) = oneshot::channel();
+    let event = ClientEvent::Promote { force: promotion.force, answer };
+    admin.node.events.send(event).await.map_err(|_| Failure::not_serving())?;
+    let status = answered.await.map_err(|_| Failure::not_serving())?;
+    if status.state != "taking-over" {
+        return Err(Failure::new(StatusCode::CONFLICT, status.reason));
+    }
+    let mut overview = admin.node.overview.clone();
+    let serves = overview.wait_for(|now| now.serving);
+    match tokio::time::timeout(SWITCHOVER_TIMEOUT, serves).await {
+        Ok(Ok(now)) => Ok(Json(json!({"role": "master", "epoch": now.replication.epoch}))),
+        Ok(Err(_)) => Err(Failure::not_serving()),
+        Err(_) => Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "promoted, but not serving yet")),
     }
 }

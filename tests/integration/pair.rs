@@ -54,15 +54,45 @@ fn roles_alternate_as_nodes_die_and_come_back_and_nothing_confirmed_is_lost() {
     assert!(bodies.iter().cloned().eq(numbered(0, published)));
 }
 
-/// The verb, as an operator types it.
-fn switchover(pair: &Pair, node: &Node) -> std::process::Output {
-    let data_dir = pair.directory.path().join(node.name);
+/// A verb, as an operator types it.
+fn verb(pair: &Pair, node: &Node, words: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_understudy"))
-        .arg("switchover")
+        .args(words)
         .arg("--data-dir")
-        .arg(data_dir)
+        .arg(pair.directory.path().join(node.name))
         .output()
         .unwrap()
+}
+
+fn says(output: &std::process::Output, text: &str) -> bool {
+    let both = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&both).contains(text)
+}
+
+#[test]
+fn a_waiting_slave_is_promoted_by_hand() {
+    let mut pair = Pair::in_sync();
+    assert!(verb(&pair, &pair.slave, &["await_in_sync"]).status.success());
+    let status = verb(&pair, &pair.slave, &["replication_status"]);
+    assert!(says(&status, "role\tslave") && says(&status, "peer.in_sync\ttrue"), "{status:?}");
+    for node in [&pair.master, &pair.slave] {
+        let refused = verb(&pair, node, &["promote", "--force"]);
+        assert!(!refused.status.success(), "{refused:?}");
+        assert!(says(&refused, "promotion refused: "), "{refused:?}");
+    }
+    let mut stomp = Stomp::connect(&pair.master.ports.stomp);
+    stomp.publish("/queue/q", numbered(0, 100));
+    pair.master.kill();
+    pair.slave.kill();
+    pair.slave.start();
+    pair.slave.wait("waiting", |status| status["state"] == "waiting");
+    let late = verb(&pair, &pair.slave, &["await_in_sync", "--timeout", "1"]);
+    assert_eq!(late.status.code(), Some(75), "{late:?}");
+    let done = verb(&pair, &pair.slave, &["promote"]);
+    assert!(done.status.success(), "{done:?}");
+    pair.slave.wait("serving", |status| status["serving"] == true);
+    let mut stomp = Stomp::connect(&pair.slave.ports.stomp);
+    assert!(stomp.consume("/queue/q", 100).iter().cloned().eq(numbered(0, 100)));
 }
 
 #[test]
@@ -70,10 +100,10 @@ fn a_switchover_swaps_the_roles_and_a_restart_keeps_them() {
     let mut pair = Pair::in_sync();
     let mut stomp = Stomp::connect(&pair.master.ports.stomp);
     stomp.publish("/queue/q", numbered(0, 500));
-    let refused = switchover(&pair, &pair.slave);
+    let refused = verb(&pair, &pair.slave, &["switchover"]);
     assert!(!refused.status.success(), "{refused:?}");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("this is the slave"), "{refused:?}");
-    let done = switchover(&pair, &pair.master);
+    assert!(says(&refused, "this is the slave"), "{refused:?}");
+    let done = verb(&pair, &pair.master, &["switchover"]);
     assert!(done.status.success(), "{done:?}");
     pair.slave.wait("serving", |status| status["serving"] == true);
     assert!(is_refused(&pair.master.ports.stomp), "the old master follows");
@@ -86,7 +116,7 @@ fn a_switchover_swaps_the_roles_and_a_restart_keeps_them() {
     pair.slave.wait("serving", |status| status["serving"] == true);
     pair.slave.wait_in_sync();
     pair.master.wait_in_sync();
-    let back = switchover(&pair, &pair.slave);
+    let back = verb(&pair, &pair.slave, &["switchover"]);
     assert!(back.status.success(), "{back:?}");
     pair.master.wait("serving", |status| status["serving"] == true);
     let mut stomp = Stomp::connect(&pair.master.ports.stomp);

@@ -86,6 +86,29 @@ impl Idle {
         State::Idle(idle)
     }
 
+    /// By the operator's word instead of the policy's.
+    pub(crate) fn promote(
+        &mut self,
+        core: &mut Core,
+        force: bool,
+        out: &mut Vec<Output>,
+    ) -> Result<(), &'static str> {
+        if self.step != Step::Seeking || core.log_changes {
+            return Err("an election is under way");
+        }
+        if core.view.standing == Standing::Empty || core.view.copying.is_some() {
+            return Err("this node holds no complete copy");
+        }
+        if matches!(core.view.standing, Standing::Lagging { .. }) && !force {
+            return Err("this copy may lack commands that were answered; --force accepts that");
+        }
+        let text = format!("promoted by the operator, {}, force: {force}", core.view.standing);
+        core.say(true, text, out);
+        let epoch = core.next_epoch();
+        self.assume(core, None, epoch, out);
+        Ok(())
+    }
+
     pub(crate) fn link(&self) -> Option<LinkId> {
         match self.step {
             Step::Seeking => None,

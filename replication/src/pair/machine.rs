@@ -285,6 +285,17 @@ impl Pair {
         }
     }
 
+    fn promote(&mut self, force: bool, out: &mut Vec<Output>) {
+        let refused = match &mut self.state {
+            State::Idle(idle) => idle.promote(&mut self.core, force, out),
+            State::Follow(_) => Err("the master is here; a switchover swaps the roles"),
+            State::Lead(_) | State::Stopped => Err("this is the master"),
+        };
+        if let Err(why) = refused {
+            self.core.say(true, format!("promotion refused: {why}"), out);
+        }
+    }
+
     fn hand_over(&mut self, out: &mut Vec<Output>) {
         match &mut self.state {
             State::Lead(lead) => lead.hand_over(&mut self.core, out),
@@ -348,6 +359,7 @@ impl Pair {
                 self.log_changed(log, out);
             }
             Input::HandOver => self.hand_over(out),
+            Input::Promote { force } => self.promote(force, out),
             Input::Stopping => return self.stopping(out),
             Input::Tick => {}
         }

@@ -3,6 +3,7 @@
 
 mod client;
 mod output;
+mod pair;
 mod table;
 mod verbs;
 

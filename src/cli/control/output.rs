@@ -34,6 +34,15 @@ impl Output {
         }
     }
 
+    pub(super) fn is_table(&self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// A name and its value.
+    pub(super) fn pair(&self, name: &str, value: &Value) {
+        write(&format!("{name}\t{}\n", one_line(&show(value))));
+    }
+
     /// # Errors
     /// A column that the list does not have.
     pub(super) fn rows(

@@ -3,6 +3,7 @@
 use super::Common;
 use super::client::{Client, EXIT_DATA, EXIT_SOFTWARE, Problem, part};
 use super::output::{Output, write};
+use super::pair;
 use super::table::{self, Columns};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -10,6 +11,15 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
 pub(crate) struct Plain {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Promote {
+    /// Even if this copy may lack commands that were answered to clients: they are lost.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -195,6 +205,12 @@ pub(crate) enum ControlVerb {
     HashPassword(Named),
     /// Let the in-sync slave lead and this master follow it, without loss.
     Switchover(Plain),
+    /// Let this node lead: the operator says that its peer is dead.
+    Promote(Promote),
+    /// Wait until the other node's copy holds everything that was answered.
+    AwaitInSync(Plain),
+    /// Print role, state, epoch, cursors and peer.
+    ReplicationStatus(Plain),
     /// Say whether a node answers.
     Ping(Plain),
 }
@@ -223,7 +239,11 @@ impl ControlVerb {
             Self::CloseConnection(a) => &a.common,
             Self::CloseAllConnections(a) => &a.at.common,
             Self::ExportDefinitions(a) | Self::ImportDefinitions(a) => &a.common,
-            Self::Ping(a) | Self::Switchover(a) => &a.common,
+            Self::Ping(a)
+            | Self::Switchover(a)
+            | Self::AwaitInSync(a)
+            | Self::ReplicationStatus(a) => &a.common,
+            Self::Promote(a) => &a.common,
         }
     }
 
@@ -299,10 +319,10 @@ impl ControlVerb {
                 out.value(&hashed["ok"]);
                 Ok(())
             }
-            Self::Switchover(_) => {
-                out.headline("Handing over to the slave ...");
-                client.post("/api/replication/switchover", &json!({})).map(|_| ())
-            }
+            Self::Switchover(_) => pair::switchover(client, out),
+            Self::Promote(a) => pair::promote(a.force, client, out),
+            Self::AwaitInSync(_) => pair::await_in_sync(client, out),
+            Self::ReplicationStatus(_) => pair::replication_status(client, out),
             Self::Ping(_) => {
                 client.get("/api/ping")?;
                 out.headline("Ping succeeded");

@@ -150,6 +150,61 @@ fn without_an_in_sync_slave_a_switchover_is_refused() {
     drained(&mut world);
 }
 
+/// A pair of which B, cut short in its work, waits alone for A.
+fn orphaned(options: WorldOptions) -> World {
+    let mut world = pair(200, options);
+    world.run_ms(50);
+    world.crash(Side::A);
+    world.crash(Side::B);
+    world.start(Side::B);
+    world.run_ms(10_000);
+    assert_eq!(world.serving(), None, "{:#?}", world.log);
+    world
+}
+
+#[test]
+fn an_in_sync_slave_that_waits_is_promoted_by_hand_and_its_old_master_follows() {
+    let mut world = orphaned(WorldOptions::default());
+    world.promote(Side::B, false);
+    assert!(world.run_until(5_000, |world| world.serving() == Some(Side::B)), "{:#?}", world.log);
+    world.start(Side::A);
+    assert!(world.run_until(20_000, World::in_sync), "{:#?}", world.log);
+    assert_eq!(world.serving(), Some(Side::B));
+    drained(&mut world);
+}
+
+#[test]
+fn a_copy_that_may_lack_commands_is_promoted_only_by_force() {
+    let mut world = pair(200, WorldOptions::default());
+    world.crash(Side::A);
+    world.run_ms(1_000);
+    world.start(Side::A);
+    // Following, and not in-sync yet.
+    let lagging =
+        |world: &World| world.node(Side::A).is_some_and(|a| a.status().state == "syncing");
+    assert!(world.run_until(10_000, lagging), "{:#?}", world.log);
+    world.promote(Side::A, true);
+    world.run_ms(5);
+    assert_eq!(world.serving(), Some(Side::B), "one that follows is never promoted");
+    world.crash(Side::B);
+    world.run_ms(10_000);
+    world.promote(Side::A, false);
+    world.run_ms(1_000);
+    assert_eq!(world.serving(), None, "{:#?}", world.log);
+    world.promote(Side::A, true);
+    assert!(world.run_until(5_000, |world| world.serving() == Some(Side::A)), "{:#?}", world.log);
+}
+
+#[test]
+fn an_empty_node_is_not_promoted_even_by_force() {
+    let mut world = World::new(WorldOptions::default());
+    world.start(Side::B);
+    world.run_ms(6_000);
+    world.promote(Side::B, true);
+    world.run_ms(3_000);
+    assert_eq!(world.serving(), None);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     assert_eq!(run_seed(42).log, run_seed(42).log);

@@ -548,6 +548,12 @@ impl World {
         self.tell_node(side, 0, Input::Backend(BackendInput::HandOver));
     }
 
+    /// The operator says that the other node is dead.
+    pub fn promote(&mut self, side: Side, force: bool) {
+        self.note(format!("{side:?} is promoted, force: {force}"));
+        self.tell_node(side, 0, Input::Backend(BackendInput::Promote { force }));
+    }
+
     /// The client's connection breaks without a word.
     pub fn drop_client(&mut self, client: usize) {
         if let Some((side, connection)) = self.clients[client].connection {

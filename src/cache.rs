@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use understudy_broker::Contents;
 use understudy_model::{Group, Lsn};
 
+const GROUP_OVERHEAD_BYTES: usize = 256;
+
 pub(crate) struct Cache {
     /// The newest committed groups, without gap, oldest first.
     recent: VecDeque<Group>,
@@ -30,12 +32,12 @@ impl Cache {
     }
 
     pub(crate) fn push(&mut self, group: Group) {
-        self.recent_bytes += group.bytes().len();
+        self.recent_bytes += held_bytes(&group);
         self.recent.push_back(group);
         // The newest stays whatever its size: its messages are likely to be handed out next.
         while self.recent_bytes > self.recent_bytes_max && self.recent.len() > 1 {
             if let Some(old) = self.recent.pop_front() {
-                self.recent_bytes -= old.bytes().len();
+                self.recent_bytes -= held_bytes(&old);
             }
         }
     }
@@ -61,6 +63,11 @@ impl Cache {
         self.recent_bytes = 0;
         self.read_bytes = 0;
     }
+}
+
+/// Small groups are many: what surrounds their bytes counts too.
+fn held_bytes(group: &Group) -> usize {
+    group.bytes().len() + GROUP_OVERHEAD_BYTES
 }
 
 impl Contents for Cache {

@@ -202,7 +202,12 @@ impl Group {
     }
 }
 
-/// The group that is being filled. Records are appended in place; sealing copies nothing.
+/// A group up to this size is copied out of the buffer that it was filled in: groups are kept for
+/// a while, and a small one must not keep a large buffer.
+const COPIED_BYTES_MAX: usize = 8 * 1024;
+
+/// The group that is being filled. Records are appended in place, and sealing a large group
+/// copies nothing.
 pub struct OpenGroup {
     bytes: BytesMut,
     offsets: Vec<u32>,
@@ -271,7 +276,13 @@ impl OpenGroup {
         header.put(&mut bytes[..GROUP_HEADER_BYTES]);
         self.first = self.next_lsn();
         self.offsets.clear();
-        Group { header, bytes: bytes.freeze(), offsets }
+        if bytes.len() > COPIED_BYTES_MAX {
+            return Group { header, bytes: bytes.freeze(), offsets };
+        }
+        let exact = Bytes::copy_from_slice(&bytes);
+        bytes.clear();
+        self.bytes = bytes;
+        Group { header, bytes: exact, offsets }
     }
 }
 

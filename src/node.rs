@@ -153,6 +153,9 @@ pub struct Node {
     sessions: BTreeMap<ConnectionId, SessionOrder>,
     upkeep: Upkeep,
     alarm: Alarm,
+    /// Requests that wait for commits. Those that wait for room are not counted: who sent them is
+    /// not read, and consumers, who make room, must be.
+    held_bytes: usize,
     leading: Option<Epoch>,
     serving: bool,
     /// Since when settles wait for a group, milliseconds.
@@ -173,6 +176,8 @@ struct SessionOrder {
     /// Last change of topology among them.
     topology: Lsn,
     held: VecDeque<Request>,
+    /// Of [`Node::held_bytes`].
+    held_bytes: usize,
 }
 
 impl Node {
@@ -195,6 +200,7 @@ impl Node {
             sessions: BTreeMap::new(),
             upkeep: Upkeep::default(),
             alarm: Alarm::default(),
+            held_bytes: 0,
             leading: None,
             serving: false,
             lazy_since_ms: None,
@@ -269,10 +275,10 @@ impl Node {
         [self.backend.deadline_ms(), lazy].into_iter().flatten().min()
     }
 
-    /// Bytes that are decided and not committed: the driver takes no more requests when there are
-    /// too many.
+    /// Bytes that are decided and not committed, or that wait for such: the driver takes no more
+    /// requests when there are too many.
     pub fn inflight_bytes(&self) -> usize {
-        self.inflight.bytes()
+        self.inflight.bytes() + self.held_bytes
     }
 
     pub fn status(&self) -> Status {
@@ -321,16 +327,12 @@ impl Node {
         }
         let session = self.sessions.entry(connection).or_default();
         if !session.held.is_empty() {
-            session.held.extend(requests);
+            self.hold(connection, requests.into());
             return;
         }
         let mut requests = VecDeque::from(requests);
         self.decide_all(connection, &mut requests, out);
-        if !requests.is_empty()
-            && let Some(session) = self.sessions.get_mut(&connection)
-        {
-            session.held = requests;
-        }
+        self.hold(connection, requests);
     }
 
     /// Decides from the front until one has to wait; that one and all behind it stay.
@@ -396,7 +398,9 @@ impl Node {
     }
 
     fn closed(&mut self, connection: ConnectionId) {
-        self.sessions.remove(&connection);
+        if let Some(session) = self.sessions.remove(&connection) {
+            self.held_bytes -= session.held_bytes;
+        }
         self.alarm.forget(connection);
         let mut decided = Decided {
             open: &mut self.inflight.open,
@@ -519,6 +523,7 @@ impl Node {
 
     fn forget_clients(&mut self) {
         self.sessions.clear();
+        self.held_bytes = 0;
         self.alarm.forget_clients();
         self.inflight.forget_clients();
         self.broker.forget_clients();

@@ -62,6 +62,22 @@ pub enum Request {
     Manage(Box<Manage>),
 }
 
+impl Request {
+    /// Roughly what it holds in memory.
+    pub fn held_bytes(&self) -> usize {
+        let publish = |publish: &Publish| publish.body.len() + publish.properties.len();
+        let contents = match self {
+            Self::Publish(one) => publish(one),
+            Self::Transaction(transaction) => {
+                let each = |one| publish(one) + size_of::<Publish>();
+                transaction.publishes.iter().map(each).sum()
+            }
+            _ => 0,
+        };
+        size_of::<Self>() + contents
+    }
+}
+
 /// The frontend a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {

@@ -2,7 +2,7 @@
 //! consumers make room. A part of the node, sans-io.
 
 use super::{Node, Outputs, push_effect};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use understudy_model::{ConnectionId, Effect, Request, Text};
 
 #[derive(Default)]
@@ -26,6 +26,10 @@ impl Alarm {
     /// True the first time: the client is to be told.
     pub(crate) fn wait(&mut self, connection: ConnectionId) -> bool {
         self.waiting.insert(connection)
+    }
+
+    pub(crate) fn is_waiting(&self, connection: ConnectionId) -> bool {
+        self.waiting.contains(&connection)
     }
 
     pub(crate) fn forget(&mut self, connection: ConnectionId) {
@@ -56,9 +60,23 @@ impl Node {
     pub(super) fn decide_held(&mut self, connection: ConnectionId, out: &mut Outputs) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         let mut held = std::mem::take(&mut session.held);
+        self.held_bytes -= std::mem::take(&mut session.held_bytes);
         self.decide_all(connection, &mut held, out);
-        if let Some(session) = self.sessions.get_mut(&connection) {
-            session.held = held;
+        self.hold(connection, held);
+    }
+
+    /// Keeps requests behind those that the connection's session waits with.
+    pub(super) fn hold(&mut self, connection: ConnectionId, requests: VecDeque<Request>) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        if !self.alarm.is_waiting(connection) {
+            let bytes: usize = requests.iter().map(Request::held_bytes).sum();
+            session.held_bytes += bytes;
+            self.held_bytes += bytes;
+        }
+        if session.held.is_empty() {
+            session.held = requests;
+        } else {
+            session.held.extend(requests);
         }
     }
 

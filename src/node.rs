@@ -143,6 +143,8 @@ pub struct NodeOptions {
 /// Settles wait this long for a group to ride in: nobody waits for them, and a sync of their own
 /// would only delay the next publish.
 const LAZY_SEAL_MS: u64 = 5;
+/// Messages are moved by rules only while no more than this waits for the disk.
+const RULES_INFLIGHT_BYTES_MAX: usize = 16 << 20;
 
 pub struct Node {
     options: NodeOptions,
@@ -234,6 +236,7 @@ impl Node {
     }
 
     pub fn on_input(&mut self, now_ms: u64, input: Input, out: &mut Outputs) {
+        self.broker.set_now(now_ms);
         match input {
             Input::Requests { connection, requests } => {
                 self.requests(connection, requests, out);
@@ -260,7 +263,12 @@ impl Node {
     /// Hands out, seals and looks after the store: once for all inputs of a turn.
     pub fn end_turn(&mut self, now_ms: u64, out: &mut Outputs) {
         if self.leading.is_some() {
+            self.broker.set_now(now_ms);
+            if self.may_follow_rules() {
+                self.on_time();
+            }
             self.serve(out);
+            self.follow_rules(out);
             self.seal_if_due(now_ms, out);
         }
         self.save_some(out);
@@ -272,7 +280,8 @@ impl Node {
             return Some(0);
         }
         let lazy = self.lazy_since_ms.map(|since| since + LAZY_SEAL_MS);
-        [self.backend.deadline_ms(), lazy].into_iter().flatten().min()
+        let rules = self.broker.deadline_ms().filter(|_| self.may_follow_rules());
+        [self.backend.deadline_ms(), lazy, rules].into_iter().flatten().min()
     }
 
     /// Bytes that are decided and not committed, or that wait for such: the driver takes no more
@@ -540,6 +549,35 @@ impl Node {
         }
     }
 
+    fn may_follow_rules(&self) -> bool {
+        self.leading.is_some() && self.inflight.bytes() <= RULES_INFLIGHT_BYTES_MAX
+    }
+
+    fn on_time(&mut self) {
+        let mut decided = Decided {
+            open: &mut self.inflight.open,
+            effects: &mut self.inflight.open_effects,
+            depends_on: Lsn::ZERO,
+            topology: false,
+        };
+        self.broker.on_time(&mut decided);
+    }
+
+    /// What was discarded or has expired is dead-lettered, what is due is routed. Put off while much waits for the disk.
+    fn follow_rules(&mut self, out: &mut Outputs) {
+        if !self.may_follow_rules() {
+            return;
+        }
+        let mut decided = Decided {
+            open: &mut self.inflight.open,
+            effects: &mut self.inflight.open_effects,
+            depends_on: Lsn::ZERO,
+            topology: false,
+        };
+        self.more_to_serve |= self.broker.bury(&mut self.cache, &mut decided, &mut out.reads)
+            | self.broker.release_delayed(&mut self.cache, &mut decided, &mut out.reads);
+    }
+
     /// A group is sealed when the writer is free, or when it is full. Nothing but settles: when
     /// they have waited long enough.
     fn seal_if_due(&mut self, now_ms: u64, out: &mut Outputs) {
@@ -547,7 +585,8 @@ impl Node {
         if !full && !self.inflight.writer_is_free() {
             return;
         }
-        if self.inflight.open.is_empty() && !self.broker.mark_awaited() {
+        let awaited = self.broker.mark_awaited() || self.broker.returns_due();
+        if self.inflight.open.is_empty() && !awaited {
             if !self.broker.settles_due() {
                 self.lazy_since_ms = None;
                 return;
@@ -563,6 +602,7 @@ impl Node {
     fn seal(&mut self, now_ms: u64, out: &mut Outputs) {
         let Some(epoch) = self.leading else { return };
         self.broker.flush_settles(&mut self.inflight.open);
+        self.broker.flush_returns(&mut self.inflight.open);
         self.broker.flush_marks(&mut self.inflight.open);
         self.lazy_since_ms = None;
         if self.inflight.open.is_empty() {

@@ -1,12 +1,12 @@
 //! Permissions, users, vhosts and policies through decide and apply, as a node runs them.
 
-use crate::{Broker, ConfiguredUser, Decided, Limits, Query};
+use crate::test_world::World;
+use crate::{Broker, ConfiguredUser, Limits, Query};
 use bytes::Bytes;
 use understudy_model::{
-    ApplyTo, Bind, Change, Connect, ConnectionId, Consume, ConsumerNumber, Credit, DeclareExchange,
-    DeclareQueue, DeleteExchange, DeleteQueue, Effect, Get, Lsn, Manage, OpenGroup,
-    PermissionRecord, PolicyRecord, Properties, Protocol, Publish, PurgeQueue, Request, Table,
-    Text, Token, UserRecord, Value,
+    ApplyTo, Bind, Change, ConnectionId, Consume, ConsumerNumber, Credit, DeclareExchange,
+    DeclareQueue, DeleteExchange, DeleteQueue, Effect, Get, Manage, PermissionRecord, PolicyRecord,
+    Properties, Protocol, Publish, PurgeQueue, Request, Table, Text, Token, UserRecord, Value,
 };
 
 const ADMIN: ConnectionId = ConnectionId(1);
@@ -16,70 +16,14 @@ fn text(text: &str) -> Text {
     Text::from(text)
 }
 
-struct World {
-    broker: Broker,
-    last: Lsn,
-    chain: u128,
-}
-
 impl World {
-    fn new() -> Self {
-        let mut world = Self { broker: Broker::new(Limits::default()), last: Lsn::ZERO, chain: 0 };
+    fn with_ann() -> Self {
+        let mut world = Self::empty();
         let guest = user("guest", &[]);
         let ann = ConfiguredUser { record: user("ann", &[]), permissions: Some(vec![]) };
         world.run(|broker, decided| broker.seed(&[ann], &guest, decided));
         world.connect(ADMIN, Protocol::Management, "", "");
         world
-    }
-
-    /// Decides, and applies what came of it.
-    fn run(&mut self, act: impl FnOnce(&mut Broker, &mut Decided<'_>)) -> Vec<Effect> {
-        let mut open = OpenGroup::new(self.last.next());
-        let mut effects = Vec::new();
-        let mut decided = Decided {
-            open: &mut open,
-            effects: &mut effects,
-            depends_on: Lsn::ZERO,
-            topology: false,
-        };
-        act(&mut self.broker, &mut decided);
-        let mut all = Vec::new();
-        if !open.is_empty() {
-            let group = open.seal(1, 0, self.chain);
-            self.broker.apply_group(&group, &mut all).unwrap();
-            self.last = group.last();
-            self.chain = group.header().chain;
-            self.broker.release_names();
-        }
-        all.extend(effects);
-        all.into_iter().map(|(_, effect)| effect).collect()
-    }
-
-    fn ask(&mut self, connection: ConnectionId, request: &Request) -> Vec<Effect> {
-        self.run(|broker, decided| broker.decide(connection, request, decided).unwrap())
-    }
-
-    /// The refusal's text; empty if it was allowed.
-    fn said(&mut self, connection: ConnectionId, request: &Request) -> String {
-        let effects = self.ask(connection, request);
-        let refusals = effects.into_iter().filter_map(|effect| match effect {
-            Effect::Reply { result: Err(refusal), .. } | Effect::PublishRefused { refusal, .. } => {
-                Some(format!("{} {}", refusal.kind.code().0, refusal.text))
-            }
-            _ => None,
-        });
-        refusals.collect()
-    }
-
-    fn connect(&mut self, id: ConnectionId, protocol: Protocol, user: &str, vhost: &str) -> String {
-        let connect = Connect {
-            token: Token(1),
-            protocol,
-            vhost: text(vhost),
-            user: text(user),
-            client_name: Text::new(),
-        };
-        self.said(id, &Request::Connect(connect))
     }
 
     fn change(&mut self, change: Change) -> Vec<Effect> {
@@ -186,7 +130,7 @@ fn table() -> Vec<(&'static str, Request, &'static str)> {
 
 #[test]
 fn every_operation_needs_what_rabbitmq_says() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     world.permit("/", "^c", "^w", "^(cr|r)");
     assert_eq!(world.connect(ANN, Protocol::Amqp, "ann", "/"), "");
     for (what, request, wanted) in table() {
@@ -202,7 +146,7 @@ fn every_operation_needs_what_rabbitmq_says() {
 
 #[test]
 fn a_vhost_is_entered_with_a_permission_only() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     let refused = "530 access to vhost '/' refused for user 'ann'";
     assert_eq!(world.connect(ANN, Protocol::Stomp, "ann", "/"), refused);
     assert_eq!(world.connect(ANN, Protocol::Stomp, "ann", "none"), "530 vhost none not found");
@@ -216,7 +160,7 @@ fn a_vhost_is_entered_with_a_permission_only() {
 
 #[test]
 fn a_change_of_permission_holds_from_the_next_operation() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     world.permit("/", ".*", ".*", ".*");
     world.connect(ANN, Protocol::Amqp, "ann", "/");
     assert_eq!(world.said(ANN, &publish("amq.topic", None)), "");
@@ -228,7 +172,7 @@ fn a_change_of_permission_holds_from_the_next_operation() {
 
 #[test]
 fn a_user_id_must_be_the_publishers_unless_it_impersonates() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     world.permit("/", ".*", ".*", ".*");
     world.connect(ANN, Protocol::Amqp, "ann", "/");
     let somebody = publish("amq.fanout", Some("somebody"));
@@ -244,7 +188,7 @@ fn a_user_id_must_be_the_publishers_unless_it_impersonates() {
 
 #[test]
 fn a_deleted_user_or_vhost_takes_its_connections_along() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     world.change(Change::PutVhost { name: text("v") });
     world.permit("v", ".*", ".*", ".*");
     world.connect(ANN, Protocol::Amqp, "ann", "v");
@@ -275,7 +219,7 @@ fn alternate_policy(pattern: &str) -> PolicyRecord {
 
 #[test]
 fn a_policy_gives_exchanges_an_alternate_and_takes_it_back() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     world.permit("/", ".*", ".*", ".*");
     world.connect(ANN, Protocol::Amqp, "ann", "/");
     world.ask(ANN, &declare("q", &[]));
@@ -293,7 +237,7 @@ fn a_policy_gives_exchanges_an_alternate_and_takes_it_back() {
 
 #[test]
 fn saved_state_keeps_permissions_and_policies() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     world.permit("/", "^c", "", ".*");
     world.change(Change::PutPolicy(alternate_policy("^amq")));
     let slices = world.broker.save_all(7).into_iter();
@@ -306,7 +250,7 @@ fn saved_state_keeps_permissions_and_policies() {
 
 #[test]
 fn wrong_changes_are_refused_in_words() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     let permission = |user: &str, vhost: &str, pattern: &str| {
         let [configure, write, read] = [text(pattern), text(""), text("")];
         let (user, vhost) = (text(user), text(vhost));
@@ -330,7 +274,7 @@ fn wrong_changes_are_refused_in_words() {
 
 #[test]
 fn pages_of_any_size_list_the_same() {
-    let mut world = World::new();
+    let mut world = World::with_ann();
     world.permit("/", ".*", ".*", ".*");
     world.connect(ANN, Protocol::Amqp, "ann", "/");
     for n in 0..7 {

@@ -1,7 +1,7 @@
 //! Queue and exchange arguments: which values are allowed, and when two declarations are equal.
 //! Codes and texts as RabbitMQ 3.10.8 gives them (amqp-errors-rabbitmq-3.10.8.txt).
 
-use understudy_model::{QueueSpec, Refusal, RefusalKind, Table, Value};
+use understudy_model::{QueueSpec, Refusal, RefusalKind, Table, Value, type_name};
 
 /// Arguments that must be equal when a queue is declared again; others are ignored.
 const KNOWN: [&str; 13] = [
@@ -105,29 +105,6 @@ fn one_of(value: &Value, allowed: &[&str], what: &str) -> Result<(), String> {
         Some(text) if allowed.contains(&text) => Ok(()),
         Some(text) => Err(format!("\"unsupported {what} '{text}'\"")),
         None => Err(format!("{{unacceptable_type,{}}}", type_name(value))),
-    }
-}
-
-/// Erlang's names of the field types, as they stand in RabbitMQ's texts.
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Bool(_) => "bool",
-        Value::I8(_) => "byte",
-        Value::U8(_) => "unsignedbyte",
-        Value::I16(_) => "short",
-        Value::U16(_) => "unsignedshort",
-        Value::I32(_) => "signedint",
-        Value::U32(_) => "unsignedint",
-        Value::I64(_) => "long",
-        Value::F32(_) => "float",
-        Value::F64(_) => "double",
-        Value::Decimal { .. } => "decimal",
-        Value::String(_) => "longstr",
-        Value::Array(_) => "array",
-        Value::Timestamp(_) => "timestamp",
-        Value::Table(_) => "table",
-        Value::Void => "void",
-        Value::Bytes(_) => "binary",
     }
 }
 

@@ -2,14 +2,17 @@
 
 use crate::access::Access;
 use crate::clients::Clients;
+use crate::dead_letter::Reason;
+use crate::delayed::{DELAYED, Delayed};
 use crate::producers::Producers;
 use crate::queue::Queue;
+use crate::rules::QueueRules;
 use crate::segments::{Segment, Segments};
 use crate::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
-    BindTarget, Binding, Command, ConnectionId, Effect, Group, Lsn, Malformed, QueueId, QueueSpec,
-    Text, UserRecord,
+    ApplyTo, BindTarget, Binding, Command, ConnectionId, Effect, EnqueueView, Group, Lsn,
+    Malformed, QueueId, QueueSpec, Table, Text, UserRecord,
 };
 
 /// Bounds on what one client can make the broker hold.
@@ -57,9 +60,12 @@ pub struct Broker {
     pub(crate) access: Access,
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     pub(crate) producers: Producers,
+    pub(crate) delayed: Delayed,
     pub(crate) segments: Segments,
     pub(crate) applied: Lsn,
     // The master's memory.
+    /// Milliseconds since 1970, as the node last said.
+    pub(crate) now_ms: u64,
     pub(crate) clients: Clients,
     pub(crate) reserved: BTreeMap<Name, Lsn>,
     /// Sequences that were decided in this epoch: the committed table lags behind them.
@@ -67,6 +73,11 @@ pub struct Broker {
     /// Queues that may have something to hand out.
     pub(crate) to_serve: BTreeSet<QueueId>,
     pub(crate) settles_due: BTreeSet<QueueId>,
+    pub(crate) returns_due: BTreeSet<QueueId>,
+    /// Queues with messages that are to be dead-lettered.
+    pub(crate) dying: BTreeSet<QueueId>,
+    /// When to look at queues again, milliseconds since 1970.
+    pub(crate) timers: BTreeSet<(u64, QueueId)>,
     pub(crate) marks_due: BTreeSet<QueueId>,
     /// A consumer waits for a mark to be committed.
     pub(crate) mark_awaited: bool,
@@ -84,13 +95,18 @@ impl Broker {
             access: Access::default(),
             queues: BTreeMap::new(),
             producers: Producers::default(),
+            delayed: Delayed::default(),
             segments: Segments::default(),
             applied: Lsn::ZERO,
+            now_ms: 0,
             clients: Clients::default(),
             reserved: BTreeMap::new(),
             decided_sequences: BTreeMap::new(),
             to_serve: BTreeSet::new(),
             settles_due: BTreeSet::new(),
+            returns_due: BTreeSet::new(),
+            dying: BTreeSet::new(),
+            timers: BTreeSet::new(),
             marks_due: BTreeSet::new(),
             mark_awaited: false,
             dirty_queues: BTreeSet::new(),
@@ -133,7 +149,7 @@ impl Broker {
 
     /// Live messages from `first` to `last`, ascending, each once.
     pub fn live_messages(&self, first: Lsn, last: Lsn) -> Vec<Lsn> {
-        let mut live: Vec<Lsn> = Vec::new();
+        let mut live: Vec<Lsn> = self.delayed.range(first, last).collect();
         for queue in self.queues.values() {
             live.extend(queue.unsettled().range(first, last));
         }
@@ -165,32 +181,37 @@ impl Broker {
         effects: &mut Vec<(ConnectionId, Effect)>,
     ) -> Result<(), Malformed> {
         let bytes = group.bytes().len() as u64;
+        let time_ms = group.header().time_ms;
         self.segments.add_group(group.first(), group.last(), bytes);
         for (lsn, record) in group.records() {
-            self.apply(lsn, Command::decode(record)?, effects);
+            self.apply(lsn, time_ms, Command::decode(record)?, effects);
         }
         self.applied = group.last();
         Ok(())
     }
 
-    fn apply(&mut self, lsn: Lsn, command: Command<'_>, effects: &mut Vec<(ConnectionId, Effect)>) {
+    fn apply(
+        &mut self,
+        lsn: Lsn,
+        time_ms: u64,
+        command: Command<'_>,
+        effects: &mut Vec<(ConnectionId, Effect)>,
+    ) {
         match command {
-            Command::Enqueue(enqueue) => {
-                let mut queues = 0;
-                for queue_id in enqueue.queues() {
-                    if let Some(queue) = self.queues.get_mut(&queue_id)
-                        && queue.apply_enqueue(lsn)
-                    {
-                        queues += 1;
-                        self.to_serve.insert(queue_id);
-                        self.dirty_queues.insert(queue_id);
-                    }
+            Command::Enqueue(enqueue) => self.apply_enqueue(lsn, time_ms, &enqueue),
+            Command::DeadLetter(moved) => {
+                self.apply_settle(moved.queue, &[(moved.lsn, moved.lsn)]);
+                self.apply_enqueue(lsn, time_ms, &moved.enqueue);
+            }
+            Command::Delay(delay) => {
+                if self.delayed.apply(lsn, delay.due_ms, delay.vhost) {
+                    self.segments.enqueued(lsn, 1);
                 }
-                self.segments.enqueued(lsn, queues);
-                if let Some(stored) = enqueue.producer {
+                if let Some(stored) = delay.enqueue.producer {
                     self.producers.apply(lsn, stored);
                 }
             }
+            Command::Returned { queue, counts } => self.apply_returned(queue, &counts),
             Command::Settle { queue, ranges } => self.apply_settle(queue, &ranges.0),
             Command::Delivered { queue: id, through } => {
                 if let Some(queue) = self.queues.get_mut(&id) {
@@ -206,7 +227,48 @@ impl Broker {
         }
     }
 
+    fn apply_enqueue(&mut self, lsn: Lsn, time_ms: u64, enqueue: &EnqueueView<'_>) {
+        let mut queues = 0;
+        for queue_id in enqueue.queues() {
+            if let Some(queue) = self.queues.get_mut(&queue_id)
+                && queue.apply_enqueue(lsn, time_ms, &enqueue.message)
+            {
+                queues += 1;
+                self.to_serve.insert(queue_id);
+                self.dirty_queues.insert(queue_id);
+            }
+        }
+        self.segments.enqueued(lsn, queues);
+        if let Some(stored) = enqueue.producer {
+            self.producers.apply(lsn, stored);
+        }
+    }
+
+    /// Where the messages were returned just now, they are ready again, or dead.
+    fn apply_returned(&mut self, id: QueueId, counts: &[(Lsn, u32)]) {
+        for &(lsn, count) in counts {
+            let Some(queue) = self.queues.get_mut(&id) else { return };
+            queue.apply_returned(lsn, count);
+            if !queue.memory.returning.remove(&lsn) {
+                continue;
+            }
+            if queue.rules.delivery_limit.is_some_and(|limit| count > limit) {
+                self.die(id, lsn, Reason::DeliveryLimit);
+            } else {
+                queue.give_back(lsn);
+            }
+        }
+        self.to_serve.insert(id);
+        self.dirty_queues.insert(id);
+    }
+
     fn apply_settle(&mut self, id: QueueId, ranges: &[(Lsn, Lsn)]) {
+        if id == DELAYED {
+            for &(lsn, _) in ranges {
+                self.delayed_gone(lsn);
+            }
+            return;
+        }
         let Some(queue) = self.queues.get_mut(&id) else { return };
         for &(from, to) in ranges {
             if self.segments.in_one(from, to) {
@@ -221,6 +283,13 @@ impl Broker {
         self.dirty_queues.insert(id);
     }
 
+    /// Delayed messages leave one by one.
+    pub(crate) fn delayed_gone(&mut self, lsn: Lsn) {
+        if self.delayed.remove(lsn) {
+            self.segments.settled(lsn, lsn, 1, |_, _| 1);
+        }
+    }
+
     /// Sessions of the former epoch are over: what lived with them goes, the rest is ready again.
     fn apply_new_epoch(&mut self, effects: &mut Vec<(ConnectionId, Effect)>) {
         let transient = |queue: &Queue| !queue.spec.durable || queue.spec.exclusive;
@@ -232,7 +301,17 @@ impl Broker {
             self.topology.delete_exchange(&vhost, &name);
             self.topology_dirty = true;
         }
+        self.begin_epoch();
+    }
+
+    /// Nobody holds anything, and every queue is looked at: its time may have come.
+    fn begin_epoch(&mut self) {
         self.queues.values_mut().for_each(Queue::begin_epoch);
+        self.delayed.begin_epoch();
+        self.dying.clear();
+        self.timers.clear();
+        self.returns_due.clear();
+        self.to_serve.extend(self.queues.keys());
     }
 
     fn apply_declare_queue(&mut self, id: QueueId, spec: QueueSpec) {
@@ -242,10 +321,18 @@ impl Broker {
             return;
         }
         let mut queue = Queue::new(spec);
+        queue.rules = self.rules_of(&queue.spec);
         queue.begin_epoch();
         queue.memory.owner = self.clients.take_owner(id);
         self.queues.insert(id, queue);
         self.dirty_queues.insert(id);
+        self.to_serve.insert(id);
+    }
+
+    pub(crate) fn rules_of(&self, spec: &QueueSpec) -> QueueRules {
+        let arguments = Table::decode(&spec.arguments).unwrap_or_default();
+        let policy = self.access.policies.effective(&spec.vhost, ApplyTo::Queues, &spec.name);
+        QueueRules::new(&arguments, policy.map(|policy| &policy.definition))
     }
 
     pub(crate) fn apply_delete_queue(
@@ -262,6 +349,11 @@ impl Broker {
         self.to_serve.remove(&id);
         self.settles_due.remove(&id);
         self.marks_due.remove(&id);
+        self.returns_due.remove(&id);
+        self.dying.remove(&id);
+        if let Some(at_ms) = queue.memory.timer_ms {
+            self.timers.remove(&(at_ms, id));
+        }
     }
 
     fn segments_forget(&mut self, queue: &Queue) {
@@ -310,6 +402,6 @@ impl Broker {
         self.settles_due.clear();
         self.marks_due.clear();
         self.mark_awaited = false;
-        self.queues.values_mut().for_each(Queue::begin_epoch);
+        self.begin_epoch();
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct CachedRoute {
     pub(crate) exchange: Text,
     pub(crate) key: Text,
     pub(crate) queues: Vec<QueueId>,
+    /// One of the queues may refuse a message because it is full.
+    pub(crate) may_refuse: bool,
 }
 
 pub(crate) struct Consumer {

@@ -3,13 +3,13 @@
 
 use crate::access;
 use crate::broker::{Broker, Name};
-use crate::clients::{CachedRoute, Connection, Consumer};
-use crate::queue::{ConsumerKey, Getter};
+use crate::clients::{Connection, Consumer};
+use crate::dead_letter::Reason;
+use crate::queue::{ConsumerKey, Getter, Queue};
 use std::collections::BTreeSet;
 use understudy_model::{
-    Command, Connect, ConnectionId, Consume, ConsumerNumber, Credit, DeliveryRef, Effect,
-    EnqueueView, Get, Lsn, OpenGroup, Publish, QueueId, QueueSpec, Refusal, RefusalKind, Reply,
-    Request, Returned, Text, Token, Transaction,
+    Command, Connect, ConnectionId, Consume, ConsumerNumber, Credit, DeliveryRef, Effect, Get, Lsn,
+    OpenGroup, Publish, QueueId, Refusal, RefusalKind, Reply, Request, Text, Token,
 };
 
 /// What a decision leaves behind.
@@ -48,7 +48,7 @@ impl Decided<'_> {
     }
 
     /// One effect for a run of confirms of one channel.
-    fn confirm(&mut self, connection: ConnectionId, publish: &Publish) {
+    pub(crate) fn confirm(&mut self, connection: ConnectionId, publish: &Publish) {
         let Some(number) = publish.confirm else { return };
         if let Some((c, Effect::Confirm { channel, through })) = self.effects.last_mut()
             && *c == connection
@@ -131,9 +131,15 @@ impl Broker {
                 self.channel_prefetch(connection, *channel, *limit);
             }
             Request::Get(get) => self.get(connection, get, decided),
-            // Without a dead-letter rule a discarded message is finished like an acked one.
-            Request::Settle { deliveries, token } | Request::Discard { deliveries, token } => {
+            Request::Settle { deliveries, token } => {
                 self.settle(connection, deliveries);
+                if let Some(token) = token {
+                    self.flush_settles(decided.open);
+                    decided.reply(connection, *token, Ok(Reply::Done));
+                }
+            }
+            Request::Discard { deliveries, token } => {
+                self.discard(connection, deliveries);
                 if let Some(token) = token {
                     self.flush_settles(decided.open);
                     decided.reply(connection, *token, Ok(Reply::Done));
@@ -156,177 +162,6 @@ impl Broker {
             self.clients.connections.insert(id, Connection::new(connect));
         }
         decided.reply(id, connect.token, result.map(|()| Reply::Done));
-    }
-
-    fn publish(
-        &mut self,
-        connection: ConnectionId,
-        publish: &Publish,
-        decided: &mut Decided<'_>,
-    ) -> Result<(), Wait> {
-        match self.route(connection, publish)? {
-            Ok(queues) => self.enqueue(connection, publish, &queues, decided),
-            Err(refusal) => {
-                let (channel, number) = (publish.channel, publish.confirm);
-                decided.effect(connection, Effect::PublishRefused { channel, number, refusal });
-            }
-        }
-        Ok(())
-    }
-
-    /// The queues that the message enters, from the connection's cache if nothing has changed.
-    fn route(
-        &mut self,
-        connection: ConnectionId,
-        publish: &Publish,
-    ) -> Result<Result<Vec<QueueId>, Refusal>, Wait> {
-        if let Err(refusal) = self.check_user_id(connection, publish) {
-            return Ok(Err(refusal));
-        }
-        let Some(state) = self.clients.connections.get(&connection) else { return Ok(Ok(vec![])) };
-        if let Some(route) = &state.route
-            && route.version == self.topology.version
-            && route.key == publish.routing_key
-            && route.exchange == publish.exchange
-        {
-            return Ok(Ok(route.queues.clone()));
-        }
-        let vhost = state.vhost.clone();
-        if let Err(refusal) = self.check_publish(connection, &publish.exchange) {
-            return Ok(Err(refusal));
-        }
-        let Some(exchange) = self.topology.exchange(&vhost, &publish.exchange) else {
-            self.wait_for_name(&Name::Exchange(vhost.clone(), publish.exchange.clone()))?;
-            return Ok(Err(no_exchange(&publish.exchange, &vhost)));
-        };
-        if exchange.spec.internal {
-            let text = format!(
-                "cannot publish to internal exchange '{}' in vhost '{vhost}'",
-                publish.exchange
-            );
-            return Ok(Err(Refusal::new(RefusalKind::AccessRefused, text)));
-        }
-        let key = &publish.routing_key;
-        let queues = self.topology.route(&vhost, exchange, key, &publish.properties);
-        if queues.is_empty()
-            && publish.declare_missing
-            && publish.exchange.is_empty()
-            && let Err(refusal) = self.check_declare_missing(connection, key)
-        {
-            return Ok(Err(refusal));
-        }
-        // A headers exchange looks at the message, so its routes are not reusable.
-        if exchange.kind != crate::topology::Kind::Headers
-            && let Some(state) = self.clients.connections.get_mut(&connection)
-        {
-            state.route = Some(CachedRoute {
-                version: self.topology.version,
-                exchange: publish.exchange.clone(),
-                key: key.clone(),
-                queues: queues.clone(),
-            });
-        }
-        Ok(Ok(queues))
-    }
-
-    fn enqueue(
-        &mut self,
-        connection: ConnectionId,
-        publish: &Publish,
-        queues: &[QueueId],
-        decided: &mut Decided<'_>,
-    ) {
-        if let Some(known) = self.duplicate_of(publish) {
-            decided.depends_on = decided.depends_on.max(known);
-            decided.confirm(connection, publish);
-            return;
-        }
-        let made;
-        let queues = if queues.is_empty() && publish.declare_missing && publish.exchange.is_empty()
-        {
-            made = [self.declare_missing(connection, &publish.routing_key, decided)];
-            &made[..]
-        } else {
-            queues
-        };
-        if queues.is_empty() {
-            if publish.mandatory {
-                decided.effect(connection, Effect::Returned(Box::new(unroutable(publish))));
-            }
-            decided.confirm(connection, publish);
-            return;
-        }
-        let lsn = decided.open.push(|out| EnqueueView::encode(queues, publish, out));
-        self.mark_with_group(queues);
-        if let Some(producer) = publish.producer {
-            self.decided_sequences.insert(producer.producer, (producer.sequence, lsn));
-        }
-        decided.confirm(connection, publish);
-    }
-
-    /// The command that stored this publish already, if a producer sends it again.
-    fn duplicate_of(&self, publish: &Publish) -> Option<Lsn> {
-        let producer = publish.producer?;
-        if let Some((sequence, lsn)) = self.decided_sequences.get(&producer.producer)
-            && producer.sequence <= *sequence
-        {
-            return Some(*lsn);
-        }
-        let stored = self.producers.last_sequence(producer.producer);
-        (producer.sequence <= stored).then_some(self.applied)
-    }
-
-    fn declare_missing(
-        &mut self,
-        connection: ConnectionId,
-        name: &Text,
-        decided: &mut Decided<'_>,
-    ) -> QueueId {
-        let vhost = self.vhost_of(connection);
-        let reserved = Name::Queue(vhost.clone(), name.clone());
-        if let Some(&lsn) = self.reserved.get(&reserved)
-            && lsn > self.applied
-        {
-            return QueueId(lsn);
-        }
-        let lsn = decided.push(&Command::DeclareQueue(QueueSpec {
-            vhost,
-            name: name.clone(),
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments: bytes::Bytes::new(),
-        }));
-        self.reserved.insert(reserved, lsn);
-        QueueId(lsn)
-    }
-
-    fn transaction(
-        &mut self,
-        connection: ConnectionId,
-        transaction: &Transaction,
-        decided: &mut Decided<'_>,
-    ) -> Result<(), Wait> {
-        let mut routes = Vec::with_capacity(transaction.publishes.len());
-        for publish in &transaction.publishes {
-            match self.route(connection, publish)? {
-                Ok(queues) => routes.push(queues),
-                Err(refusal) => {
-                    decided.reply(connection, transaction.token, Err(refusal));
-                    return Ok(());
-                }
-            }
-        }
-        // All commands go into the open group, and a group is never cut: all or nothing.
-        for (publish, queues) in transaction.publishes.iter().zip(&routes) {
-            self.enqueue(connection, publish, queues, decided);
-        }
-        self.settle(connection, &transaction.settles);
-        self.settle(connection, &transaction.discards);
-        self.give_back(connection, &transaction.returns);
-        self.flush_settles(decided.open);
-        decided.reply(connection, transaction.token, Ok(Reply::Done));
-        Ok(())
     }
 
     fn consume(&mut self, connection: ConnectionId, consume: &Consume) -> Result<(), Refusal> {
@@ -352,6 +187,7 @@ impl Broker {
             queue.memory.exclusive_consumer = Some(key);
         }
         queue.add_consumer(consume.priority, key);
+        choose_active(queue);
         state.consumers.insert(consume.consumer);
         let consumer = Consumer {
             queue: id,
@@ -389,10 +225,12 @@ impl Broker {
     fn remove_consumer(&mut self, id: QueueId, key: ConsumerKey, decided: &mut Decided<'_>) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         let was_there = queue.remove_consumer(key);
+        choose_active(queue);
         let last = was_there && queue.memory.consumers.is_empty();
         if last && queue.spec.auto_delete {
             self.push_delete_queue(id, decided);
         }
+        self.used(id);
         self.to_serve.insert(id);
     }
 
@@ -425,6 +263,7 @@ impl Broker {
             Ok(id) => id,
             Err(refusal) => return decided.reply(connection, get.token, Err(refusal)),
         };
+        self.used(id);
         let Some(queue) = self.queues.get_mut(&id) else { return };
         if queue.head().is_none() || queue.memory.exclusive_consumer.is_some() {
             return decided.reply(connection, get.token, Ok(Reply::GetEmpty));
@@ -434,7 +273,7 @@ impl Broker {
         self.to_serve.insert(id);
     }
 
-    fn settle(&mut self, connection: ConnectionId, deliveries: &[DeliveryRef]) {
+    pub(crate) fn settle(&mut self, connection: ConnectionId, deliveries: &[DeliveryRef]) {
         for delivery in deliveries {
             let key = (connection, delivery.consumer);
             if !self.clients.release(key, delivery.queue, delivery.lsn) {
@@ -448,14 +287,34 @@ impl Broker {
         }
     }
 
-    fn give_back(&mut self, connection: ConnectionId, deliveries: &[DeliveryRef]) {
+    /// Finished without being used: to be dead-lettered, if the queue has a rule for that.
+    pub(crate) fn discard(&mut self, connection: ConnectionId, deliveries: &[DeliveryRef]) {
         for delivery in deliveries {
             let key = (connection, delivery.consumer);
-            if self.clients.release(key, delivery.queue, delivery.lsn)
-                && let Some(queue) = self.queues.get_mut(&delivery.queue)
-            {
-                queue.give_back(delivery.lsn);
+            if self.clients.release(key, delivery.queue, delivery.lsn) {
+                self.die(delivery.queue, delivery.lsn, Reason::Rejected);
                 self.to_serve.insert(delivery.queue);
+            }
+        }
+    }
+
+    /// Ready again at once, or, where returns are counted, when the log has the count.
+    fn give_back_one(&mut self, id: QueueId, lsn: Lsn) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        if queue.rules.counts_returns {
+            queue.memory.returning.insert(lsn);
+            self.returns_due.insert(id);
+        } else {
+            queue.give_back(lsn);
+            self.to_serve.insert(id);
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, connection: ConnectionId, deliveries: &[DeliveryRef]) {
+        for delivery in deliveries {
+            let key = (connection, delivery.consumer);
+            if self.clients.release(key, delivery.queue, delivery.lsn) {
+                self.give_back_one(delivery.queue, delivery.lsn);
             }
         }
     }
@@ -468,10 +327,7 @@ impl Broker {
             let key = (id, number);
             let Some(consumer) = self.clients.consumers.remove(&key) else { continue };
             for (queue_id, lsn) in consumer.outstanding {
-                if let Some(queue) = self.queues.get_mut(&queue_id) {
-                    queue.give_back(lsn);
-                    self.to_serve.insert(queue_id);
-                }
+                self.give_back_one(queue_id, lsn);
             }
             self.remove_consumer(consumer.queue, key, decided);
         }
@@ -499,6 +355,23 @@ impl Broker {
         }
     }
 
+    /// Counts of returned messages go onto the open group; those messages are ready when it is
+    /// committed.
+    pub fn flush_returns(&mut self, open: &mut OpenGroup) {
+        for id in std::mem::take(&mut self.returns_due) {
+            let Some(queue) = self.queues.get(&id) else { continue };
+            let due = queue.memory.returning.iter();
+            let counts: Vec<_> = due.map(|lsn| (*lsn, queue.returns(*lsn) + 1)).collect();
+            if !counts.is_empty() {
+                open.push(|out| Command::Returned { queue: id, counts }.encode(out));
+            }
+        }
+    }
+
+    pub fn returns_due(&self) -> bool {
+        !self.returns_due.is_empty()
+    }
+
     /// Notes in the open group how far queues may be handed out before the next such note.
     pub fn flush_marks(&mut self, open: &mut OpenGroup) {
         self.mark_awaited = false;
@@ -514,7 +387,7 @@ impl Broker {
 
     /// A queue that somebody consumes will hand out what this group brings: its mark rides along,
     /// and the delivery need not wait for one of its own.
-    fn mark_with_group(&mut self, queues: &[QueueId]) {
+    pub(crate) fn mark_with_group(&mut self, queues: &[QueueId]) {
         for id in queues {
             if let Some(queue) = self.queues.get_mut(id)
                 && !queue.memory.mark_due
@@ -574,6 +447,13 @@ impl Broker {
     }
 }
 
+/// The first to come is served alone until it goes.
+fn choose_active(queue: &mut Queue) {
+    if queue.rules.single_active_consumer && queue.memory.active_consumer.is_none() {
+        queue.memory.active_consumer = queue.memory.consumers.first().map(|(_, key)| *key);
+    }
+}
+
 pub(crate) fn locked(vhost: &str, name: &str) -> Refusal {
     let text = format!(
         "cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could be \
@@ -585,16 +465,4 @@ pub(crate) fn locked(vhost: &str, name: &str) -> Refusal {
 
 pub(crate) fn no_exchange(name: &str, vhost: &str) -> Refusal {
     Refusal::new(RefusalKind::NotFound, format!("no exchange '{name}' in vhost '{vhost}'"))
-}
-
-fn unroutable(publish: &Publish) -> Returned {
-    Returned {
-        channel: publish.channel,
-        code: 312,
-        text: Text::from_static("NO_ROUTE"),
-        exchange: publish.exchange.clone(),
-        routing_key: publish.routing_key.clone(),
-        properties: publish.properties.clone(),
-        body: publish.body.clone(),
-    }
 }

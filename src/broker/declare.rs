@@ -3,11 +3,11 @@
 use crate::arguments;
 use crate::broker::{Broker, Name};
 use crate::decide::{Decided, Wait, locked, no_exchange};
-use crate::topology::Kind;
+use crate::topology::{DELAYING, Kind};
 use understudy_model::{
     Bind, BindTarget, Binding, Command, ConnectionId, DeclareExchange, DeclareQueue,
     DeleteExchange, DeleteQueue, ExchangeSpec, Lsn, PurgeQueue, QueueId, QueueSpec, Refusal,
-    RefusalKind, Reply, Text,
+    RefusalKind, Reply, Table, Text,
 };
 
 /// A decision that may be refused as the client's mistake, or put off.
@@ -53,6 +53,7 @@ impl Broker {
         };
         self.wait_for_name(&Name::Queue(vhost.clone(), name.clone()))?;
         if let Some(id) = self.topology.queue(&vhost, &name) {
+            self.used(id);
             return self.redeclare_queue(connection, declare, id);
         }
         if declare.passive {
@@ -220,9 +221,8 @@ impl Broker {
         allowed!(not_default(name));
         let reserved = Name::Exchange(vhost.clone(), name.clone());
         self.wait_for_name(&reserved)?;
-        if !declare.passive && Kind::parse(&declare.kind).is_none() {
-            let text = format!("unknown exchange type '{}'", declare.kind);
-            return refuse(RefusalKind::CommandInvalid, text);
+        if !declare.passive {
+            allowed!(check_kind(declare));
         }
         if let Some(exchange) = self.topology.exchange(&vhost, name) {
             let same =
@@ -400,6 +400,19 @@ impl Broker {
     }
 }
 
+fn check_kind(declare: &DeclareExchange) -> Result<(), Refusal> {
+    let arguments = Table::decode(&declare.arguments).unwrap_or_default();
+    if Kind::of(&declare.kind, &arguments).is_some() {
+        return Ok(());
+    }
+    if declare.kind != DELAYING {
+        let text = format!("unknown exchange type '{}'", declare.kind);
+        return Err(Refusal::new(RefusalKind::CommandInvalid, text));
+    }
+    let text = "Invalid argument, 'x-delayed-type' must be an existing exchange type";
+    Err(Refusal::new(RefusalKind::PreconditionFailed, text))
+}
+
 fn not_default(exchange: &str) -> Result<(), Refusal> {
     if exchange.is_empty() {
         let text = "operation not permitted on the default exchange";
@@ -439,7 +452,7 @@ fn equal_exchange(declare: &DeclareExchange, spec: &ExchangeSpec) -> Result<(), 
 }
 
 fn check_headers_match(binding: &Binding) -> Result<(), Refusal> {
-    let table = understudy_model::Table::decode(&binding.arguments).unwrap_or_default();
+    let table = Table::decode(&binding.arguments).unwrap_or_default();
     let allowed = ["all", "any", "all-with-x", "any-with-x"];
     match table.get("x-match") {
         Some(value) if !value.as_str().is_some_and(|mode| allowed.contains(&mode)) => {

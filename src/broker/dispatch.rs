@@ -1,6 +1,9 @@
 //! Serving: ready messages of committed queues go to consumers that have credit.
 
 use crate::broker::Broker;
+use crate::dead_letter::Reason;
+use crate::delayed::DELAYED;
+use crate::facts::AT_ONCE_MS;
 use crate::queue::{ConsumerKey, Getter};
 use understudy_model::{
     AckMode, Command, ConnectionId, Credit, Delivery, Effect, Lsn, QueueId, Reply,
@@ -43,6 +46,7 @@ impl Broker {
         let mut budget = DELIVERIES_PER_TURN_MAX;
         while let Some(id) = self.to_serve.pop_first() {
             self.serve_queue(id, contents, effects, reads, &mut budget);
+            self.set_timer(id);
             if budget == 0 {
                 self.to_serve.insert(id);
                 return true;
@@ -53,6 +57,9 @@ impl Broker {
 
     /// The content that was asked for by [`ReadAhead`] is in memory now.
     pub fn read_done(&mut self, queue: QueueId) {
+        if queue == DELAYED {
+            self.delayed.read_done();
+        }
         if let Some(state) = self.queues.get_mut(&queue) {
             state.memory.reading = false;
             self.to_serve.insert(queue);
@@ -61,7 +68,8 @@ impl Broker {
 
     /// Whether the message still waits to be handed out from this queue.
     pub fn is_unsettled(&self, queue: QueueId, lsn: Lsn) -> bool {
-        self.queues.get(&queue).is_some_and(|queue| queue.unsettled().contains(lsn))
+        let delayed = queue == DELAYED && self.delayed.contains(lsn);
+        delayed || self.queues.get(&queue).is_some_and(|queue| queue.unsettled().contains(lsn))
     }
 
     fn serve_queue(
@@ -78,6 +86,11 @@ impl Broker {
                 return;
             }
             let Some(head) = queue.head() else { break };
+            if self.expire_head(id, head, false) {
+                *budget -= 1;
+                continue;
+            }
+            let Some(queue) = self.queues.get(&id) else { return };
             let wanted = !queue.memory.getters.is_empty() || !queue.memory.consumers.is_empty();
             if wanted && !queue.is_marked(head) {
                 // Served again when the mark is applied.
@@ -92,7 +105,8 @@ impl Broker {
             };
             match step {
                 Step::Delivered => *budget -= 1,
-                Step::NobodyCanTake => return,
+                Step::NobodyCanTake if self.expire_head(id, head, true) => *budget -= 1,
+                Step::NobodyCanTake => break,
                 Step::NotInMemory => {
                     let Some(queue) = self.queues.get_mut(&id) else { return };
                     queue.memory.reading = true;
@@ -102,7 +116,21 @@ impl Broker {
                 }
             }
         }
+        self.drop_heads(id, budget);
         self.answer_empty_gets(id, effects);
+    }
+
+    /// Takes the head out if its time is over. One that is to be handed out at once or not at all
+    /// is `tried` first.
+    fn expire_head(&mut self, id: QueueId, head: Lsn, tried: bool) -> bool {
+        let Some(queue) = self.queues.get_mut(&id) else { return false };
+        let Some(deadline_ms) = queue.deadline_ms(head) else { return false };
+        let expired = if deadline_ms == AT_ONCE_MS { tried } else { deadline_ms <= self.now_ms };
+        if expired {
+            queue.take(head);
+            self.die(id, head, Reason::Expired);
+        }
+        expired
     }
 
     fn deliver_head(
@@ -116,6 +144,7 @@ impl Broker {
         let Some(record) = contents.record(head) else { return Step::NotInMemory };
         let Some(queue) = self.queues.get_mut(&id) else { return Step::NobodyCanTake };
         queue.memory.turn = queue.memory.turn.wrapping_add(1);
+        let returns = queue.returns(head);
         let redelivered = queue.take(head);
         let Some(consumer) = self.clients.consumers.get_mut(&key) else {
             return Step::NobodyCanTake;
@@ -133,7 +162,8 @@ impl Broker {
             }
         }
         self.account(key.0, &record);
-        let delivery = Delivery { consumer: key.1, queue: id, lsn: head, redelivered, record };
+        let delivery =
+            Delivery { consumer: key.1, queue: id, lsn: head, redelivered, returns, record };
         effects.push((key.0, Effect::Deliver(delivery)));
         Step::Delivered
     }
@@ -171,6 +201,7 @@ impl Broker {
         let Some(Getter { key, token, ack }) = queue.memory.getters.pop_front() else {
             return Step::NobodyCanTake;
         };
+        let returns = queue.returns(head);
         let redelivered = queue.take(head);
         if ack == AckMode::Auto {
             queue.settle_later(head);
@@ -180,7 +211,8 @@ impl Broker {
         }
         let remaining = u32::try_from(queue.ready()).unwrap_or(u32::MAX);
         self.account(key.0, &record);
-        let delivery = Delivery { consumer: key.1, queue: id, lsn: head, redelivered, record };
+        let delivery =
+            Delivery { consumer: key.1, queue: id, lsn: head, redelivered, returns, record };
         effects.push((key.0, Effect::Got { token, delivery, remaining }));
         Step::Delivered
     }
@@ -198,8 +230,8 @@ impl Broker {
 
     fn account(&mut self, connection: ConnectionId, record: &[u8]) {
         let body = match Command::decode(record) {
-            Ok(Command::Enqueue(enqueue)) => enqueue.message.body.len(),
-            _ => 0,
+            Ok(command) => command.enqueued().map_or(0, |enqueue| enqueue.message.body.len()),
+            Err(_) => 0,
         };
         if let Some(connection) = self.clients.connections.get_mut(&connection) {
             connection.add_unsent(body);

@@ -7,19 +7,33 @@ mod access_tests;
 mod arguments;
 mod broker;
 mod clients;
+mod consistent_hash;
+mod dead_letter;
 mod decide;
 mod declare;
+mod delayed;
 mod dispatch;
+mod expiry;
+mod facts;
 mod inspect;
 mod lsn_set;
 mod manage;
+mod overflow;
 mod pattern;
 mod policy;
 mod producers;
+mod publish;
 mod queue;
 mod routing;
+mod rules;
+#[cfg(test)]
+mod rules_tests;
 mod saved;
 mod segments;
+mod sender_selected;
+#[cfg(test)]
+mod test_world;
+mod timers;
 mod topic;
 mod topology;
 

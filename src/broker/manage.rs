@@ -4,8 +4,8 @@ use crate::broker::Broker;
 use crate::decide::Decided;
 use crate::pattern::Pattern;
 use understudy_model::{
-    Change, Command, ConnectionId, Effect, Manage, PermissionRecord, PolicyRecord, Refusal,
-    RefusalKind, Reply, Text, UserRecord,
+    Change, Command, ConnectionId, Effect, Manage, PermissionRecord, PolicyRecord, QueueId,
+    Refusal, RefusalKind, Reply, Text, UserRecord,
 };
 
 /// A user of the configuration.
@@ -174,6 +174,9 @@ impl Broker {
                 for id in self.topology.vhost_queues(&name) {
                     self.apply_delete_queue(id, effects);
                 }
+                for lsn in self.delayed.of_vhost(&name) {
+                    self.delayed_gone(lsn);
+                }
                 self.topology.delete_vhost(&name);
                 self.access.vhost_deleted(&name);
                 let reason = format!("vhost '{name}' is deleted");
@@ -208,6 +211,19 @@ impl Broker {
     /// Policies of the vhost have changed: what they give to queues and exchanges follows.
     fn policies_changed(&mut self, vhost: &Text) {
         self.topology.apply_policies(vhost, &self.access.policies);
+        let of_vhost = self.queues.iter().filter(|(_, queue)| queue.spec.vhost == *vhost);
+        for id in of_vhost.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.follow_policy(id);
+        }
+    }
+
+    fn follow_policy(&mut self, id: QueueId) {
+        let rules = self.queues.get(&id).map(|queue| self.rules_of(&queue.spec));
+        if let (Some(queue), Some(rules)) = (self.queues.get_mut(&id), rules) {
+            queue.rules = rules;
+            // Shorter limits hold for what is there already.
+            self.to_serve.insert(id);
+        }
     }
 }
 

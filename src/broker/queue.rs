@@ -1,10 +1,14 @@
 //! A queue: the committed set of its unsettled messages, and the master's memory of who holds
 //! which. What the master remembers dies with it; then every message is ready again.
 
+use crate::dead_letter::Reason;
+use crate::facts::Facts;
 use crate::lsn_set::LsnSet;
+use crate::rules::QueueRules;
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use understudy_model::{
-    AckMode, ConnectionId, ConsumerNumber, Lsn, Malformed, QueueId, QueueSpec, Reader,
+    AckMode, ConnectionId, ConsumerNumber, Lsn, Malformed, MessageView, QueueId, QueueSpec, Reader,
     SettleRanges, Text, Token, Writer,
 };
 
@@ -13,11 +17,14 @@ pub(crate) type ConsumerKey = (ConnectionId, ConsumerNumber);
 
 pub(crate) struct Queue {
     pub(crate) spec: QueueSpec,
+    /// Follow from the arguments and the policy.
+    pub(crate) rules: QueueRules,
     /// Exchanges with a binding to this queue, so that its end need not search all of them.
     pub(crate) bound_to: Vec<Text>,
     unsettled: LsnSet,
     /// Messages up to here may have been handed out before; logged by `Delivered`.
     mark: Lsn,
+    facts: Option<Box<Facts>>,
     pub(crate) memory: Memory,
 }
 
@@ -36,6 +43,19 @@ pub(crate) struct Memory {
     returned: BTreeSet<Lsn>,
     /// Unsettled messages that are not ready: outstanding, or settled but not committed.
     taken: u64,
+    /// Bodies of `taken`, if the queue's bytes are limited.
+    taken_bytes: u64,
+    /// A priority queue's ready messages in the order in which they are handed out.
+    by_priority: Option<BTreeSet<(Reverse<u8>, Lsn)>>,
+    /// Taken out by a rule, to be dead-lettered.
+    pub(crate) dying: VecDeque<(Lsn, Reason)>,
+    /// Returned, and ready again when the log has the count.
+    pub(crate) returning: BTreeSet<Lsn>,
+    /// Publishes to a queue that may refuse them, decided and not committed: LSN, bytes.
+    pub(crate) arriving: VecDeque<(Lsn, u64)>,
+    /// When the broker looks at this queue again, milliseconds since 1970.
+    pub(crate) timer_ms: Option<u64>,
+    pub(crate) last_use_ms: Option<u64>,
     /// Settled here, not yet in the log.
     settling: Vec<(Lsn, Lsn)>,
     /// Descending priority; within one priority in order of arrival.
@@ -46,6 +66,8 @@ pub(crate) struct Memory {
     /// The connection that an exclusive queue belongs to.
     pub(crate) owner: Option<ConnectionId>,
     pub(crate) exclusive_consumer: Option<ConsumerKey>,
+    /// The one that is served, where only one may be.
+    pub(crate) active_consumer: Option<ConsumerKey>,
     /// Its head's content is being read from the log.
     pub(crate) reading: bool,
 }
@@ -61,6 +83,8 @@ impl Queue {
     pub(crate) fn new(spec: QueueSpec) -> Self {
         Self {
             spec,
+            rules: QueueRules::default(),
+            facts: None,
             bound_to: Vec::new(),
             unsettled: LsnSet::default(),
             mark: Lsn::ZERO,
@@ -77,15 +101,91 @@ impl Queue {
         &self.unsettled
     }
 
-    pub(crate) fn apply_enqueue(&mut self, lsn: Lsn) -> bool {
-        self.unsettled.push(lsn)
+    /// False if it was there before: a replay over saved state.
+    pub(crate) fn apply_enqueue(
+        &mut self,
+        lsn: Lsn,
+        time_ms: u64,
+        message: &MessageView<'_>,
+    ) -> bool {
+        while self.memory.arriving.front().is_some_and(|(arriving, _)| *arriving <= lsn) {
+            self.memory.arriving.pop_front();
+        }
+        if !self.unsettled.push(lsn) {
+            return false;
+        }
+        if Facts::wanted(&self.rules, message) || self.facts.is_some() {
+            self.facts.get_or_insert_default().note(lsn, time_ms, &self.rules, message);
+        }
+        let priority = self.priority(lsn);
+        if let Some(ready) = &mut self.memory.by_priority {
+            ready.insert((Reverse(priority), lsn));
+        }
+        true
     }
 
     /// Returns how many messages went.
     pub(crate) fn apply_settle(&mut self, from: Lsn, to: Lsn) -> u64 {
+        if self.memory.by_priority.is_some() {
+            let gone: Vec<Lsn> = self.unsettled.range(from, to).collect();
+            gone.into_iter().for_each(|lsn| self.remove_by_priority(lsn));
+        }
         let removed = self.unsettled.remove_range(from, to);
         self.memory.taken = self.memory.taken.saturating_sub(removed);
+        if let Some(facts) = &mut self.facts {
+            let before = facts.size_total();
+            facts.settled(from, to, self.unsettled.first());
+            let freed = before - facts.size_total();
+            self.memory.taken_bytes = self.memory.taken_bytes.saturating_sub(freed);
+        }
         removed
+    }
+
+    fn remove_by_priority(&mut self, lsn: Lsn) {
+        let priority = self.priority(lsn);
+        if let Some(ready) = &mut self.memory.by_priority {
+            ready.remove(&(Reverse(priority), lsn));
+        }
+    }
+
+    fn priority(&self, lsn: Lsn) -> u8 {
+        self.facts.as_ref().map_or(0, |facts| facts.priority(lsn))
+    }
+
+    fn size(&self, lsn: Lsn) -> u64 {
+        self.facts.as_ref().map_or(0, |facts| facts.size(lsn))
+    }
+
+    /// Bodies of ready messages, bytes; counted only while they are limited.
+    pub(crate) fn ready_bytes(&self) -> u64 {
+        let total = self.facts.as_ref().map_or(0, |facts| facts.size_total());
+        total.saturating_sub(self.memory.taken_bytes)
+    }
+
+    pub(crate) fn has_facts(&self) -> bool {
+        self.facts.is_some()
+    }
+
+    /// When the message expires, milliseconds since 1970.
+    pub(crate) fn deadline_ms(&self, lsn: Lsn) -> Option<u64> {
+        self.facts.as_ref().and_then(|facts| facts.deadline_ms(lsn))
+    }
+
+    /// How often the message was returned, where that is counted.
+    pub(crate) fn returns(&self, lsn: Lsn) -> u32 {
+        self.facts.as_ref().map_or(0, |facts| facts.returns(lsn))
+    }
+
+    pub(crate) fn apply_returned(&mut self, lsn: Lsn, count: u32) {
+        if self.unsettled.contains(lsn) {
+            self.facts.get_or_insert_default().set_returns(lsn, count);
+        }
+    }
+
+    /// When the queue goes if nobody uses it until then, milliseconds since 1970.
+    pub(crate) fn unused_until_ms(&self) -> Option<u64> {
+        let expires_ms = self.rules.expires_ms.filter(|_| self.memory.consumers.is_empty())?;
+        Some(self.memory.last_use_ms?.saturating_add(expires_ms))
     }
 
     pub(crate) fn apply_delivered(&mut self, through: Lsn) {
@@ -98,12 +198,21 @@ impl Queue {
             epoch_mark: self.mark,
             logged_mark: self.mark,
             owner: None,
+            by_priority: self.all_by_priority(),
             ..Memory::default()
         };
     }
 
+    fn all_by_priority(&self) -> Option<BTreeSet<(Reverse<u8>, Lsn)>> {
+        self.rules.priority_max?;
+        Some(self.unsettled.iter().map(|lsn| (Reverse(self.priority(lsn)), lsn)).collect())
+    }
+
     /// The message to hand out next.
     pub(crate) fn head(&self) -> Option<Lsn> {
+        if let Some(ready) = &self.memory.by_priority {
+            return ready.first().map(|(_, lsn)| *lsn);
+        }
         let fresh = self.unsettled.next_after(self.memory.cursor);
         match self.memory.returned.first() {
             Some(&returned) => Some(fresh.map_or(returned, |fresh| fresh.min(returned))),
@@ -113,23 +222,32 @@ impl Queue {
 
     /// The ready messages in the order in which they will be handed out.
     pub(crate) fn ready_messages(&self) -> impl Iterator<Item = Lsn> {
-        let fresh = self.unsettled.range(self.memory.cursor.next(), Lsn(u64::MAX - 1));
-        let mut fresh = fresh.peekable();
-        let mut returned = self.memory.returned.iter().copied().peekable();
-        std::iter::from_fn(move || match (returned.peek(), fresh.peek()) {
+        let ordered = self.memory.by_priority.is_some();
+        let from = if ordered { Lsn(u64::MAX - 1) } else { self.memory.cursor.next() };
+        let mut fresh = self.unsettled.range(from, Lsn(u64::MAX - 1)).peekable();
+        let returned = self.memory.returned.iter().copied().filter(move |_| !ordered);
+        let mut returned = returned.peekable();
+        let by_priority = self.memory.by_priority.iter().flatten().map(|(_, lsn)| *lsn);
+        by_priority.chain(std::iter::from_fn(move || match (returned.peek(), fresh.peek()) {
             (Some(r), Some(f)) if r > f => fresh.next(),
             (Some(_), _) => returned.next(),
             (None, _) => fresh.next(),
-        })
+        }))
     }
 
     /// Hands out the head; returns whether it is to be flagged redelivered.
     pub(crate) fn take(&mut self, lsn: Lsn) -> bool {
         self.memory.taken += 1;
+        self.memory.taken_bytes += self.size(lsn);
         if self.memory.returned.remove(&lsn) {
+            self.remove_by_priority(lsn);
             return true;
         }
-        self.memory.cursor = lsn;
+        if self.memory.by_priority.is_some() {
+            self.remove_by_priority(lsn);
+        } else {
+            self.memory.cursor = lsn;
+        }
         lsn <= self.memory.epoch_mark
     }
 
@@ -138,7 +256,12 @@ impl Queue {
     pub(crate) fn give_back(&mut self, lsn: Lsn) {
         if self.unsettled.contains(lsn) {
             self.memory.taken = self.memory.taken.saturating_sub(1);
+            self.memory.taken_bytes = self.memory.taken_bytes.saturating_sub(self.size(lsn));
             self.memory.returned.insert(lsn);
+            let priority = self.priority(lsn);
+            if let Some(ready) = &mut self.memory.by_priority {
+                ready.insert((Reverse(priority), lsn));
+            }
         }
     }
 
@@ -190,6 +313,12 @@ impl Queue {
     /// yet: up to the `ahead`-th ready message, or all of the group that ends at `group_end`.
     pub(crate) fn flush_mark(&mut self, ahead: usize, group_end: Lsn) -> Option<Lsn> {
         self.memory.mark_due = false;
+        if self.memory.by_priority.is_some() {
+            // Any message may be the next one.
+            let due = group_end > self.memory.logged_mark;
+            self.memory.logged_mark = self.memory.logged_mark.max(group_end);
+            return due.then_some(group_end);
+        }
         // Counting costs per chunk, looking ahead per message: look again at half-way only.
         let (cursor, logged) = (self.memory.cursor, self.memory.logged_mark);
         if self.unsettled.count_range(cursor.next(), logged) * 2 > ahead as u64 {
@@ -214,6 +343,9 @@ impl Queue {
         if self.memory.exclusive_consumer == Some(key) {
             self.memory.exclusive_consumer = None;
         }
+        if self.memory.active_consumer == Some(key) {
+            self.memory.active_consumer = None;
+        }
         self.memory.consumers.len() < before
     }
 
@@ -222,6 +354,9 @@ impl Queue {
         &self,
         mut can_take: impl FnMut(ConsumerKey) -> bool,
     ) -> Option<ConsumerKey> {
+        if self.rules.single_active_consumer {
+            return self.memory.active_consumer.filter(|key| can_take(*key));
+        }
         let mut rest = &self.memory.consumers[..];
         while let Some((priority, _)) = rest.first() {
             let equals = rest.iter().take_while(|(p, _)| p == priority).count();
@@ -242,6 +377,10 @@ impl Queue {
         w.varint(self.bound_to.len() as u64);
         self.bound_to.iter().for_each(|name| w.text(name));
         self.unsettled.encode(w);
+        w.bool(self.facts.is_some());
+        if let Some(facts) = &self.facts {
+            facts.encode(w);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<(QueueId, Self), Malformed> {
@@ -252,6 +391,7 @@ impl Queue {
             queue.bound_to.push(r.text()?);
         }
         queue.unsettled = LsnSet::decode(r)?;
+        queue.facts = if r.bool()? { Some(Box::new(Facts::decode(r)?)) } else { None };
         Ok((id, queue))
     }
 }
@@ -270,9 +410,14 @@ mod tests {
             arguments: bytes::Bytes::new(),
         });
         for lsn in messages {
-            queue.apply_enqueue(Lsn(*lsn));
+            enqueue(&mut queue, *lsn);
         }
         queue
+    }
+
+    fn enqueue(queue: &mut Queue, lsn: u64) {
+        let message = MessageView { exchange: "", routing_key: "", properties: &[0, 0], body: b"" };
+        queue.apply_enqueue(Lsn(lsn), 0, &message);
     }
 
     fn take_all(queue: &mut Queue) -> Vec<(u64, bool)> {
@@ -289,7 +434,7 @@ mod tests {
         assert_eq!(take_all(&mut queue), [(2, false), (4, false), (6, false)]);
         queue.give_back(Lsn(6));
         queue.give_back(Lsn(2));
-        queue.apply_enqueue(Lsn(9));
+        enqueue(&mut queue, 9);
         assert_eq!(queue.ready(), 3);
         assert_eq!(queue.ready_messages().map(|l| l.0).collect::<Vec<_>>(), [2, 6, 9]);
         assert_eq!(take_all(&mut queue), [(2, true), (6, true), (9, false)]);

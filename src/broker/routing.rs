@@ -1,34 +1,50 @@
 //! Which queues a message enters.
 
+use crate::consistent_hash;
 use crate::topology::{Exchange, Kind, Topology};
 use std::collections::BTreeSet;
 use understudy_model::{BindTarget, PropertiesView, QueueId, Table, Text, Value};
 
 impl Topology {
-    /// Queues for a message published to `exchange`, each once, ascending. Exchange-to-exchange
+    /// Queues for a message published to `exchange` with any of `keys`. Exchange-to-exchange
     /// loops and alternate-exchange cycles end at an exchange that was already visited.
     pub(crate) fn route(
         &self,
         vhost: &str,
         exchange: &Exchange,
-        key: &str,
+        keys: &[&str],
         properties: &[u8],
-    ) -> Vec<QueueId> {
-        let mut route = Route { topology: self, vhost, key, properties, queues: Vec::new() };
+    ) -> Found {
+        let mut route = Route {
+            topology: self,
+            vhost,
+            keys,
+            properties,
+            queues: Vec::new(),
+            depends_on_key_only: true,
+        };
         let mut visited = BTreeSet::new();
         route.follow(exchange, &mut visited);
         route.queues.sort_unstable();
         route.queues.dedup();
-        route.queues
+        Found { queues: route.queues, depends_on_key_only: route.depends_on_key_only }
     }
+}
+
+pub(crate) struct Found {
+    /// Each once, ascending.
+    pub(crate) queues: Vec<QueueId>,
+    /// No exchange on the way looked at the message itself.
+    pub(crate) depends_on_key_only: bool,
 }
 
 struct Route<'a> {
     topology: &'a Topology,
     vhost: &'a str,
-    key: &'a str,
+    keys: &'a [&'a str],
     properties: &'a [u8],
     queues: Vec<QueueId>,
+    depends_on_key_only: bool,
 }
 
 impl<'a> Route<'a> {
@@ -68,19 +84,37 @@ impl<'a> Route<'a> {
         match exchange.kind {
             // The default exchange binds every queue by its name.
             Kind::Direct if exchange.spec.name.is_empty() => {
-                if let Some(queue) = self.topology.queue(self.vhost, self.key) {
+                for queue in self.keys.iter().filter_map(|key| self.topology.queue(self.vhost, key))
+                {
                     take(&mut self.queues, &BindTarget::Queue(queue));
                 }
             }
             Kind::Direct => {
-                let targets = bindings.by_key.get(self.key);
-                targets.into_iter().flatten().for_each(|t| take(&mut self.queues, t));
+                let targets = self.keys.iter().filter_map(|key| bindings.by_key.get(*key));
+                targets.flatten().for_each(|t| take(&mut self.queues, t));
             }
             Kind::Fanout => bindings.all.iter().for_each(|b| take(&mut self.queues, &b.target)),
             Kind::Topic => {
-                bindings.by_topic.matches(self.key, &mut |t| take(&mut self.queues, t));
+                for key in self.keys {
+                    bindings.by_topic.matches(key, &mut |t| take(&mut self.queues, t));
+                }
+            }
+            Kind::ConsistentHash => {
+                for key in self.keys {
+                    let hashed = match &exchange.hash_header {
+                        None => Some((*key).to_owned()),
+                        Some(name) => {
+                            self.depends_on_key_only = false;
+                            header_text(self.properties, name)
+                        }
+                    };
+                    let chosen =
+                        consistent_hash::choose(&bindings.all, &hashed.unwrap_or_default());
+                    chosen.into_iter().for_each(|target| take(&mut self.queues, target));
+                }
             }
             Kind::Headers => {
+                self.depends_on_key_only = false;
                 let headers = PropertiesView::decode(self.properties).ok().and_then(|p| p.headers);
                 let headers = headers.and_then(|h| Table::decode(h).ok()).unwrap_or_default();
                 let fitting = bindings.by_headers.iter().filter(|(b, _)| fits(b, &headers));
@@ -89,6 +123,12 @@ impl<'a> Route<'a> {
         }
         matched
     }
+}
+
+fn header_text(properties: &[u8], name: &str) -> Option<String> {
+    let headers = Table::decode(PropertiesView::decode(properties).ok()?.headers?).ok()?;
+    let value = headers.get(name)?;
+    value.as_str().map(str::to_owned).or_else(|| value.as_i64().map(|number| number.to_string()))
 }
 
 /// `x-match`: all (default), any, and RabbitMQ's forms that also look at keys beginning `x-`.
@@ -172,7 +212,7 @@ mod tests {
     fn check(bindings: &[(&str, BindTarget, &str)], exchange: &str, key: &str, expected: &[u64]) {
         let topology = topology(bindings);
         let exchange = topology.exchange("/", exchange).unwrap();
-        let queues = topology.route("/", exchange, key, &[0, 0]);
+        let queues = topology.route("/", exchange, &[key], &[0, 0]).queues;
         assert_eq!(queues.iter().map(|q| q.0.0).collect::<Vec<_>>(), expected);
     }
 

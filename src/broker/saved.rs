@@ -6,6 +6,7 @@
 
 use crate::access::Access;
 use crate::broker::{Broker, Limits};
+use crate::delayed::Delayed;
 use crate::producers::Producers;
 use crate::queue::Queue;
 use crate::segments::Segments;
@@ -21,6 +22,8 @@ const TOPOLOGY: &[u8] = b"topology";
 /// Permissions and policies.
 const ACCESS: &[u8] = b"access";
 const PRODUCERS: &[u8] = b"producers";
+/// Messages that wait for their time.
+const DELAYED: &[u8] = b"delayed";
 const SEGMENTS: &[u8] = b"segments";
 /// Where replay begins: applied LSN and chain hash there. Written last in a round.
 const REPLAY: &[u8] = b"replay";
@@ -58,6 +61,9 @@ impl Broker {
         if std::mem::take(&mut self.access_dirty) {
             slices.push(slice(ACCESS, &|w| self.access.encode(w)));
         }
+        if std::mem::take(&mut self.delayed.dirty) {
+            slices.push(slice(DELAYED, &|w| self.delayed.encode(w)));
+        }
         slices.push(slice(PRODUCERS, &|w| self.producers.encode(w)));
         slices.push(slice(SEGMENTS, &|w| self.segments.encode(w)));
         slices.push(slice(REPLAY, &|w| {
@@ -71,6 +77,7 @@ impl Broker {
     pub fn save_all(&mut self, chain: u128) -> Vec<Slice> {
         self.topology_dirty = true;
         self.access_dirty = true;
+        self.delayed.dirty = true;
         let mut slices: Vec<Slice> = self.queues.keys().map(|id| self.save_queue(*id)).collect();
         slices.extend(self.end_save(self.applied, chain));
         slices
@@ -89,6 +96,7 @@ impl Broker {
                 TOPOLOGY => broker.topology = Topology::decode(&mut r)?,
                 ACCESS => broker.access = Access::decode(&mut r)?,
                 PRODUCERS => broker.producers = Producers::decode(&mut r)?,
+                DELAYED => broker.delayed = Delayed::decode(&mut r)?,
                 SEGMENTS => broker.segments = Segments::decode(&mut r)?,
                 REPLAY => {
                     broker.applied = Lsn(r.varint()?);
@@ -107,6 +115,12 @@ impl Broker {
         for vhost in broker.topology.vhosts.keys().cloned().collect::<Vec<_>>() {
             broker.topology.apply_policies(&vhost, &broker.access.policies);
         }
+        for id in broker.queues.keys().copied().collect::<Vec<_>>() {
+            let rules = broker.queues.get(&id).map(|queue| broker.rules_of(&queue.spec));
+            if let (Some(queue), Some(rules)) = (broker.queues.get_mut(&id), rules) {
+                queue.rules = rules;
+            }
+        }
         Ok((broker, chain))
     }
 
@@ -117,6 +131,8 @@ impl Broker {
             let unsettled = queue.unsettled();
             self.segments.add_live(|first, last| unsettled.count_range(first, last));
         }
+        let delayed = &self.delayed;
+        self.segments.add_live(|first, last| delayed.range(first, last).count() as u64);
         self.forget_clients();
         self.to_serve.extend(self.queues.keys());
     }

@@ -5,7 +5,7 @@ use crate::topic::TopicTrie;
 use std::collections::BTreeMap;
 use understudy_model::{
     ApplyTo, BindTarget, Binding, ExchangeSpec, Malformed, QueueId, QueueSpec, Reader, Table, Text,
-    UserRecord, Writer,
+    UserRecord, Value, Writer,
 };
 
 /// AMQP's predeclared exchanges, present in every vhost and not in the log.
@@ -17,6 +17,9 @@ const PREDECLARED: [(&str, Kind); 6] = [
     ("amq.headers", Kind::Headers),
     ("amq.match", Kind::Headers),
 ];
+
+/// The type of exchanges that hold messages back; `x-delayed-type` says how they route.
+pub(crate) const DELAYING: &str = "x-delayed-message";
 
 #[derive(Default)]
 pub(crate) struct Topology {
@@ -37,6 +40,7 @@ pub(crate) enum Kind {
     Fanout,
     Topic,
     Headers,
+    ConsistentHash,
 }
 
 impl Kind {
@@ -46,8 +50,17 @@ impl Kind {
             "fanout" => Self::Fanout,
             "topic" => Self::Topic,
             "headers" => Self::Headers,
+            "x-consistent-hash" => Self::ConsistentHash,
             _ => return None,
         })
+    }
+
+    /// How an exchange of this spec routes. None: a type that is not known.
+    pub(crate) fn of(kind: &str, arguments: &Table) -> Option<Self> {
+        if kind != DELAYING {
+            return Self::parse(kind);
+        }
+        arguments.get("x-delayed-type").and_then(Value::as_str).and_then(Self::parse)
     }
 
     fn name(self) -> &'static str {
@@ -56,6 +69,7 @@ impl Kind {
             Self::Fanout => "fanout",
             Self::Topic => "topic",
             Self::Headers => "headers",
+            Self::ConsistentHash => "x-consistent-hash",
         }
     }
 }
@@ -63,6 +77,10 @@ impl Kind {
 pub(crate) struct Exchange {
     pub(crate) spec: ExchangeSpec,
     pub(crate) kind: Kind,
+    /// Messages with an `x-delay` header wait before they are routed.
+    pub(crate) delays: bool,
+    /// The header that a consistent-hash exchange looks at instead of the routing key.
+    pub(crate) hash_header: Option<Text>,
     /// `alternate-exchange` of the arguments, else of the policy: tried when nothing matches.
     pub(crate) alternate: Option<Text>,
     pub(crate) bindings: Bindings,
@@ -99,8 +117,17 @@ impl Vhost {
 
 impl Exchange {
     fn new(spec: ExchangeSpec, kind: Kind, predeclared: bool) -> Self {
-        let alternate = alternate(&Table::decode(&spec.arguments).unwrap_or_default());
-        Self { spec, kind, alternate, bindings: Bindings::default(), predeclared }
+        let arguments = Table::decode(&spec.arguments).unwrap_or_default();
+        let text = |name| arguments.get(name).and_then(Value::as_str).map(Text::from);
+        Self {
+            kind,
+            delays: spec.kind == DELAYING,
+            hash_header: text("hash-header"),
+            alternate: alternate(&arguments),
+            bindings: Bindings::default(),
+            predeclared,
+            spec,
+        }
     }
 
     fn bind(&mut self, binding: Binding) {
@@ -114,7 +141,7 @@ impl Exchange {
                 let table = Table::decode(&binding.arguments).unwrap_or_default();
                 self.bindings.by_headers.push((table, target));
             }
-            Kind::Direct | Kind::Fanout => {
+            Kind::Direct | Kind::Fanout | Kind::ConsistentHash => {
                 self.bindings.by_key.entry(binding.key.clone()).or_default().push(target);
             }
         }
@@ -133,7 +160,7 @@ impl Exchange {
                     self.bindings.by_headers.swap_remove(at);
                 }
             }
-            Kind::Direct | Kind::Fanout => {
+            Kind::Direct | Kind::Fanout | Kind::ConsistentHash => {
                 if let Some(targets) = self.bindings.by_key.get_mut(&binding.key) {
                     if let Some(at) = targets.iter().position(|t| *t == binding.target) {
                         targets.swap_remove(at);
@@ -189,7 +216,8 @@ impl Topology {
     }
 
     pub(crate) fn declare_exchange(&mut self, spec: ExchangeSpec) {
-        let Some(kind) = Kind::parse(&spec.kind) else { return };
+        let arguments = Table::decode(&spec.arguments).unwrap_or_default();
+        let Some(kind) = Kind::of(&spec.kind, &arguments) else { return };
         let Some(vhost) = self.vhosts.get_mut(&spec.vhost) else { return };
         let name = spec.name.clone();
         vhost.exchanges.entry(name).or_insert_with(|| Exchange::new(spec, kind, false));

@@ -2,12 +2,12 @@
 //! added, never changed; an unknown one is an error that refuses the log or the link.
 
 use crate::{
-    Epoch, Lsn, Malformed, MessageView, NodeId, PermissionRecord, PolicyRecord, ProducerSequence,
-    Publish, QueueId, Reader, Text, Writer,
+    DeadLetterView, DelayView, EnqueueView, Epoch, Lsn, Malformed, NodeId, PermissionRecord,
+    PolicyRecord, QueueId, Reader, Text, Writer,
 };
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
-const ENQUEUE: u8 = 1;
+pub(crate) const ENQUEUE: u8 = 1;
 const SETTLE: u8 = 2;
 const DELIVERED: u8 = 3;
 const NEW_EPOCH: u8 = 4;
@@ -25,10 +25,20 @@ const PUT_PERMISSION: u8 = 32;
 const CLEAR_PERMISSION: u8 = 33;
 const PUT_POLICY: u8 = 34;
 const CLEAR_POLICY: u8 = 35;
+pub(crate) const DEAD_LETTER: u8 = 40;
+pub(crate) const DELAY: u8 = 41;
+const RETURNED: u8 = 42;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command<'a> {
     Enqueue(EnqueueView<'a>),
+    DeadLetter(DeadLetterView<'a>),
+    Delay(DelayView<'a>),
+    /// Messages of the queue were returned, now for the so many-th time.
+    Returned {
+        queue: QueueId,
+        counts: Vec<(Lsn, u32)>,
+    },
     /// The messages of the queue in these LSN ranges are finished for good.
     Settle {
         queue: QueueId,
@@ -130,66 +140,6 @@ pub struct UserRecord {
     pub tags: Vec<Text>,
 }
 
-/// A message enters queues. The body lies once, however many they are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EnqueueView<'a> {
-    queues: Reader0<'a>,
-    pub producer: Option<ProducerSequence>,
-    pub message: MessageView<'a>,
-}
-
-/// The encoded queue list, already checked.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Reader0<'a>(&'a [u8]);
-
-impl<'a> EnqueueView<'a> {
-    pub fn queues(&self) -> impl Iterator<Item = QueueId> + 'a {
-        let mut reader = Reader(self.queues.0);
-        std::iter::from_fn(move || reader.varint().ok().map(|id| QueueId(Lsn(id))))
-    }
-
-    /// Appends the record of a message that enters `queues`. The hot path: no temporary buffer.
-    pub fn encode(queues: &[QueueId], publish: &Publish, out: &mut BytesMut) {
-        let text = publish.exchange.len() + publish.routing_key.len() + publish.properties.len();
-        out.reserve(64 + queues.len() * 10 + text + publish.body.len());
-        out.put_u8(ENQUEUE);
-        let mut w = Writer(out);
-        w.varint(queues.len() as u64);
-        for queue in queues {
-            w.varint(queue.0.0);
-        }
-        match publish.producer {
-            None => w.u8(0),
-            Some(ProducerSequence { producer, sequence }) => {
-                w.u8(1);
-                w.u128(producer);
-                w.varint(sequence);
-            }
-        }
-        w.text(&publish.exchange);
-        w.text(&publish.routing_key);
-        w.bytes(&publish.properties);
-        for piece in publish.body.pieces() {
-            out.put_slice(piece);
-        }
-    }
-
-    fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let count = reader.varint()?;
-        let start = reader.0;
-        for _ in 0..count {
-            reader.varint()?;
-        }
-        let queues = Reader0(&start[..start.len() - reader.0.len()]);
-        let producer = if reader.bool()? {
-            Some(ProducerSequence { producer: reader.u128()?, sequence: reader.varint()? })
-        } else {
-            None
-        };
-        Ok(Self { queues, producer, message: MessageView::decode(reader)? })
-    }
-}
-
 /// Inclusive LSN ranges in ascending order, without overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SettleRanges(pub Vec<(Lsn, Lsn)>);
@@ -221,12 +171,24 @@ impl SettleRanges {
 }
 
 impl<'a> Command<'a> {
+    /// The message that the record holds, if it is such a record.
+    pub fn enqueued(&self) -> Option<&EnqueueView<'a>> {
+        match self {
+            Self::Enqueue(enqueue) => Some(enqueue),
+            Self::DeadLetter(moved) => Some(&moved.enqueue),
+            Self::Delay(delayed) => Some(&delayed.enqueue),
+            _ => None,
+        }
+    }
+
     /// Appends the record. `Enqueue` is written by [`EnqueueView::encode`] straight from the
     /// request, so a command built from a view cannot be encoded again.
     pub fn encode(&self, out: &mut BytesMut) {
         let mut w = Writer(out);
         match self {
-            Self::Enqueue(_) => unreachable!("enqueues are encoded from the publish request"),
+            Self::Enqueue(_) | Self::DeadLetter(_) | Self::Delay(_) => {
+                unreachable!("messages are encoded from the publish request")
+            }
             Self::Settle { queue, ranges } => {
                 w.u8(SETTLE);
                 w.varint(queue.0.0);
@@ -284,15 +246,24 @@ impl<'a> Command<'a> {
                 w.u8(DELETE_VHOST);
                 w.text(name);
             }
-            _ => self.encode_access(&mut w),
+            _ => self.encode_further(&mut w),
         }
     }
 
-    fn encode_access(&self, w: &mut Writer<'_>) {
+    fn encode_further(&self, w: &mut Writer<'_>) {
         match self {
             Self::PutPermission(permission) => {
                 w.u8(PUT_PERMISSION);
                 permission.encode(w);
+            }
+            Self::Returned { queue, counts } => {
+                w.u8(RETURNED);
+                w.varint(queue.0.0);
+                w.varint(counts.len() as u64);
+                for (lsn, count) in counts {
+                    w.varint(lsn.0);
+                    w.varint(u64::from(*count));
+                }
             }
             Self::ClearPermission { user, vhost } => {
                 w.u8(CLEAR_PERMISSION);
@@ -317,6 +288,14 @@ impl<'a> Command<'a> {
         let queue = |r: &mut Reader<'_>| r.varint().map(|id| QueueId(Lsn(id)));
         let command = match r.u8()? {
             ENQUEUE => Self::Enqueue(EnqueueView::decode(&mut r)?),
+            DEAD_LETTER => Self::DeadLetter(DeadLetterView::decode(&mut r)?),
+            DELAY => Self::Delay(DelayView::decode(&mut r)?),
+            RETURNED => {
+                let queue = queue(&mut r)?;
+                let count = r.varint()?;
+                let counts = (0..count).map(|_| Ok((Lsn(r.varint()?), r.varint_u32()?)));
+                Self::Returned { queue, counts: counts.collect::<Result<_, Malformed>>()? }
+            }
             SETTLE => Self::Settle { queue: queue(&mut r)?, ranges: SettleRanges::decode(&mut r)? },
             DELIVERED => Self::Delivered { queue: queue(&mut r)?, through: Lsn(r.varint()?) },
             NEW_EPOCH => Self::NewEpoch(NewEpoch {
@@ -442,7 +421,7 @@ impl UserRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Body;
+    use crate::{Body, ProducerSequence, Publish};
 
     fn all() -> Vec<Command<'static>> {
         let text = Text::from_static;
@@ -497,6 +476,7 @@ mod tests {
                 definition: Bytes::from_static(b"\x01kV"),
             }),
             Command::ClearPolicy { vhost: text("/"), name: text("short") },
+            Command::Returned { queue: QueueId(Lsn(9)), counts: vec![(Lsn(12), 1), (Lsn(14), 3)] },
         ]
     }
 
@@ -510,6 +490,23 @@ mod tests {
                 assert!(Command::decode(&out[..end]).is_err());
             }
         }
+    }
+
+    #[test]
+    fn a_dead_letter_names_where_it_comes_from() {
+        let publish = Publish {
+            body: Body::from(Bytes::from_static(b"dead")),
+            properties: Bytes::from_static(&[0, 0]),
+            ..Publish::default()
+        };
+        let mut out = BytesMut::new();
+        DeadLetterView::encode(QueueId(Lsn(4)), Lsn(77), &[QueueId(Lsn(9))], &publish, &mut out);
+        let command = Command::decode(&out).unwrap();
+        assert_eq!(command.enqueued().unwrap().message.body, b"dead");
+        let Command::DeadLetter(moved) = command else { panic!("not a dead letter") };
+        assert_eq!((moved.queue, moved.lsn), (QueueId(Lsn(4)), Lsn(77)));
+        assert_eq!(moved.enqueue.queues().collect::<Vec<_>>(), [QueueId(Lsn(9))]);
+        assert!((1..8).all(|end| Command::decode(&out[..end]).is_err()));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Effects: what a client may observe, told to its session after the cause is committed.
 
-use crate::{Body, Command, ConsumerNumber, Lsn, Malformed, MessageView, QueueId, Text, Token};
+use crate::{
+    Body, Command, ConsumerNumber, Lsn, Malformed, MessageView, PropertiesView, QueueId, Table,
+    Text, Token, Value,
+};
 use bytes::Bytes;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -132,16 +135,31 @@ pub struct Delivery {
     pub queue: QueueId,
     pub lsn: Lsn,
     pub redelivered: bool,
+    /// How often it was returned, where the queue counts that.
+    pub returns: u32,
     /// The whole `Enqueue` record, a slice of its group's buffer.
     pub record: Bytes,
 }
 
 impl Delivery {
     pub fn message(&self) -> Result<MessageView<'_>, Malformed> {
-        match Command::decode(&self.record)? {
-            Command::Enqueue(enqueue) => Ok(enqueue.message),
-            _ => Err(Malformed("message: the record is not an enqueue")),
+        let command = Command::decode(&self.record)?;
+        let message = command.enqueued().map(|enqueue| enqueue.message);
+        message.ok_or(Malformed("message: the record holds none"))
+    }
+
+    /// The properties with the header `x-delivery-count`, if the message was returned and that is
+    /// counted; else they are told as they are.
+    pub fn counted_properties(&self, message: &MessageView<'_>) -> Option<Bytes> {
+        if self.returns == 0 {
+            return None;
         }
+        let view = PropertiesView::decode(message.properties).ok()?;
+        let headers = view.headers.and_then(|inside| Table::decode(inside).ok());
+        let mut headers = headers.unwrap_or_default();
+        headers.0.retain(|(name, _)| name != "x-delivery-count");
+        headers.push("x-delivery-count", Value::I64(self.returns.into()));
+        Some(view.with_headers(&headers))
     }
 
     /// A part of [`Self::record`] that shares its buffer.

@@ -7,6 +7,7 @@ mod access;
 mod codec;
 mod command;
 mod effect;
+mod enqueue;
 mod epoch;
 mod group;
 mod ids;
@@ -19,10 +20,10 @@ mod table;
 pub use access::{ApplyTo, Change, Manage, PermissionRecord, PolicyRecord};
 pub use codec::{Malformed, Reader, Writer};
 pub use command::{
-    BindTarget, Binding, Command, EnqueueView, ExchangeSpec, NewEpoch, QueueSpec, SettleRanges,
-    UserRecord,
+    BindTarget, Binding, Command, ExchangeSpec, NewEpoch, QueueSpec, SettleRanges, UserRecord,
 };
 pub use effect::{Delivery, Effect, Refusal, RefusalKind, Reply, Returned};
+pub use enqueue::{DeadLetterView, DelayView, EnqueueView};
 pub use epoch::{EpochHistory, EpochStart};
 pub use group::{GROUP_HEADER_BYTES, Group, GroupError, GroupHeader, OpenGroup};
 pub use ids::{ConnectionId, ConsumerNumber, Epoch, Lsn, NodeId, QueueId, Token};
@@ -34,7 +35,7 @@ pub use request::{
     Transaction,
 };
 pub use session::{Login, LoginOutcome, Outbox, Session, WriteBuffer};
-pub use table::{TABLE_DEPTH_MAX, Table, Value, check_table_depth};
+pub use table::{TABLE_DEPTH_MAX, Table, Value, check_table_depth, type_name};
 
 /// Names, keys and other short texts: UTF-8 in a shared buffer, so that a slice costs no copy.
 pub use bytestring::ByteString as Text;

@@ -142,6 +142,53 @@ impl<'a> PropertiesView<'a> {
         raw.first_chunk::<2>().is_some_and(|flags| u16::from_be_bytes(*flags) & USER_ID != 0)
     }
 
+    /// Whether the raw block has an expiration; costs nothing more than a look at its flags.
+    pub fn has_expiration(raw: &[u8]) -> bool {
+        raw.first_chunk::<2>().is_some_and(|flags| u16::from_be_bytes(*flags) & EXPIRATION != 0)
+    }
+
+    /// Whether the raw block has headers; costs nothing more than a look at its flags.
+    pub fn has_headers(raw: &[u8]) -> bool {
+        raw.first_chunk::<2>().is_some_and(|flags| u16::from_be_bytes(*flags) & HEADERS != 0)
+    }
+
+    /// The raw block with other headers, all else byte for byte.
+    pub fn with_headers(&self, headers: &Table) -> Bytes {
+        let mut out = BytesMut::new();
+        let mut flags = HEADERS;
+        out.put_u16(0);
+        let mut put = |out: &mut BytesMut, flag: u16, value: Option<&[u8]>| {
+            if let Some(value) = value {
+                flags |= flag;
+                out.put_u8(value.len() as u8);
+                out.put_slice(value);
+            }
+        };
+        put(&mut out, CONTENT_TYPE, self.content_type);
+        put(&mut out, CONTENT_ENCODING, self.content_encoding);
+        let at = out.len();
+        out.put_u32(0);
+        headers.encode(&mut out);
+        let length = (out.len() - at - 4) as u32;
+        out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+        self.delivery_mode.into_iter().for_each(|v| out.put_u8(v));
+        self.priority.into_iter().for_each(|v| out.put_u8(v));
+        put(&mut out, CORRELATION_ID, self.correlation_id);
+        put(&mut out, REPLY_TO, self.reply_to);
+        put(&mut out, EXPIRATION, self.expiration);
+        put(&mut out, MESSAGE_ID, self.message_id);
+        self.timestamp.into_iter().for_each(|v| out.put_u64(v));
+        put(&mut out, KIND, self.kind);
+        put(&mut out, USER_ID, self.user_id);
+        put(&mut out, APP_ID, self.app_id);
+        put(&mut out, CLUSTER_ID, self.cluster_id);
+        flags |= if self.delivery_mode.is_some() { DELIVERY_MODE } else { 0 };
+        flags |= if self.priority.is_some() { PRIORITY } else { 0 };
+        flags |= if self.timestamp.is_some() { TIMESTAMP } else { 0 };
+        out[..2].copy_from_slice(&flags.to_be_bytes());
+        out.freeze()
+    }
+
     /// Walks the raw block and checks that every property lies inside it, nothing behind it.
     pub fn decode(raw: &'a [u8]) -> Result<Self, Malformed> {
         const BLOCK: Malformed = Malformed("properties");
@@ -224,6 +271,18 @@ mod tests {
         for properties in [full(), Properties::default()] {
             assert_eq!(Properties::decode(&properties.to_bytes()), Ok(properties));
         }
+    }
+
+    #[test]
+    fn headers_are_replaced_and_the_expiration_taken() {
+        let before = full();
+        let mut headers = Table::default();
+        headers.push("x-death", Value::Array(vec![]));
+        let raw = before.to_bytes();
+        let mut view = PropertiesView::decode(&raw).unwrap();
+        view.expiration = None;
+        let expected = Properties { headers: Some(headers.clone()), expiration: None, ..before };
+        assert_eq!(Properties::decode(&view.with_headers(&headers)), Ok(expected));
     }
 
     #[test]

@@ -69,6 +69,29 @@ impl Value {
     }
 }
 
+/// Erlang's names of the field types, as they stand in RabbitMQ's texts.
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Bool(_) => "bool",
+        Value::I8(_) => "byte",
+        Value::U8(_) => "unsignedbyte",
+        Value::I16(_) => "short",
+        Value::U16(_) => "unsignedshort",
+        Value::I32(_) => "signedint",
+        Value::U32(_) => "unsignedint",
+        Value::I64(_) => "long",
+        Value::F32(_) => "float",
+        Value::F64(_) => "double",
+        Value::Decimal { .. } => "decimal",
+        Value::String(_) => "longstr",
+        Value::Array(_) => "array",
+        Value::Timestamp(_) => "timestamp",
+        Value::Table(_) => "table",
+        Value::Void => "void",
+        Value::Bytes(_) => "binary",
+    }
+}
+
 /// Fields in the order of the wire; repeated names are kept.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table(pub Vec<(Text, Value)>);

@@ -6,7 +6,6 @@ mod support;
 
 mod access;
 mod admin;
-mod bench;
 mod control;
 mod disk_full;
 mod durability;

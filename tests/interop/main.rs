@@ -131,6 +131,15 @@ fn pika() {
 }
 
 #[test]
+fn pika_rules() {
+    let Some(python) = python() else { return skipped("pika_rules", "python3-venv") };
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new(python);
+    suite.arg(script("pika_rules.py")).args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}
+
+#[test]
 fn stomp_py() {
     let Some(python) = python() else { return skipped("stomp_py", "python3-venv") };
     let mut pair = Pair::in_sync();

@@ -170,7 +170,9 @@ fn put_content(
     message: &MessageView<'_>,
 ) {
     let body = message.body;
-    put_content_header(out.write.tail(), number, body.len(), message.properties);
+    let counted = delivery.counted_properties(message);
+    let properties = counted.as_deref().unwrap_or(message.properties);
+    put_content_header(out.write.tail(), number, body.len(), properties);
     let pieces = std::iter::once((&delivery.record, body));
     put_body(&mut out.write, number, frame_max, body.len(), pieces);
 }

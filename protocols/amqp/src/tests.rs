@@ -287,5 +287,12 @@ pub(super) fn delivery(consumer: ConsumerNumber, lsn: u64, body: &'static [u8]) 
     let queue = QueueId(Lsn(1));
     let mut record = BytesMut::new();
     EnqueueView::encode(&[queue], &publish, &mut record);
-    Delivery { consumer, queue, lsn: Lsn(lsn), redelivered: false, record: record.freeze() }
+    Delivery {
+        consumer,
+        queue,
+        lsn: Lsn(lsn),
+        redelivered: false,
+        returns: 0,
+        record: record.freeze(),
+    }
 }

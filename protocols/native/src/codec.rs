@@ -195,6 +195,7 @@ mod tests {
             queue: QueueId(Lsn(7)),
             lsn: Lsn(1 << 40),
             redelivered: true,
+            returns: 0,
             record: record.freeze(),
         }
     }

@@ -221,6 +221,7 @@ fn consuming_delivers_and_settles() {
         queue: QueueId(Lsn(7)),
         lsn: Lsn(9),
         redelivered: false,
+        returns: 0,
         record: record.freeze(),
     };
     peer.effects(vec![

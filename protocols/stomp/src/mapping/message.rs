@@ -18,7 +18,9 @@ pub(crate) fn put_message(
 ) -> Result<(), Malformed> {
     let message = delivery.message()?;
     // Their publisher's frontend has checked them; a message is worth more than its headers.
-    let properties = PropertiesView::decode(message.properties).unwrap_or_default();
+    let counted = delivery.counted_properties(&message);
+    let properties = counted.as_deref().unwrap_or(message.properties);
+    let properties = PropertiesView::decode(properties).unwrap_or_default();
     let custom = properties.headers.and_then(|headers| Table::decode(headers).ok());
 
     let out = write.tail();

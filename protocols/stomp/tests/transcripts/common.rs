@@ -120,6 +120,7 @@ impl Peer {
             queue: QueueId(Lsn(1)),
             lsn: Lsn(lsn),
             redelivered: message.redelivered,
+            returns: 0,
             record: record.freeze(),
         }));
     }

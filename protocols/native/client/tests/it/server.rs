@@ -201,6 +201,7 @@ impl Store {
             queue: QUEUE,
             lsn: Lsn(lsn),
             redelivered: self.connects > 1,
+            returns: 0,
             record,
         })
     }

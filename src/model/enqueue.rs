@@ -1,0 +1,128 @@
+//! The records that hold a message: one that was published, or one that moves on by a rule.
+
+use crate::command::{DEAD_LETTER, DELAY, ENQUEUE};
+use crate::{
+    Lsn, Malformed, MessageView, ProducerSequence, Publish, QueueId, Reader, Text, Writer,
+};
+use bytes::{BufMut, BytesMut};
+
+/// A message enters queues. The body lies once, however many they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EnqueueView<'a> {
+    queues: Reader0<'a>,
+    pub producer: Option<ProducerSequence>,
+    pub message: MessageView<'a>,
+}
+
+/// The encoded queue list, already checked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Reader0<'a>(&'a [u8]);
+
+impl<'a> EnqueueView<'a> {
+    pub fn queues(&self) -> impl Iterator<Item = QueueId> + 'a {
+        let mut reader = Reader(self.queues.0);
+        std::iter::from_fn(move || reader.varint().ok().map(|id| QueueId(Lsn(id))))
+    }
+
+    /// Appends the record of a message that enters `queues`. The hot path: no temporary buffer.
+    pub fn encode(queues: &[QueueId], publish: &Publish, out: &mut BytesMut) {
+        out.put_u8(ENQUEUE);
+        Self::encode_inside(queues, publish, out);
+    }
+
+    fn encode_inside(queues: &[QueueId], publish: &Publish, out: &mut BytesMut) {
+        let text = publish.exchange.len() + publish.routing_key.len() + publish.properties.len();
+        out.reserve(64 + queues.len() * 10 + text + publish.body.len());
+        let mut w = Writer(out);
+        w.varint(queues.len() as u64);
+        for queue in queues {
+            w.varint(queue.0.0);
+        }
+        match publish.producer {
+            None => w.u8(0),
+            Some(ProducerSequence { producer, sequence }) => {
+                w.u8(1);
+                w.u128(producer);
+                w.varint(sequence);
+            }
+        }
+        w.text(&publish.exchange);
+        w.text(&publish.routing_key);
+        w.bytes(&publish.properties);
+        for piece in publish.body.pieces() {
+            out.put_slice(piece);
+        }
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let count = reader.varint()?;
+        let start = reader.0;
+        for _ in 0..count {
+            reader.varint()?;
+        }
+        let queues = Reader0(&start[..start.len() - reader.0.len()]);
+        let producer = if reader.bool()? {
+            Some(ProducerSequence { producer: reader.u128()?, sequence: reader.varint()? })
+        } else {
+            None
+        };
+        Ok(Self { queues, producer, message: MessageView::decode(reader)? })
+    }
+}
+
+/// A message leaves one queue by a rule and enters others, in one record: it is never in neither,
+/// and never moves twice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeadLetterView<'a> {
+    /// Where it was, and under which LSN. It goes on under that of the record.
+    pub queue: QueueId,
+    pub lsn: Lsn,
+    pub enqueue: EnqueueView<'a>,
+}
+
+impl<'a> DeadLetterView<'a> {
+    pub fn encode(
+        queue: QueueId,
+        lsn: Lsn,
+        targets: &[QueueId],
+        publish: &Publish,
+        out: &mut BytesMut,
+    ) {
+        out.put_u8(DEAD_LETTER);
+        let mut w = Writer(out);
+        w.varint(queue.0.0);
+        w.varint(lsn.0);
+        EnqueueView::encode_inside(targets, publish, out);
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let queue = QueueId(Lsn(reader.varint()?));
+        let lsn = Lsn(reader.varint()?);
+        Ok(Self { queue, lsn, enqueue: EnqueueView::decode(reader)? })
+    }
+}
+
+/// A message that is routed later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DelayView<'a> {
+    pub vhost: Text,
+    /// Milliseconds since 1970.
+    pub due_ms: u64,
+    /// Names no queues.
+    pub enqueue: EnqueueView<'a>,
+}
+
+impl<'a> DelayView<'a> {
+    pub fn encode(vhost: &str, due_ms: u64, publish: &Publish, out: &mut BytesMut) {
+        out.put_u8(DELAY);
+        let mut w = Writer(out);
+        w.text(vhost);
+        w.varint(due_ms);
+        EnqueueView::encode_inside(&[], publish, out);
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let (vhost, due_ms) = (reader.text()?, reader.varint()?);
+        Ok(Self { vhost, due_ms, enqueue: EnqueueView::decode(reader)? })
+    }
+}

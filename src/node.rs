@@ -263,12 +263,16 @@ impl Node {
     /// Hands out, seals and looks after the store: once for all inputs of a turn.
     pub fn end_turn(&mut self, now_ms: u64, out: &mut Outputs) {
         if self.leading.is_some() {
-            self.broker.set_now(now_ms);
-            if self.may_follow_rules() {
-                self.on_time();
+            // Before its epoch is committed a new master does not know yet what the former one
+            // has moved or settled last: to act on that would be to do it twice.
+            if self.serving {
+                self.broker.set_now(now_ms);
+                if self.may_follow_rules() {
+                    self.on_time();
+                }
+                self.serve(out);
+                self.follow_rules(out);
             }
-            self.serve(out);
-            self.follow_rules(out);
             self.seal_if_due(now_ms, out);
         }
         self.save_some(out);
@@ -550,7 +554,7 @@ impl Node {
     }
 
     fn may_follow_rules(&self) -> bool {
-        self.leading.is_some() && self.inflight.bytes() <= RULES_INFLIGHT_BYTES_MAX
+        self.leading.is_some() && self.serving && self.inflight.bytes() <= RULES_INFLIGHT_BYTES_MAX
     }
 
     fn on_time(&mut self) {

@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+mod bench;
 mod consume;
 mod control;
 mod demo;
@@ -50,6 +51,8 @@ enum Verb {
     Publish(publish::PublishArguments),
     /// Print messages of a queue.
     Consume(consume::ConsumeArguments),
+    /// Put a load on a broker, ours or another, and measure it.
+    Bench(Box<bench::BenchArguments>),
     #[command(flatten)]
     Control(control::ControlVerb),
 }
@@ -74,6 +77,7 @@ impl Cli {
             Verb::Status(arguments) => finish(status::run(&arguments), EXIT_UNAVAILABLE),
             Verb::Demo(arguments) => finish(demo::run(&arguments), EXIT_SOFTWARE),
             Verb::Publish(arguments) => finish(publish::run(arguments), EXIT_UNAVAILABLE),
+            Verb::Bench(arguments) => finish(bench::run(&arguments), EXIT_UNAVAILABLE),
             Verb::Control(verb) => control::run(verb),
             Verb::Consume(arguments) => finish(consume::run(arguments), EXIT_UNAVAILABLE),
         }

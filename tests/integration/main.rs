@@ -6,6 +6,7 @@ mod support;
 
 mod access;
 mod admin;
+mod bench;
 mod control;
 mod disk_full;
 mod durability;

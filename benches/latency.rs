@@ -1,0 +1,79 @@
+//! `cargo bench --bench latency`: what a confirm costs with one outstanding publish, beside what a
+//! single commit of the storage costs on the same disk, in turns; one node, and a pair.
+//! The rest of the targets is measured by `benches/peers`.
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, reason = "a bench")]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::{Node, Pair};
+
+const BODY_BYTES: usize = 1024;
+const COMMITS: usize = 2_000;
+const RUNS: usize = 5;
+
+/// Microseconds.
+fn median_commit(directory: &Path) -> f64 {
+    use understudy_model::{Lsn, OpenGroup};
+    use understudy_storage::{Batch, Log, LogOptions};
+    let (mut log, ..) = Log::open(directory, &LogOptions::default()).unwrap();
+    let mut open = OpenGroup::new(Lsn(1));
+    let mut commits: Vec<Duration> = (0..COMMITS)
+        .map(|_| {
+            open.push(|out| out.extend_from_slice(&[7; BODY_BYTES]));
+            let start = Instant::now();
+            let group = open.seal(1, 0, log.end().last_chain);
+            log.commit(&Batch { groups: &[group], view: None }).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    commits.sort_unstable();
+    commits[COMMITS / 2].as_secs_f64() * 1e6
+}
+
+/// Microseconds.
+fn median_confirm(address: &str) -> f64 {
+    let output = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["bench", "--url", &format!("amqp://{address}"), "--json", "--quiet"])
+        .args(["--phases", "fill", "--window", "1", "--messages", &COMMITS.to_string()])
+        .output()
+        .unwrap();
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    result["phases"][0]["confirm_us"]["p50"].as_f64().unwrap()
+}
+
+fn compare(name: &str, address: &str) {
+    let mut runs: Vec<(f64, f64)> = (0..RUNS)
+        .map(|_| {
+            let directory = tempfile::tempdir().unwrap();
+            let before = median_commit(&directory.path().join("before"));
+            let confirm = median_confirm(address);
+            let after = median_commit(&directory.path().join("after"));
+            (f64::midpoint(before, after), confirm)
+        })
+        .collect();
+    let ratio = |run: &(f64, f64)| run.1 / run.0;
+    runs.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
+    let (commit, confirm) = runs[RUNS / 2];
+    println!(
+        "| {name}: confirm with one outstanding, p50 | {confirm:.0} µs; a single commit \
+         {commit:.0} µs; ratio {:.2} (spread {:.2}–{:.2}) |",
+        confirm / commit,
+        ratio(&runs[0]),
+        ratio(&runs[RUNS - 1])
+    );
+}
+
+fn main() {
+    println!("| what | measured |\n|---|---|");
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    compare("standalone", &node.ports.amqp);
+    drop(node);
+    let pair = Pair::in_sync();
+    compare("pair", &pair.master.ports.amqp);
+}

@@ -1,0 +1,356 @@
+//! One socket with its protocol and its role; lost ones are opened again through the list.
+
+use super::address::{Address, Protocol};
+use super::amqp::AmqpWire;
+use super::consumer::Consumer;
+use super::load::Load;
+use super::meter::{Latencies, Shared, add};
+use super::native::NativeWire;
+use super::producer::Producer;
+use super::stomp::StompWire;
+use super::wire::{Event, Purpose, Wire};
+use anyhow::{Context, bail};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+const READ_BYTES: usize = 256 * 1024;
+/// Between two rounds through the list of servers.
+const RETRY_NS: u64 = 20_000_000;
+
+/// Bytes read and not yet understood.
+struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    fn new() -> Self {
+        Self { buffer: vec![0; READ_BYTES], start: 0, end: 0 }
+    }
+
+    /// What is left moves to the front; a frame longer than the buffer makes it grow.
+    fn make_room(&mut self) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.buffer.len() - self.end < READ_BYTES / 4 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.end > self.buffer.len() / 2 {
+                self.buffer.resize(self.buffer.len() * 2, 0);
+            }
+        }
+    }
+}
+
+pub(super) enum Role {
+    Producer(Box<Producer>),
+    Consumer(Box<Consumer>),
+}
+
+impl Role {
+    fn purpose(&self) -> Purpose {
+        match self {
+            Self::Producer(_) => Purpose::Publish,
+            Self::Consumer(consumer) => Purpose::Consume(consumer.queues()),
+        }
+    }
+}
+
+/// A socket that is open, or nearly.
+struct Link {
+    socket: TcpStream,
+    wire: Box<dyn Wire>,
+    input: Input,
+    output: Vec<u8>,
+    written: usize,
+    ready: bool,
+    closing: bool,
+}
+
+pub(super) struct Connection {
+    load: Arc<Load>,
+    role: Role,
+    link: Option<Link>,
+    /// Index of the server to try next.
+    server: usize,
+    retry_at_ns: u64,
+    /// It has been open once.
+    opened: bool,
+    ended: bool,
+}
+
+pub(super) fn wire(address: &Address, load: &Arc<Load>, purpose: Purpose) -> Box<dyn Wire> {
+    let (address, load) = (address.clone(), Arc::clone(load));
+    match address.protocol {
+        Protocol::Amqp => Box::new(AmqpWire::new(address, load, purpose)),
+        Protocol::Stomp => Box::new(StompWire::new(address, load, purpose)),
+        Protocol::Native => Box::new(NativeWire::new(address, load, purpose)),
+    }
+}
+
+impl Link {
+    fn open(address: &Address, load: &Arc<Load>, purpose: Purpose) -> anyhow::Result<Self> {
+        let places = address.place.to_socket_addrs().with_context(|| address.place.clone())?;
+        let mut result = Err(anyhow::anyhow!("{} has no address", address.place));
+        for place in places {
+            result = TcpStream::connect_timeout(&place, CONNECT_PATIENCE)
+                .with_context(|| place.to_string());
+            if result.is_ok() {
+                break;
+            }
+        }
+        let socket = result?;
+        socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        let mut wire = wire(address, load, purpose);
+        let mut output = Vec::new();
+        wire.open(&mut output);
+        let input = Input::new();
+        Ok(Self { socket, wire, input, output, written: 0, ready: false, closing: false })
+    }
+
+    /// Writes what the socket takes.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        while self.written < self.output.len() {
+            match self.socket.write(&self.output[self.written..]) {
+                Ok(0) => bail!("the broker takes nothing"),
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("write"),
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// False: nothing is there.
+    fn read(&mut self) -> anyhow::Result<bool> {
+        self.input.make_room();
+        let Input { buffer, end, .. } = &mut self.input;
+        match self.socket.read(&mut buffer[*end..]) {
+            Ok(0) => bail!("the broker closed the connection"),
+            Ok(read) => {
+                *end += read;
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error).context("read"),
+        }
+    }
+
+    fn next_event(&mut self) -> anyhow::Result<Option<Event>> {
+        let Input { buffer, start, end } = &mut self.input;
+        let (used, event) = self.wire.next(&buffer[*start..*end], &mut self.output)?;
+        *start += used;
+        Ok(event)
+    }
+}
+
+impl Connection {
+    pub(super) fn new(load: Arc<Load>, role: Role) -> Self {
+        Self { load, role, link: None, server: 0, retry_at_ns: 0, opened: false, ended: false }
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn into_role(self) -> Role {
+        self.role
+    }
+
+    /// The socket and whether there is something to write.
+    pub(super) fn interest(&self) -> Option<(&TcpStream, bool)> {
+        self.link.as_ref().map(|link| (&link.socket, !link.output.is_empty()))
+    }
+
+    /// Everything that can be done without waiting, but reading.
+    pub(super) fn work(&mut self, shared: &Shared) {
+        if self.ended {
+            return;
+        }
+        if self.link.is_none() {
+            self.connect(shared);
+        }
+        let Some(link) = &mut self.link else { return };
+        if link.ready && !link.closing {
+            if shared.stop.load(Ordering::Acquire) {
+                if let Role::Consumer(consumer) = &mut self.role {
+                    consumer.settle(link.wire.as_mut(), &mut link.output);
+                }
+                link.wire.close(&mut link.output);
+                link.closing = true;
+            } else if let Role::Producer(producer) = &mut self.role {
+                // The rest waits while the broker does not read.
+                if link.output.is_empty() {
+                    producer.fill(link.wire.as_mut(), &mut link.output, shared);
+                }
+            }
+        }
+        if let Err(error) = link.flush() {
+            self.lose(error, shared);
+        }
+    }
+
+    /// Nanoseconds until there is work without anything to read.
+    pub(super) fn wait_ns(&self, shared: &Shared) -> Option<u64> {
+        let now_ns = shared.now_ns();
+        match (&self.link, &self.role) {
+            (None, _) => Some(self.retry_at_ns.saturating_sub(now_ns)),
+            (Some(link), Role::Producer(producer))
+                if link.ready && !link.closing && link.output.is_empty() =>
+            {
+                producer.wait_ns(now_ns, shared)
+            }
+            _ => None,
+        }
+    }
+
+    fn connect(&mut self, shared: &Shared) {
+        if shared.stop.load(Ordering::Acquire) && self.opened {
+            self.ended = true;
+            return;
+        }
+        if shared.now_ns() < self.retry_at_ns {
+            return;
+        }
+        let address = &self.load.servers[self.server];
+        match Link::open(address, &self.load, self.role.purpose()) {
+            Ok(link) => self.link = Some(link),
+            Err(error) => self.lose(error, shared),
+        }
+    }
+
+    fn lose(&mut self, error: anyhow::Error, shared: &Shared) {
+        let link = self.link.take();
+        let closing = link.as_ref().is_some_and(|link| link.closing);
+        if closing || (shared.stop.load(Ordering::Acquire) && self.opened) {
+            self.ended = true;
+            return;
+        }
+        if !self.load.reconnects {
+            let place = &self.load.servers[self.server].place;
+            self.ended = true;
+            shared.fail(error.context(place.clone()));
+            return;
+        }
+        if link.is_some_and(|link| link.ready) {
+            add(&shared.counters.reconnects, 1);
+            match &mut self.role {
+                Role::Producer(producer) => producer.on_lost_connection(),
+                Role::Consumer(consumer) => consumer.on_lost_connection(),
+            }
+        }
+        self.server = (self.server + 1) % self.load.servers.len();
+        if self.server == 0 || self.load.servers.len() == 1 {
+            self.retry_at_ns = shared.now_ns() + RETRY_NS;
+        }
+    }
+
+    pub(super) fn read(&mut self, shared: &Shared, latencies: &mut Latencies) {
+        let Some(link) = &mut self.link else { return };
+        let result = link.read();
+        let more = match result {
+            Ok(more) => more,
+            Err(error) => return self.lose(error, shared),
+        };
+        if more && let Err(error) = self.take_events(shared, latencies) {
+            self.lose(error, shared);
+        }
+    }
+
+    fn take_events(&mut self, shared: &Shared, latencies: &mut Latencies) -> anyhow::Result<()> {
+        let now_ns = shared.now_ns();
+        let Some(link) = &mut self.link else { return Ok(()) };
+        while let Some(event) = link.next_event()? {
+            match (event, &mut self.role) {
+                (Event::Ready, _) => {
+                    link.ready = true;
+                    if !self.opened {
+                        self.opened = true;
+                        shared.opening.fetch_sub(1, Ordering::AcqRel);
+                    }
+                }
+                (Event::Confirmed { number, multiple }, Role::Producer(producer)) => {
+                    producer.confirm(number, multiple, now_ns, latencies, shared);
+                }
+                (Event::Nacked { number, multiple }, Role::Producer(producer)) => {
+                    producer.nack(number, multiple, shared);
+                }
+                (Event::Delivered { queue, redelivered, stamp }, Role::Consumer(consumer)) => {
+                    consumer.receive((queue, redelivered, stamp), now_ns, latencies, shared);
+                    consumer.settle_if_due(link.wire.as_mut(), &mut link.output);
+                }
+                (Event::Closed, _) => {
+                    self.ended = true;
+                    break;
+                }
+                (event, _) => bail!("{event:?} was not expected"),
+            }
+        }
+        if let Role::Consumer(consumer) = &mut self.role {
+            consumer.after_read(link.wire.as_mut(), &mut link.output, now_ns, shared);
+        }
+        if self.ended {
+            // The broker has said its last word; ours need not arrive.
+            let _ = link.flush();
+            self.link = None;
+        }
+        Ok(())
+    }
+}
+
+/// One connection's errand, from opening to the broker's goodbye.
+///
+/// # Errors
+/// No server could be reached in time, or the broker refused.
+pub(super) fn run_errand(load: &Arc<Load>, purpose: &Purpose) -> anyhow::Result<()> {
+    let until = Instant::now() + load.patience;
+    let mut last = None;
+    while Instant::now() < until {
+        for address in &load.servers {
+            match try_errand(address, load, purpose, until) {
+                Ok(()) => return Ok(()),
+                Err(error) if !load.reconnects || error.is::<super::wire::Refused>() => {
+                    return Err(error);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        std::thread::sleep(Duration::from_nanos(RETRY_NS));
+    }
+    Err(last.unwrap_or_else(|| anyhow::anyhow!("no time was left")))
+}
+
+fn try_errand(
+    address: &Address,
+    load: &Arc<Load>,
+    purpose: &Purpose,
+    until: Instant,
+) -> anyhow::Result<()> {
+    let mut link = Link::open(address, load, purpose.clone())?;
+    link.socket.set_nonblocking(false)?;
+    loop {
+        link.flush()?;
+        let left = until.saturating_duration_since(Instant::now());
+        link.socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        if !link.read()? {
+            bail!("{} did not answer in time", address.place);
+        }
+        while let Some(event) = link.next_event()? {
+            match event {
+                Event::Ready => link.wire.close(&mut link.output),
+                Event::Closed => return Ok(()),
+                event => bail!("{event:?} was not expected"),
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `understudy bench` against real nodes: every protocol, every kind of load, and that its
+//! verification sees a loss.
+
+use crate::support::{Node, Pair};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+fn bench(url: &str, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
+    command.args(["bench", "--url", url, "--json"]).args(arguments.split_whitespace());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn result(output: &Output) -> Value {
+    let error = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no result: {error}"))
+}
+
+/// The result of a run that must go well.
+fn good(url: &str, arguments: &str) -> Value {
+    let output = bench(url, arguments).output().unwrap();
+    let result = result(&output);
+    assert!(output.status.success(), "{url} {arguments}: {result:#}");
+    assert_eq!(result["verification"]["good"], true, "{result:#}");
+    result
+}
+
+fn urls(node: &Node) -> [String; 3] {
+    let ports = &node.ports;
+    [
+        format!("amqp://guest:guest@{}/%2f", ports.amqp),
+        format!("stomp://{}", ports.stomp),
+        format!("tcp://{}", ports.native),
+    ]
+}
+
+#[test]
+fn every_protocol_carries_every_load_and_all_of_it_is_accounted_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let pid = node.pid();
+    // Arguments, messages published, messages received.
+    let loads = [
+        ("--messages 3000 --warm-up 100", 3_000, 3_000),
+        (
+            "--messages 3000 --producers 3 --consumers 2 --queues 5 --window 7 --ack individual --ack-every 9",
+            3_000,
+            3_000,
+        ),
+        ("--messages 2000 --transient --window 0 --ack auto --size 100 --prefetch 0", 2_000, 2_000),
+        (
+            "--messages 500 --rate 2000 --size 300000 --window 20 --prefetch 10 --ack-every 1",
+            500,
+            500,
+        ),
+        ("--messages 400 --fanout --queues 3 --consumers 3", 400, 1_200),
+    ];
+    for url in urls(&node) {
+        for (arguments, published, received) in loads {
+            let arguments = format!("{arguments} --server-pid {pid} --quiet");
+            let result = good(&url, &arguments);
+            let phase = &result["phases"][0];
+            assert_eq!(phase["published"], published, "{url} {arguments}: {phase:#}");
+            assert_eq!(phase["confirmed"], published);
+            assert_eq!(phase["received"], received);
+            assert!(phase["end_to_end_us"]["p50"].as_f64().unwrap() > 0.0);
+            assert!(phase["servers"][0]["resident_bytes_peak"].as_u64().unwrap() > 0);
+        }
+        let result = good(&url, "--messages 2000 --phases fill,drain --name phases --quiet");
+        assert_eq!(result["phases"][0]["confirmed"], 2_000);
+        assert_eq!(result["phases"][0]["received"], 0);
+        assert_eq!(result["phases"][1]["received"], 2_000);
+    }
+}
+
+#[test]
+fn a_loss_is_seen_and_a_refusal_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let [amqp, stomp, native] = urls(&node);
+    good(&amqp, "--phases fill --messages 100 --run 7 --name lossy --quiet");
+    // Three are taken away.
+    let taken = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["consume", "--url", &native, "--queue", "lossy-0", "--ack", "--count", "3"])
+        .output()
+        .unwrap();
+    assert!(taken.status.success());
+    let drain = "--phases drain --messages 100 --run 7 --name lossy --patience 1 --quiet";
+    let output = bench(&amqp, drain).output().unwrap();
+    let result = result(&output);
+    assert!(!output.status.success());
+    assert_eq!(result["verification"]["lost"], 3, "{result:#}");
+    assert_eq!(result["phases"][0]["received"], 97);
+
+    for url in [amqp, stomp, native] {
+        let wrong = url.replace("://", "://nobody:wrong@").replace("@guest:guest", "");
+        let output = bench(&wrong, "--messages 1 --quiet").output().unwrap();
+        assert_eq!(output.status.code(), Some(69), "{wrong}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("the broker says"), "{wrong}: {error}");
+    }
+}
+
+/// The load, once it has shown that messages flow.
+fn started(mut load: Child) -> (Child, BufReader<std::process::ChildStderr>) {
+    let mut progress = BufReader::new(load.stderr.take().unwrap());
+    let mut line = String::new();
+    assert!(progress.read_line(&mut line).unwrap() > 0, "the load ended early");
+    assert!(line.contains("confirmed"), "{line}");
+    (load, progress)
+}
+
+#[test]
+fn a_load_goes_on_at_the_new_master_and_nothing_confirmed_is_lost() {
+    let mut pair = Pair::in_sync();
+    let [one, two] = [urls(&pair.master), urls(&pair.slave)];
+    let loads = one.iter().zip(&two).zip(["a", "b", "c"]).map(|((one, two), name)| {
+        let arguments = format!("--name {name} --messages 4000 --rate 1000 --window 100");
+        started(bench(&format!("{one},{two}"), &arguments).spawn().unwrap())
+    });
+    let loads: Vec<_> = loads.collect();
+    pair.master.kill();
+    for (load, mut progress) in loads {
+        // Read to the end, so that it never waits for us.
+        std::io::copy(&mut progress, &mut std::io::sink()).unwrap();
+        let output = load.wait_with_output().unwrap();
+        let result = result(&output);
+        assert!(output.status.success(), "{result:#}");
+        assert_eq!(result["verification"]["lost"], 0, "{result:#}");
+        assert_eq!(result["phases"][0]["confirmed"], 4_000, "{result:#}");
+        assert!(result["phases"][0]["reconnects"].as_u64().unwrap() >= 2, "{result:#}");
+    }
+}

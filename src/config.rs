@@ -8,7 +8,7 @@ mod given;
 mod layers;
 mod unknown;
 
-pub use given::{AmqpSettings, LimitSettings, StompSettings, StorageSettings};
+pub use given::{AmqpSettings, LimitSettings, StompSettings, StorageSettings, TlsSettings};
 pub use layers::{Flags, load};
 
 use std::path::PathBuf;
@@ -26,6 +26,7 @@ pub struct Settings {
     pub amqp: AmqpSettings,
     pub stomp: StompSettings,
     pub storage: StorageSettings,
+    pub tls: TlsSettings,
     pub log_level: String,
     pub log_json: bool,
 }
@@ -43,6 +44,9 @@ pub struct Listen {
     pub amqp: Option<String>,
     pub stomp: Option<String>,
     pub native: Option<String>,
+    pub amqp_tls: Option<String>,
+    pub stomp_tls: Option<String>,
+    pub native_tls: Option<String>,
     pub http: Option<String>,
     pub replication: Option<String>,
 }

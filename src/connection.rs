@@ -5,14 +5,14 @@ use crate::auth::{Authenticator, Checked};
 use crate::clock::Clock;
 use crate::handle::{ClientEvent, NodeHandle};
 use crate::throttle::Throttle;
+use crate::tls::Tls;
+use crate::transport::Transport;
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 use understudy_model::{ConnectionId, Effect, Login, LoginOutcome, Outbox, Session};
@@ -33,7 +33,9 @@ static COMPLAINTS: Throttle = Throttle::new();
 
 pub struct Connection {
     pub id: ConnectionId,
-    pub socket: TcpStream,
+    pub socket: Transport,
+    /// How to read the client's certificate, under TLS.
+    pub tls: Option<Tls>,
     pub peer: SocketAddr,
     pub session: Box<dyn Session>,
     pub node: NodeHandle,
@@ -139,7 +141,7 @@ impl Connection {
                 && state.waiting.is_empty()
                 && state.checking.is_none()
                 && state.outbox.write.len() < UNSENT_BYTES_MAX;
-            let unsent = !state.outbox.write.is_empty();
+            let unsent = !state.outbox.write.is_empty() || self.socket.has_unsent();
             // Not biased: under load effects never end, and yet acks must be read.
             tokio::select! {
                 batch = inbox.recv() => match batch {
@@ -190,6 +192,7 @@ impl Connection {
             Ok(0) => state.eof = true,
             Ok(read) => {
                 state.follow(read);
+                self.show_certificate();
                 let now_ms = self.clock.now_ms();
                 self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
                 self.carry_out(now_ms, state);
@@ -201,6 +204,15 @@ impl Connection {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Once, before the session sees the first bytes: the handshake is through then.
+    fn show_certificate(&mut self) {
+        let Some(tls) = self.tls.take() else { return };
+        let user = self.socket.certificate().and_then(|certificate| tls.user_of(certificate));
+        if let Some(user) = user {
+            self.session.on_certificate(&user);
+        }
     }
 
     fn on_effects(
@@ -275,7 +287,8 @@ impl Connection {
     }
 
     /// Writes as much as the socket takes now.
-    fn write_some(&self, state: &mut State) -> io::Result<()> {
+    fn write_some(&mut self, state: &mut State) -> io::Result<()> {
+        self.socket.send_rest()?;
         while !state.outbox.write.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = state.outbox.write.io_slices(&mut slices);
@@ -304,7 +317,7 @@ impl Connection {
                 break;
             }
         }
-        while !state.outbox.write.is_empty() {
+        while !state.outbox.write.is_empty() || self.socket.has_unsent() {
             self.socket.writable().await?;
             self.write_some(state)?;
         }
@@ -313,8 +326,7 @@ impl Connection {
 
     /// A close with unread input would be a reset, and the client might lose our last words.
     async fn linger(&mut self) {
-        let mut rest = [0; 4096];
-        while let Ok(1..) = self.socket.read(&mut rest).await {}
+        self.socket.discard_rest().await;
     }
 }
 

@@ -24,4 +24,6 @@ pub mod server;
 pub mod space;
 pub mod state_writer;
 mod throttle;
+pub mod tls;
+pub mod transport;
 mod upkeep;

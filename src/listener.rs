@@ -5,6 +5,8 @@ use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::handle::{Listeners, NodeHandle};
 use crate::throttle::Throttle;
+use crate::tls::Tls;
+use crate::transport::Transport;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ pub struct Listener {
     pub protocol: &'static str,
     pub address: String,
     pub sessions: SessionFactory,
+    pub tls: Option<Tls>,
 }
 
 /// What all listeners share.
@@ -118,10 +121,21 @@ impl Listener {
             return;
         }
         let _ = socket.set_nodelay(true);
+        let socket = match &self.tls {
+            None => Transport::Clear(socket),
+            Some(tls) => match rustls::ServerConnection::new(tls.current()) {
+                Ok(connection) => Transport::tls(socket, connection),
+                Err(error) => {
+                    tracing::error!(protocol = self.protocol, "tls: {error}");
+                    return;
+                }
+            },
+        };
         let id = ConnectionId(shared.next_connection.fetch_add(1, Ordering::Relaxed));
         let connection = Connection {
             id,
             socket,
+            tls: self.tls.clone(),
             peer,
             session: (self.sessions)(id, shared.clock.now_ms()),
             node: shared.node.clone(),

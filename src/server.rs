@@ -15,6 +15,7 @@ use crate::peer::PeerHandle;
 use crate::reader::Reader;
 use crate::space::SpaceWatch;
 use crate::state_writer::StateWriter;
+use crate::tls::Tls;
 use crate::{admin, auth};
 use anyhow::{Context, anyhow, bail};
 use std::net::SocketAddr;
@@ -135,12 +136,13 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         next_connection: Arc::new(AtomicU64::new(1)),
         opened,
     };
-    let failed = start_listeners(&settings, &shared).await?;
+    let tls = start_tls(&settings)?;
+    let failed = start_listeners(&settings, &shared, tls.as_ref()).await?;
     if let Some(path) = ready_file {
         tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
     }
     std::thread::Builder::new().name("driver".into()).spawn(move || driver.run(first))?;
-    let outcome = wait(end, failed, &events).await;
+    let outcome = wait(end, failed, &events, tls.as_ref()).await;
     if let Some(links) = links {
         links.close().await;
     }
@@ -152,7 +154,9 @@ async fn wait(
     mut end: oneshot::Receiver<Result<String, String>>,
     mut failed: mpsc::UnboundedReceiver<anyhow::Error>,
     events: &mpsc::UnboundedSender<Event>,
+    tls: Option<&Tls>,
 ) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut failure = None;
@@ -177,11 +181,31 @@ async fn wait(
                 tracing::info!("SIGINT: stopping");
                 let _ = events.send(Event::Stop);
             }
+            _ = hangup.recv() => reload(tls),
             Some(error) = failed.recv() => {
                 tracing::error!("{error:#}");
                 failure = Some(error);
                 let _ = events.send(Event::Stop);
             }
+        }
+    }
+}
+
+fn start_tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
+    let listen = &settings.listen;
+    let wanted = [&listen.amqp_tls, &listen.stomp_tls, &listen.native_tls];
+    if wanted.iter().all(|address| address.is_none()) {
+        return Ok(None);
+    }
+    Tls::new(&settings.tls).map(Some)
+}
+
+fn reload(tls: Option<&Tls>) {
+    match tls.map(Tls::reload) {
+        None => tracing::info!("SIGHUP: there is nothing to read again without [tls]"),
+        Some(Ok(())) => tracing::info!("SIGHUP: new connections get the certificate of now"),
+        Some(Err(error)) => {
+            tracing::warn!("SIGHUP: {error:#}; the certificate of before stays");
         }
     }
 }
@@ -272,7 +296,14 @@ fn node_options(settings: &Settings) -> NodeOptions {
 
 fn client_protocols(settings: &Settings) -> Vec<&'static str> {
     let listen = &settings.listen;
-    let all = [("amqp", &listen.amqp), ("stomp", &listen.stomp), ("native", &listen.native)];
+    let all = [
+        ("amqp", &listen.amqp),
+        ("stomp", &listen.stomp),
+        ("native", &listen.native),
+        ("amqp_tls", &listen.amqp_tls),
+        ("stomp_tls", &listen.stomp_tls),
+        ("native_tls", &listen.native_tls),
+    ];
     all.into_iter().filter(|(_, address)| address.is_some()).map(|(name, _)| name).collect()
 }
 
@@ -295,6 +326,7 @@ fn start_control(data_dir: &Path, admin: admin::Admin) {
 async fn start_listeners(
     settings: &Settings,
     shared: &Shared,
+    tls: Option<&Tls>,
 ) -> anyhow::Result<mpsc::UnboundedReceiver<anyhow::Error>> {
     let (failed, failures) = mpsc::unbounded_channel();
     let admin = admin::Admin {
@@ -317,14 +349,21 @@ async fn start_listeners(
             }
         });
     }
+    let (amqp, stomp) = (sessions::amqp(settings), sessions::stomp(settings)?);
+    let native = sessions::native(settings);
+    let listen = &settings.listen;
     let clients = [
-        ("amqp", &settings.listen.amqp, sessions::amqp(settings)),
-        ("stomp", &settings.listen.stomp, sessions::stomp(settings)?),
-        ("native", &settings.listen.native, sessions::native(settings)),
+        ("amqp", &listen.amqp, &amqp, None),
+        ("stomp", &listen.stomp, &stomp, None),
+        ("native", &listen.native, &native, None),
+        ("amqp_tls", &listen.amqp_tls, &amqp, tls),
+        ("stomp_tls", &listen.stomp_tls, &stomp, tls),
+        ("native_tls", &listen.native_tls, &native, tls),
     ];
-    for (protocol, address, sessions) in clients {
+    for (protocol, address, sessions, tls) in clients {
         let Some(address) = address.clone() else { continue };
-        let listener = Listener { protocol, address, sessions };
+        let listener =
+            Listener { protocol, address, sessions: sessions.clone(), tls: tls.cloned() };
         let (shared, failed) = (shared.clone(), failed.clone());
         tokio::spawn(async move {
             if let Err(error) = listener.run(shared).await {

@@ -417,6 +417,7 @@ async fn authenticate((State(admin), Extension(who)): Admission, body: Bytes) ->
     let login = Login {
         user: Text::from(body.text("username")?.unwrap_or_default()),
         password: Bytes::from(body.text("password")?.unwrap_or_default().to_owned()),
+        by_certificate: false,
     };
     match admin.auth.verify(&login, IpAddr::V4(Ipv4Addr::LOCALHOST)).await {
         LoginOutcome::Accepted { tags, .. } => {

@@ -101,5 +101,9 @@ fn credentials(headers: &HeaderMap) -> Option<Login> {
     }
     let decoded = String::from_utf8(BASE64.decode(encoded.trim()).ok()?).ok()?;
     let (user, password) = decoded.split_once(':')?;
-    Some(Login { user: Text::from(user), password: Bytes::from(password.to_owned()) })
+    Some(Login {
+        user: Text::from(user),
+        password: Bytes::from(password.to_owned()),
+        by_certificate: false,
+    })
 }

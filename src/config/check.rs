@@ -3,8 +3,10 @@
 use super::given::{Given, Replication, User};
 use super::layers::Origins;
 use super::{
-    BackendKind, ConfigError, Listen, ReplicationSettings, Role, Secret, Settings, UserSetting,
+    BackendKind, ConfigError, Listen, ReplicationSettings, Role, Secret, Settings, TlsSettings,
+    UserSetting,
 };
+use crate::tls::LOGIN_FROM_COMMON_NAME;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 
@@ -26,6 +28,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
         return checker.wrong("listen.replication", "backend = \"pair\" needs an address here");
     }
     checker.limits(&given)?;
+    checker.tls(&given.tls, &listen)?;
     let log_json = match given.log.format.as_str() {
         "text" => false,
         "json" => true,
@@ -49,6 +52,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
         amqp: given.amqp,
         stomp: given.stomp,
         storage: given.storage,
+        tls: given.tls,
         log_level: given.log.level,
         log_json,
     })
@@ -72,6 +76,9 @@ impl Checker<'_> {
             ("listen.amqp", &given.amqp),
             ("listen.stomp", &given.stomp),
             ("listen.native", &given.native),
+            ("listen.amqp_tls", &given.amqp_tls),
+            ("listen.stomp_tls", &given.stomp_tls),
+            ("listen.native_tls", &given.native_tls),
             ("listen.http", &given.http),
             ("listen.replication", &given.replication),
         ];
@@ -88,6 +95,9 @@ impl Checker<'_> {
             amqp: self.address("listen.amqp", &given.amqp)?,
             stomp: self.address("listen.stomp", &given.stomp)?,
             native: self.address("listen.native", &given.native)?,
+            amqp_tls: self.address("listen.amqp_tls", &given.amqp_tls)?,
+            stomp_tls: self.address("listen.stomp_tls", &given.stomp_tls)?,
+            native_tls: self.address("listen.native_tls", &given.native_tls)?,
             http: self.address("listen.http", &given.http)?,
             replication: self.address("listen.replication", &given.replication)?,
         })
@@ -226,6 +236,29 @@ impl Checker<'_> {
         }
         if free_bytes_min > given.storage.map_bytes_max as u64 / 2 {
             return self.wrong("storage.free_bytes_min", "must not be above half of map_bytes_max");
+        }
+        Ok(())
+    }
+
+    fn tls(&self, given: &TlsSettings, listen: &Listen) -> Result<(), ConfigError> {
+        let wanted = [&listen.amqp_tls, &listen.stomp_tls, &listen.native_tls];
+        let files =
+            [("tls.certificate_file", &given.certificate_file), ("tls.key_file", &given.key_file)];
+        for (key, file) in files {
+            if wanted.iter().any(|address| address.is_some()) && file.is_empty() {
+                return self.wrong(key, "a listener with TLS needs a PEM file here");
+            }
+        }
+        if given.require_client_certificate && given.client_ca_file.is_empty() {
+            let problem = "needs client_ca_file: who has signed the certificates";
+            return self.wrong("tls.require_client_certificate", problem);
+        }
+        if !["1.2", "1.3"].contains(&given.min_version.as_str()) {
+            return self.wrong("tls.min_version", "expected \"1.2\" or \"1.3\"");
+        }
+        if !["distinguished_name", LOGIN_FROM_COMMON_NAME].contains(&given.login_from.as_str()) {
+            let problem = "expected \"distinguished_name\" or \"common_name\"";
+            return self.wrong("tls.login_from", problem);
         }
         Ok(())
     }

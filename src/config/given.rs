@@ -14,6 +14,7 @@ pub(super) struct Given {
     pub(super) amqp: AmqpSettings,
     pub(super) stomp: StompSettings,
     pub(super) storage: StorageSettings,
+    pub(super) tls: TlsSettings,
     pub(super) log: Log,
 }
 
@@ -31,6 +32,9 @@ pub(super) struct Listen {
     pub(super) amqp: String,
     pub(super) stomp: String,
     pub(super) native: String,
+    pub(super) amqp_tls: String,
+    pub(super) stomp_tls: String,
+    pub(super) native_tls: String,
     pub(super) http: String,
     pub(super) replication: String,
 }
@@ -105,6 +109,30 @@ pub struct StorageSettings {
     pub retain_bytes: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSettings {
+    pub certificate_file: String,
+    pub key_file: String,
+    pub client_ca_file: String,
+    pub require_client_certificate: bool,
+    pub min_version: String,
+    pub login_from: String,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self {
+            certificate_file: String::new(),
+            key_file: String::new(),
+            client_ca_file: String::new(),
+            require_client_certificate: false,
+            min_version: "1.2".into(),
+            login_from: "distinguished_name".into(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
@@ -124,6 +152,9 @@ impl Default for Listen {
             amqp: "127.0.0.1:5672".into(),
             stomp: "127.0.0.1:61613".into(),
             native: "127.0.0.1:61616".into(),
+            amqp_tls: String::new(),
+            stomp_tls: String::new(),
+            native_tls: String::new(),
             http: "127.0.0.1:15672".into(),
             replication: "127.0.0.1:62001".into(),
         }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::handle::Overview;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use understudy_model::{Reply, Request, Token};
 
@@ -63,7 +64,8 @@ async fn connect(events_max: usize) -> Fixture {
     };
     let connection = Connection {
         id: ConnectionId(1),
-        socket,
+        socket: Transport::Clear(socket),
+        tls: None,
         peer,
         session: Box::new(Questions),
         node,

@@ -58,6 +58,7 @@ fn start(connections_max: usize) -> Fixture {
         protocol: "silent",
         address: "127.0.0.1:0".into(),
         sessions: Arc::new(|_, _| Box::new(Silent)),
+        tls: None,
     };
     tokio::spawn(listener.run(shared));
     Fixture { serving, opened: listeners, driver }

@@ -15,6 +15,9 @@ pub trait Session: Send {
     /// Effects in their order. Leaves `effects` empty.
     fn on_effects(&mut self, now_ms: u64, effects: &mut Vec<Effect>, out: &mut Outbox);
 
+    /// The client has shown a certificate that stands for this user. Comes before its first bytes.
+    fn on_certificate(&mut self, _user: &str) {}
+
     fn on_login(&mut self, now_ms: u64, outcome: LoginOutcome, out: &mut Outbox);
 
     /// The connection does not read from the socket now, for reasons of its own: silence is not
@@ -34,6 +37,8 @@ pub trait Session: Send {
 pub struct Login {
     pub user: Text,
     pub password: Bytes,
+    /// The client has shown a certificate in this name: no password is asked for.
+    pub by_certificate: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

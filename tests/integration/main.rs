@@ -1,6 +1,8 @@
 //! The real process on free ports: durability, takeover, the seed's flags, protocols, admin.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -13,3 +15,4 @@ mod durability;
 mod hostile;
 mod pair;
 mod protocols;
+mod tls;

@@ -5,6 +5,8 @@
 //! test says SKIPPED and the package that would bring it; `.ci/run` fails on that.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "tests")]
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -137,6 +139,22 @@ fn pika_rules() {
     let mut suite = Command::new(python);
     suite.arg(script("pika_rules.py")).args(arguments(&pair, |ports| &ports.amqp));
     run_suite(suite, &mut pair);
+}
+
+/// pika and stomp.py under TLS, with and without a certificate of their own.
+#[test]
+fn python_tls() {
+    let Some(python) = python() else { return skipped("python_tls", "python3-venv") };
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = support::Node::standalone(directory.path());
+    let tls = certificates::Tls::make(directory.path(), &mut node);
+    node.start_serving();
+    let mut suite = Command::new(python);
+    suite
+        .arg(script("tls_suite.py"))
+        .args([&tls.amqp_port, &tls.stomp_port])
+        .args(&tls.client_files);
+    assert!(suite.status().unwrap().success(), "{}", node.log());
 }
 
 #[test]

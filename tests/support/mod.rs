@@ -107,6 +107,11 @@ impl Node {
         self.config.push_str(sections);
     }
 
+    /// More keys of the section `[listen]`.
+    pub fn listen(&mut self, keys: &str) {
+        self.config = self.config.replacen("[listen]\n", &format!("[listen]\n{keys}"), 1);
+    }
+
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let config = self.directory.join(format!("{}.toml", self.name));

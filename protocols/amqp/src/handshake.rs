@@ -3,7 +3,7 @@
 
 use crate::{
     fault::{Fault, ReplyCode},
-    login::{Client, MECHANISMS},
+    login::{Client, MECHANISMS, MECHANISMS_BY_CERTIFICATE},
     method::{put_method, short},
     options::AmqpOptions,
 };
@@ -36,7 +36,8 @@ pub(crate) const FRAME_MIN_SIZE: u32 = 4096;
 /// RabbitMQ takes 4096 before tune-ok; some clients send longer tables about themselves.
 pub(crate) const HANDSHAKE_FRAME_MAX: u32 = 131_072;
 
-pub(crate) fn put_start(out: &mut WriteBuffer, options: &AmqpOptions) {
+/// `certified`: the client may log in with the certificate that it has shown.
+pub(crate) fn put_start(out: &mut WriteBuffer, options: &AmqpOptions, certified: bool) {
     let text = |value: &str| AMQPValue::LongString(value.into());
     let mut capabilities = FieldTable::default();
     for name in CAPABILITIES {
@@ -58,7 +59,7 @@ pub(crate) fn put_start(out: &mut WriteBuffer, options: &AmqpOptions) {
         version_major: 0,
         version_minor: 9,
         server_properties,
-        mechanisms: MECHANISMS.into(),
+        mechanisms: if certified { MECHANISMS_BY_CERTIFICATE } else { MECHANISMS }.into(),
         locales: "en_US".into(),
     };
     put_method(out, 0, AMQPClass::Connection(AMQPMethod::Start(start)));

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use understudy_model::{Login, Table, Text, Value};
 
 pub(crate) const MECHANISMS: &str = "PLAIN AMQPLAIN";
+/// Offered to a client that has shown a certificate.
+pub(crate) const MECHANISMS_BY_CERTIFICATE: &str = "EXTERNAL PLAIN AMQPLAIN";
 
 /// What the client can do beyond the specification, and what it calls itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,8 +41,22 @@ impl Client {
     }
 }
 
-/// The credentials in a response, `None` if there are none to be found.
-pub(crate) fn credentials(mechanism: &str, response: &[u8]) -> Result<Option<Login>, Fault> {
+/// The credentials in a response, `None` if there are none to be found. `certified`: the user that
+/// the client's certificate stands for.
+pub(crate) fn credentials(
+    mechanism: &str,
+    response: &[u8],
+    certified: Option<&Text>,
+) -> Result<Option<Login>, Fault> {
+    match (mechanism, certified) {
+        ("EXTERNAL", Some(user)) => {
+            Ok(Some(Login { user: user.clone(), password: Bytes::new(), by_certificate: true }))
+        }
+        _ => by_password(mechanism, response),
+    }
+}
+
+fn by_password(mechanism: &str, response: &[u8]) -> Result<Option<Login>, Fault> {
     match mechanism {
         "PLAIN" => Ok(plain(response)),
         "AMQPLAIN" => amqplain(response),
@@ -71,7 +87,7 @@ fn amqplain(response: &[u8]) -> Result<Option<Login>, Fault> {
 
 fn login(user: &[u8], password: &[u8]) -> Option<Login> {
     let user = Text::from(std::str::from_utf8(user).ok()?);
-    Some(Login { user, password: Bytes::copy_from_slice(password) })
+    Some(Login { user, password: Bytes::copy_from_slice(password), by_certificate: false })
 }
 
 #[cfg(test)]
@@ -80,21 +96,26 @@ mod tests {
 
     #[test]
     fn plain_takes_user_and_password() {
-        let login = credentials("PLAIN", b"\0guest\0se\0cret").unwrap().unwrap();
+        let login = credentials("PLAIN", b"\0guest\0se\0cret", None).unwrap().unwrap();
         assert_eq!(&login.user[..], "guest");
         assert_eq!(&login.password[..], b"se\0cret");
-        assert_eq!(credentials("PLAIN", b"guest"), Ok(None));
-        assert_eq!(credentials("PLAIN", b"\0gu\xffest\0secret"), Ok(None));
-        assert!(credentials("EXTERNAL", b"").is_err());
+        assert_eq!(credentials("PLAIN", b"guest", None), Ok(None));
+        assert_eq!(credentials("PLAIN", b"\0gu\xffest\0secret", None), Ok(None));
+        assert!(credentials("EXTERNAL", b"", None).is_err());
+        let certified = Text::from_static("orders");
+        let login = credentials("EXTERNAL", b"", Some(&certified)).unwrap().unwrap();
+        assert!(login.user == certified && login.by_certificate);
+        let login = credentials("PLAIN", b"\0orders\0x", Some(&certified)).unwrap().unwrap();
+        assert!(!login.by_certificate, "a password is checked all the same");
     }
 
     #[test]
     fn amqplain_takes_a_table() {
         let mut table = Table::default();
         table.push("PASSWORD", Value::text("secret"));
-        assert_eq!(credentials("AMQPLAIN", &table.to_bytes()), Ok(None));
+        assert_eq!(credentials("AMQPLAIN", &table.to_bytes(), None), Ok(None));
         table.push("LOGIN", Value::text("guest"));
-        let login = credentials("AMQPLAIN", &table.to_bytes()).unwrap().unwrap();
+        let login = credentials("AMQPLAIN", &table.to_bytes(), None).unwrap().unwrap();
         assert_eq!((&login.user[..], &login.password[..]), ("guest", &b"secret"[..]));
     }
 }

@@ -49,6 +49,8 @@ enum Phase {
 pub struct AmqpSession {
     options: AmqpOptions,
     phase: Phase,
+    /// The user that the client's certificate stands for.
+    certified: Option<Text>,
     /// The handshake must be over by then.
     handshake_deadline_ms: u64,
     /// 0: no heartbeats.
@@ -70,6 +72,7 @@ impl AmqpSession {
             handshake_deadline_ms: now_ms + options.handshake_timeout_ms,
             options,
             phase: Phase::Header,
+            certified: None,
             heartbeat_ms: 0,
             last_received_ms: now_ms,
             last_sent_ms: now_ms,
@@ -107,7 +110,7 @@ impl AmqpSession {
         let Some(header) = input.first_chunk::<8>() else { return false };
         if *header == PROTOCOL_HEADER {
             let _ = input.split_to(PROTOCOL_HEADER.len());
-            put_start(&mut out.write, &self.options);
+            put_start(&mut out.write, &self.options, self.certified.is_some());
             self.phase = Phase::Start;
             return true;
         }
@@ -178,7 +181,8 @@ impl AmqpSession {
     ) -> Result<(), Fault> {
         let mechanism = start_ok.mechanism.as_str();
         let client = Client::decode(mechanism, properties)?;
-        match credentials(mechanism, start_ok.response.as_bytes())? {
+        let response = start_ok.response.as_bytes();
+        match credentials(mechanism, response, self.certified.as_ref())? {
             Some(login) => {
                 out.login = Some(login);
                 self.phase = Phase::Login(client);
@@ -316,6 +320,10 @@ fn put_close(fault: &Fault, out: &mut Outbox) {
 }
 
 impl Session for AmqpSession {
+    fn on_certificate(&mut self, user: &str) {
+        self.certified = Some(Text::from(user));
+    }
+
     fn on_bytes(&mut self, now_ms: u64, input: &mut BytesMut, out: &mut Outbox) {
         self.last_received_ms = now_ms;
         while !input.is_empty() {

@@ -168,7 +168,11 @@ impl NativeSession {
             (State::Ready, frame) => self.on_request(frame, out)?,
             (State::Hello, Frame::Hello(hello)) => self.hello(hello, out),
             (State::Login, Frame::Login(login)) => {
-                out.login = Some(Login { user: login.user, password: login.password });
+                out.login = Some(Login {
+                    user: login.user,
+                    password: login.password,
+                    by_certificate: false,
+                });
                 self.state = State::LoginAsked;
             }
             (State::Open { user }, Frame::Open(open)) => {

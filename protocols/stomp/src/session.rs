@@ -34,6 +34,8 @@ pub struct StompSession {
     held: BytesMut,
     version: Version,
     user: Text,
+    /// The user that the client's certificate stands for.
+    certified: Option<Text>,
     /// What the client calls itself: a part of its durable subscriptions' names.
     client_id: Text,
     heartbeat: Option<Heartbeat>,
@@ -96,6 +98,7 @@ impl StompSession {
             held: BytesMut::new(),
             version: Version::V10,
             user: Text::default(),
+            certified: None,
             client_id: Text::default(),
             heartbeat: None,
             tokens: 0,
@@ -226,6 +229,10 @@ impl StompSession {
 }
 
 impl Session for StompSession {
+    fn on_certificate(&mut self, user: &str) {
+        self.certified = Some(Text::from(user));
+    }
+
     fn on_unread(&mut self, now_ms: u64) {
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.received(now_ms);

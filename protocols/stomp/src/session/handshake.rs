@@ -4,7 +4,7 @@ use crate::{
     error::StompError,
     heartbeat::Heartbeat,
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::fmt::Write;
 use understudy_model::{
     Connect, Login, LoginOutcome, Outbox, Protocol, Refusal, RefusalKind, Request, Text,
@@ -30,9 +30,17 @@ impl StompSession {
             let trimmed = value.trim_start();
             Some(if version == Version::V10 { value.slice_ref(trimmed) } else { value.clone() })
         };
-        let (Some(login), Some(passcode)) = (value("login"), value("passcode")) else {
-            let body = "The headers 'login' and 'passcode' are required\n";
-            return Err(StompError::new("Bad CONNECT", body));
+        let login = match (value("login"), value("passcode"), &self.certified) {
+            (Some(user), Some(passcode), _) => {
+                Login { user, password: passcode.as_bytes().clone(), by_certificate: false }
+            }
+            (None, None, Some(user)) => {
+                Login { user: user.clone(), password: Bytes::new(), by_certificate: true }
+            }
+            _ => {
+                let body = "The headers 'login' and 'passcode' are required\n";
+                return Err(StompError::new("Bad CONNECT", body));
+            }
         };
         let heart_beat = value("heart-beat");
         // Checked now, agreed when CONNECTED is sent.
@@ -42,8 +50,9 @@ impl StompSession {
         self.client_id = value("client-id").unwrap_or_default();
         self.version = version;
         self.decoder.version = version;
-        out.login = Some(Login { user: login.clone(), password: passcode.as_bytes().clone() });
-        self.state = State::LoggingIn(Box::new(Handshake { login, vhost, heart_beat }));
+        let user = login.user.clone();
+        out.login = Some(login);
+        self.state = State::LoggingIn(Box::new(Handshake { login: user, vhost, heart_beat }));
         Ok(())
     }
 

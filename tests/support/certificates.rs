@@ -1,0 +1,66 @@
+//! An authority, a node's certificate and a client's, as files for tests of TLS.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared by test binaries")]
+
+use crate::support::{Node, Ports};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+/// The user that the client's certificate stands for.
+pub const CLIENT: &str = "orders";
+
+pub struct Tls {
+    directory: PathBuf,
+    authority: Issuer<'static, KeyPair>,
+    pub amqp_port: String,
+    pub stomp_port: String,
+    /// Authority, client's certificate, client's key.
+    pub client_files: [PathBuf; 3],
+}
+
+impl Tls {
+    /// Makes the files, and lets the node listen with them.
+    pub fn make(directory: &Path, node: &mut Node) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test authority");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(directory.join("ca.pem"), certificate.pem()).unwrap();
+        let authority = Issuer::new(params, key);
+        let client_files = ["ca.pem", "client.pem", "client.key"].map(|file| directory.join(file));
+        let ports = Ports::free();
+        let tls = Self {
+            directory: directory.to_owned(),
+            authority,
+            amqp_port: Ports::port(&ports.amqp).to_string(),
+            stomp_port: Ports::port(&ports.stomp).to_string(),
+            client_files,
+        };
+        tls.sign("node", "localhost");
+        tls.sign("client", CLIENT);
+        let file = |name: &str| directory.join(name);
+        node.configure(&format!(
+            "[tls]\ncertificate_file = {:?}\nkey_file = {:?}\nclient_ca_file = {:?}\n\
+             login_from = \"common_name\"\n\
+             [[users]]\nname = \"guest\"\npassword = \"guest\"\n\
+             [[users]]\nname = \"{CLIENT}\"\npassword = \"never asked for\"\n",
+            file("node.pem"),
+            file("node.key"),
+            file("ca.pem"),
+        ));
+        node.listen(&format!("amqp_tls = \"{}\"\nstomp_tls = \"{}\"\n", ports.amqp, ports.stomp));
+        tls
+    }
+
+    /// Writes `NAME.pem` and `NAME.key`, signed by the authority.
+    pub fn sign(&self, file: &str, name: &str) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        std::fs::write(self.directory.join(format!("{file}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.directory.join(format!("{file}.key")), key.serialize_pem()).unwrap();
+    }
+}

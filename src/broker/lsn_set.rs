@@ -151,14 +151,18 @@ impl LsnSet {
             .sum()
     }
 
-    /// Runs of consecutive LSNs, as gaps and lengths.
+    /// Runs of consecutive LSNs, as gaps and lengths. The driver does this for each changed queue
+    /// when state is saved: it costs per chunk and gap, not per member.
     pub(crate) fn encode(&self, out: &mut Writer<'_>) {
         let mut runs: Vec<(u64, u64)> = Vec::new();
-        for lsn in self.iter() {
-            match runs.last_mut() {
-                Some((_, to)) if *to + 1 == lsn.0 => *to = lsn.0,
-                _ => runs.push((lsn.0, lsn.0)),
-            }
+        for chunk in &self.chunks {
+            chunk.form.each_run(|from, to| {
+                let (from, to) = (join(chunk.key, from).0, join(chunk.key, to).0);
+                match runs.last_mut() {
+                    Some((_, end)) if *end + 1 == from => *end = to,
+                    _ => runs.push((from, to)),
+                }
+            });
         }
         out.varint(runs.len() as u64);
         let mut before = 0;
@@ -271,6 +275,35 @@ impl Form {
             Self::Run(from, to) => (offset <= *to).then(|| offset.max(*from)),
             Self::List(list) => list.get(list.partition_point(|o| *o < offset)).copied(),
             Self::Bits(words) => next_bit(words, offset),
+        }
+    }
+
+    /// Calls with the first and the last of consecutive members, in order.
+    fn each_run(&self, mut each: impl FnMut(u16, u16)) {
+        match self {
+            Self::Run(from, to) => each(*from, *to),
+            Self::List(list) => {
+                for run in list.chunk_by(|one, next| one + 1 == *next) {
+                    each(run[0], run[run.len() - 1]);
+                }
+            }
+            Self::Bits(words) => {
+                let mut run = None;
+                for offset in 0..CHUNK_SPAN as u16 {
+                    let is_member = words[offset as usize / 64] >> (offset % 64) & 1 == 1;
+                    run = match (run, is_member) {
+                        (None, true) => Some(offset),
+                        (Some(from), false) => {
+                            each(from, offset - 1);
+                            None
+                        }
+                        (run, _) => run,
+                    };
+                }
+                if let Some(from) = run {
+                    each(from, (CHUNK_SPAN - 1) as u16);
+                }
+            }
         }
     }
 

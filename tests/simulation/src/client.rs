@@ -6,8 +6,9 @@ use crate::world::Side;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use understudy_model::{
-    AckMode, Body, Connect, ConnectionId, Consume, ConsumerNumber, Credit, DeclareQueue,
-    DeliveryRef, Effect, ProducerSequence, Protocol, Publish, Request, Text, Token,
+    AckMode, Bind, Body, Connect, ConnectionId, Consume, ConsumerNumber, Credit, DeclareExchange,
+    DeclareQueue, DeliveryRef, Effect, ProducerSequence, Properties, Protocol, Publish, Request,
+    Table, Text, Token, Value,
 };
 
 const QUEUE: &str = "orders";
@@ -15,9 +16,81 @@ const QUEUE: &str = "orders";
 #[derive(Clone, Copy, Debug)]
 pub enum ClientKind {
     /// `messages` in all; with `dedup`, each carries its producer sequence.
-    Publisher { messages: u64, dedup: bool },
+    Publisher { messages: u64, dedup: bool, by: Way },
     /// Settles each message; every third settle asks for a receipt.
     Consumer { prefetch: u32 },
+}
+
+/// How a publisher's messages come into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Straight,
+    /// They expire in another queue and are dead-lettered.
+    DeadLetter,
+    /// An exchange holds them back.
+    Delayed,
+}
+
+const WAITING_ROOM: &str = "waiting-room";
+const LATER: &str = "later";
+/// Long enough for a crash to come in between.
+const WAIT_MS: i32 = 40;
+
+fn table(entries: &[(&str, Value)]) -> Bytes {
+    let mut table = Table::default();
+    entries.iter().for_each(|(name, value)| table.push(name, value.clone()));
+    table.to_bytes()
+}
+
+impl Way {
+    /// What must be there for it.
+    fn declarations(self) -> Vec<Request> {
+        match self {
+            Self::Straight => vec![],
+            Self::DeadLetter => vec![Request::DeclareQueue(DeclareQueue {
+                token: Token(4),
+                name: Text::from_static(WAITING_ROOM),
+                durable: true,
+                arguments: table(&[
+                    ("x-message-ttl", Value::I32(WAIT_MS)),
+                    ("x-dead-letter-exchange", Value::text("")),
+                    ("x-dead-letter-routing-key", Value::text(QUEUE)),
+                ]),
+                ..DeclareQueue::default()
+            })],
+            Self::Delayed => vec![
+                Request::DeclareExchange(DeclareExchange {
+                    token: Token(5),
+                    name: Text::from_static(LATER),
+                    kind: Text::from_static("x-delayed-message"),
+                    durable: true,
+                    arguments: table(&[("x-delayed-type", Value::text("fanout"))]),
+                    ..DeclareExchange::default()
+                }),
+                Request::Bind(Bind {
+                    token: Token(6),
+                    source: Text::from_static(LATER),
+                    destination: Text::from_static(QUEUE),
+                    ..Bind::default()
+                }),
+            ],
+        }
+    }
+
+    /// Exchange, routing key and properties of a publish.
+    fn address(self) -> (Text, Text, Bytes) {
+        let text = Text::from_static;
+        match self {
+            Self::Straight => (text(""), text(QUEUE), Properties::default().to_bytes()),
+            Self::DeadLetter => (text(""), text(WAITING_ROOM), Properties::default().to_bytes()),
+            Self::Delayed => {
+                let mut headers = Table::default();
+                headers.push("x-delay", Value::I32(WAIT_MS));
+                let headers = Some(headers);
+                (text(LATER), text(""), Properties { headers, ..Properties::default() }.to_bytes())
+            }
+        }
+    }
 }
 
 pub struct Client {
@@ -101,7 +174,8 @@ impl Client {
             }),
         ];
         match self.kind {
-            ClientKind::Publisher { dedup, .. } => {
+            ClientKind::Publisher { dedup, by, .. } => {
+                requests.extend(by.declarations());
                 self.next_confirm = 1;
                 let again: Vec<u64> = self.unconfirmed.drain(..).map(|(_, n)| n).collect();
                 if !dedup {
@@ -127,12 +201,17 @@ impl Client {
         let confirm = self.next_confirm;
         self.next_confirm += 1;
         self.unconfirmed.push_back((confirm, number));
-        let dedup = matches!(self.kind, ClientKind::Publisher { dedup: true, .. });
+        let (dedup, by) = match self.kind {
+            ClientKind::Publisher { dedup, by, .. } => (dedup, by),
+            ClientKind::Consumer { .. } => (false, Way::Straight),
+        };
+        let (exchange, routing_key, properties) = by.address();
         let producer =
             dedup.then_some(ProducerSequence { producer: self.id as u128 + 1, sequence: number });
         Request::Publish(Publish {
-            routing_key: Text::from_static(QUEUE),
-            properties: Bytes::from_static(&[0, 0]),
+            exchange,
+            routing_key,
+            properties,
             body: Body::from(Bytes::from(self.body(number))),
             confirm: Some(confirm),
             producer,

@@ -1,7 +1,7 @@
 //! One run from a seed: crashes, cuts and delays while clients work; then everything is healed
 //! and must come to rest with nothing lost.
 
-use crate::client::{Client, ClientKind};
+use crate::client::{Client, ClientKind, Way};
 use crate::world::{Side, World, WorldOptions};
 
 /// What a run came to; `violations` is empty if all held.
@@ -22,8 +22,11 @@ pub fn run_seed(seed: u64) -> Outcome {
         sync_ms_max: 1 + seed % 5,
         ..WorldOptions::default()
     });
-    world.add_client(ClientKind::Publisher { messages: 150, dedup: true });
-    world.add_client(ClientKind::Publisher { messages: 100, dedup: false });
+    world.add_client(ClientKind::Publisher { messages: 150, dedup: true, by: Way::Straight });
+    world.add_client(ClientKind::Publisher { messages: 100, dedup: false, by: Way::Straight });
+    for by in [Way::DeadLetter, Way::Delayed] {
+        world.add_client(ClientKind::Publisher { messages: 60, dedup: true, by });
+    }
     world.add_client(ClientKind::Consumer { prefetch: 5 });
     world.add_client(ClientKind::Consumer { prefetch: 1 });
     world.start(Side::A);
@@ -117,6 +120,7 @@ fn rest(world: &mut World) {
     let rested = world.run_until(REST_MS_MAX, |world| {
         world.in_sync()
             && world.clients.iter().all(Client::is_done)
+            && world.checks.lost().is_empty()
             && world.node(Side::A).is_some_and(|a| a.broker().counts().unsettled == 0)
             && world.node(Side::B).is_some_and(|b| b.broker().counts().unsettled == 0)
     });

@@ -1,7 +1,7 @@
 //! Scripted runs in the words of the requirement.
 #![cfg(test)]
 
-use crate::client::{Client, ClientKind};
+use crate::client::{Client, ClientKind, Way};
 use crate::random::run_seed;
 use crate::world::{Side, World, WorldOptions};
 
@@ -10,7 +10,7 @@ const PUBLISHER: usize = 0;
 /// A pair in sync, one publisher of `messages` and one consumer.
 fn pair(messages: u64, options: WorldOptions) -> World {
     let mut world = World::new(options);
-    world.add_client(ClientKind::Publisher { messages, dedup: true });
+    world.add_client(ClientKind::Publisher { messages, dedup: true, by: Way::Straight });
     world.add_client(ClientKind::Consumer { prefetch: 10 });
     world.start(Side::A);
     world.start(Side::B);
@@ -71,7 +71,7 @@ fn a_master_goes_on_alone_when_its_slave_dies_and_takes_it_back() {
 #[test]
 fn a_new_slave_gets_a_whole_copy_when_the_log_is_reclaimed() {
     let mut world = World::new(WorldOptions::default());
-    world.add_client(ClientKind::Publisher { messages: 3_000, dedup: true });
+    world.add_client(ClientKind::Publisher { messages: 3_000, dedup: true, by: Way::Straight });
     world.add_client(ClientKind::Consumer { prefetch: 10 });
     world.start(Side::A);
     assert!(world.run_until(60_000, |world| world.clients[PUBLISHER].confirmed > 2_000));

@@ -50,7 +50,8 @@ def connect(kind=stomp.Connection12):
         try:
             connection.connect("guest", "guest", wait=True)
             return connection, listener
-        except stomp.exception.StompException:
+        # stomp.py's own reader may close the socket under a send, when the server goes.
+        except (stomp.exception.StompException, OSError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

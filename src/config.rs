@@ -47,8 +47,17 @@ pub struct Listen {
     pub amqp_tls: Option<String>,
     pub stomp_tls: Option<String>,
     pub native_tls: Option<String>,
+    pub stomp_ws: Option<String>,
+    pub stomp_wss: Option<String>,
     pub http: Option<String>,
     pub replication: Option<String>,
+}
+
+impl Listen {
+    /// Those that need a certificate.
+    pub fn under_tls(&self) -> [&Option<String>; 4] {
+        [&self.amqp_tls, &self.stomp_tls, &self.native_tls, &self.stomp_wss]
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,3 +27,4 @@ mod throttle;
 pub mod tls;
 pub mod transport;
 mod upkeep;
+pub mod web_socket;

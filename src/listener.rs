@@ -7,6 +7,7 @@ use crate::handle::{Listeners, NodeHandle};
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::transport::Transport;
+use crate::web_socket::WebSocketStream;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Listener {
     pub address: String,
     pub sessions: SessionFactory,
     pub tls: Option<Tls>,
+    /// Speaks its protocol in WebSocket messages of at most so many bytes.
+    pub web_socket_bytes_max: Option<usize>,
 }
 
 /// What all listeners share.
@@ -130,6 +133,10 @@ impl Listener {
                     return;
                 }
             },
+        };
+        let socket = match self.web_socket_bytes_max {
+            None => socket,
+            Some(max) => Transport::WebSocket(Box::new(WebSocketStream::new(socket, max))),
         };
         let id = ConnectionId(shared.next_connection.fetch_add(1, Ordering::Relaxed));
         let connection = Connection {

@@ -31,6 +31,8 @@ use understudy_storage::{DataDirLock, Log, LogOptions, LogReader, StateStore};
 
 /// Batches of requests that may wait for the driver; with more, sockets are not read.
 const CLIENT_EVENTS_MAX: usize = 1_024;
+/// Headers that may stand in one WebSocket message with a body.
+const WEB_SOCKET_OVERHEAD_BYTES: usize = 1 << 20;
 const REPLAY_BYTES_PER_READ: usize = 8 << 20;
 const STATE_MAP_BYTES: usize = 16 << 30;
 
@@ -192,9 +194,7 @@ async fn wait(
 }
 
 fn start_tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
-    let listen = &settings.listen;
-    let wanted = [&listen.amqp_tls, &listen.stomp_tls, &listen.native_tls];
-    if wanted.iter().all(|address| address.is_none()) {
+    if settings.listen.under_tls().iter().all(|address| address.is_none()) {
         return Ok(None);
     }
     Tls::new(&settings.tls).map(Some)
@@ -303,6 +303,8 @@ fn client_protocols(settings: &Settings) -> Vec<&'static str> {
         ("amqp_tls", &listen.amqp_tls),
         ("stomp_tls", &listen.stomp_tls),
         ("native_tls", &listen.native_tls),
+        ("stomp_ws", &listen.stomp_ws),
+        ("stomp_wss", &listen.stomp_wss),
     ];
     all.into_iter().filter(|(_, address)| address.is_some()).map(|(name, _)| name).collect()
 }
@@ -352,18 +354,27 @@ async fn start_listeners(
     let (amqp, stomp) = (sessions::amqp(settings), sessions::stomp(settings)?);
     let native = sessions::native(settings);
     let listen = &settings.listen;
+    let web_socket_bytes_max =
+        settings.limits.message_bytes_max as usize + WEB_SOCKET_OVERHEAD_BYTES;
     let clients = [
-        ("amqp", &listen.amqp, &amqp, None),
-        ("stomp", &listen.stomp, &stomp, None),
-        ("native", &listen.native, &native, None),
-        ("amqp_tls", &listen.amqp_tls, &amqp, tls),
-        ("stomp_tls", &listen.stomp_tls, &stomp, tls),
-        ("native_tls", &listen.native_tls, &native, tls),
+        ("amqp", &listen.amqp, &amqp, None, None),
+        ("stomp", &listen.stomp, &stomp, None, None),
+        ("native", &listen.native, &native, None, None),
+        ("amqp_tls", &listen.amqp_tls, &amqp, tls, None),
+        ("stomp_tls", &listen.stomp_tls, &stomp, tls, None),
+        ("native_tls", &listen.native_tls, &native, tls, None),
+        ("stomp_ws", &listen.stomp_ws, &stomp, None, Some(web_socket_bytes_max)),
+        ("stomp_wss", &listen.stomp_wss, &stomp, tls, Some(web_socket_bytes_max)),
     ];
-    for (protocol, address, sessions, tls) in clients {
+    for (protocol, address, sessions, tls, web_socket_bytes_max) in clients {
         let Some(address) = address.clone() else { continue };
-        let listener =
-            Listener { protocol, address, sessions: sessions.clone(), tls: tls.cloned() };
+        let listener = Listener {
+            protocol,
+            address,
+            sessions: sessions.clone(),
+            tls: tls.cloned(),
+            web_socket_bytes_max,
+        };
         let (shared, failed) = (shared.clone(), failed.clone());
         tokio::spawn(async move {
             if let Err(error) = listener.run(shared).await {

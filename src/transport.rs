@@ -1,6 +1,7 @@
 //! A client's socket, in clear or under TLS, with the calls that the connection's loop makes:
 //! readiness, and reads and writes that do not wait.
 
+use crate::web_socket::WebSocketStream;
 use bytes::BytesMut;
 use rustls::ServerConnection;
 use rustls::pki_types::CertificateDer;
@@ -14,6 +15,8 @@ const DECRYPTED_BYTES_MAX: usize = 64 * 1024;
 pub enum Transport {
     Clear(TcpStream),
     Tls(Box<TlsStream>),
+    /// Over one of the others.
+    WebSocket(Box<WebSocketStream>),
 }
 
 pub struct TlsStream {
@@ -26,19 +29,34 @@ impl Transport {
         Self::Tls(Box::new(TlsStream { socket, tls }))
     }
 
-    fn socket(&self) -> &TcpStream {
+    /// None: it is closed already.
+    fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Clear(socket) => socket,
-            Self::Tls(stream) => &stream.socket,
+            Self::Clear(socket) => Some(socket),
+            Self::Tls(stream) => Some(&stream.socket),
+            Self::WebSocket(stream) => stream.transport()?.socket(),
+        }
+    }
+
+    fn socket_mut(&mut self) -> Option<&mut TcpStream> {
+        match self {
+            Self::Clear(socket) => Some(socket),
+            Self::Tls(stream) => Some(&mut stream.socket),
+            Self::WebSocket(stream) => stream.transport_mut()?.socket_mut(),
         }
     }
 
     pub async fn readable(&self) -> io::Result<()> {
-        self.socket().readable().await
+        if let Self::WebSocket(stream) = self
+            && stream.has_more()
+        {
+            return Ok(());
+        }
+        self.socket().ok_or(io::ErrorKind::NotConnected)?.readable().await
     }
 
     pub async fn writable(&self) -> io::Result<()> {
-        self.socket().writable().await
+        self.socket().ok_or(io::ErrorKind::NotConnected)?.writable().await
     }
 
     /// What the client's certificate says, once the handshake is through.
@@ -46,6 +64,7 @@ impl Transport {
         match self {
             Self::Clear(_) => None,
             Self::Tls(stream) => stream.tls.peer_certificates()?.first(),
+            Self::WebSocket(stream) => stream.transport()?.certificate(),
         }
     }
 
@@ -54,15 +73,17 @@ impl Transport {
         match self {
             Self::Clear(_) => false,
             Self::Tls(stream) => stream.tls.wants_write(),
+            Self::WebSocket(stream) => stream.has_unsent(),
         }
     }
 
     /// # Errors
-    /// `WouldBlock`: nothing for the session now. `InvalidData`: no TLS, or broken.
+    /// `WouldBlock`: nothing for the session now. `InvalidData`: no TLS, no WebSocket, or broken.
     pub fn try_read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Clear(socket) => socket.try_read_buf(input),
             Self::Tls(stream) => stream.read(input),
+            Self::WebSocket(stream) => stream.read(input),
         }
     }
 
@@ -72,39 +93,52 @@ impl Transport {
         match self {
             Self::Clear(socket) => socket.try_write_vectored(slices),
             Self::Tls(stream) => stream.write(slices),
+            Self::WebSocket(stream) => stream.write(slices),
         }
     }
 
-    /// Sends what waits under TLS, as far as the socket takes it.
+    /// Sends what waits under TLS or in a WebSocket, as far as the socket takes it.
     pub fn send_rest(&mut self) -> io::Result<()> {
         match self {
             Self::Clear(_) => Ok(()),
             Self::Tls(stream) => stream.send(),
+            Self::WebSocket(stream) => stream.send(),
+        }
+    }
+
+    /// Says goodbye in the words of each layer.
+    fn say_goodbye(&mut self) {
+        match self {
+            Self::Clear(_) => {}
+            Self::Tls(stream) => stream.tls.send_close_notify(),
+            Self::WebSocket(stream) => {
+                stream.close();
+                let _ = stream.send();
+                if let Some(below) = stream.transport_mut() {
+                    below.say_goodbye();
+                }
+            }
         }
     }
 
     /// Tells the client that nothing more comes.
     pub async fn shutdown(&mut self) -> io::Result<()> {
-        if let Self::Tls(stream) = self {
-            stream.tls.send_close_notify();
-            while stream.tls.wants_write() {
-                stream.socket.writable().await?;
-                stream.send()?;
-            }
+        self.say_goodbye();
+        self.send_rest()?;
+        while self.has_unsent() {
+            self.writable().await?;
+            self.send_rest()?;
         }
-        match self {
-            Self::Clear(socket) => socket.shutdown().await,
-            Self::Tls(stream) => stream.socket.shutdown().await,
+        match self.socket_mut() {
+            Some(socket) => socket.shutdown().await,
+            None => Ok(()),
         }
     }
 
     /// Throws away what still comes; returns when the client closes.
     pub async fn discard_rest(&mut self) {
         let mut rest = [0; 4096];
-        let socket = match self {
-            Self::Clear(socket) => socket,
-            Self::Tls(stream) => &mut stream.socket,
-        };
+        let Some(socket) = self.socket_mut() else { return };
         while let Ok(1..) = socket.read(&mut rest).await {}
     }
 }

@@ -79,6 +79,8 @@ impl Checker<'_> {
             ("listen.amqp_tls", &given.amqp_tls),
             ("listen.stomp_tls", &given.stomp_tls),
             ("listen.native_tls", &given.native_tls),
+            ("listen.stomp_ws", &given.stomp_ws),
+            ("listen.stomp_wss", &given.stomp_wss),
             ("listen.http", &given.http),
             ("listen.replication", &given.replication),
         ];
@@ -98,6 +100,8 @@ impl Checker<'_> {
             amqp_tls: self.address("listen.amqp_tls", &given.amqp_tls)?,
             stomp_tls: self.address("listen.stomp_tls", &given.stomp_tls)?,
             native_tls: self.address("listen.native_tls", &given.native_tls)?,
+            stomp_ws: self.address("listen.stomp_ws", &given.stomp_ws)?,
+            stomp_wss: self.address("listen.stomp_wss", &given.stomp_wss)?,
             http: self.address("listen.http", &given.http)?,
             replication: self.address("listen.replication", &given.replication)?,
         })
@@ -241,7 +245,7 @@ impl Checker<'_> {
     }
 
     fn tls(&self, given: &TlsSettings, listen: &Listen) -> Result<(), ConfigError> {
-        let wanted = [&listen.amqp_tls, &listen.stomp_tls, &listen.native_tls];
+        let wanted = listen.under_tls();
         let files =
             [("tls.certificate_file", &given.certificate_file), ("tls.key_file", &given.key_file)];
         for (key, file) in files {

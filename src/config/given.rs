@@ -35,6 +35,8 @@ pub(super) struct Listen {
     pub(super) amqp_tls: String,
     pub(super) stomp_tls: String,
     pub(super) native_tls: String,
+    pub(super) stomp_ws: String,
+    pub(super) stomp_wss: String,
     pub(super) http: String,
     pub(super) replication: String,
 }
@@ -155,6 +157,8 @@ impl Default for Listen {
             amqp_tls: String::new(),
             stomp_tls: String::new(),
             native_tls: String::new(),
+            stomp_ws: String::new(),
+            stomp_wss: String::new(),
             http: "127.0.0.1:15672".into(),
             replication: "127.0.0.1:62001".into(),
         }

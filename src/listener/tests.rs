@@ -59,6 +59,7 @@ fn start(connections_max: usize) -> Fixture {
         address: "127.0.0.1:0".into(),
         sessions: Arc::new(|_, _| Box::new(Silent)),
         tls: None,
+        web_socket_bytes_max: None,
     };
     tokio::spawn(listener.run(shared));
     Fixture { serving, opened: listeners, driver }

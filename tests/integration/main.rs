@@ -16,3 +16,4 @@ mod hostile;
 mod pair;
 mod protocols;
 mod tls;
+mod web_socket;

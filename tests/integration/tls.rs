@@ -7,14 +7,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 fn client(tls: &Tls, with_certificate: bool) -> ClientConfig {
-    let [ca, certificate, key] = &tls.client_files;
+    config(&tls.client_files, with_certificate)
+}
+
+fn config([ca, certificate, key]: &[PathBuf; 3], with_certificate: bool) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -31,8 +35,18 @@ fn client(tls: &Tls, with_certificate: bool) -> ClientConfig {
 fn connect(config: ClientConfig, port: &str) -> Stream {
     let socket = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    over(config, socket)
+}
+
+fn over(config: ClientConfig, socket: TcpStream) -> Stream {
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)
+}
+
+/// A connection of a client that trusts the authority of that directory.
+pub(crate) fn under_tls(directory: &Path, socket: TcpStream) -> Stream {
+    let files = ["ca.pem", "client.pem", "client.key"].map(|file| directory.join(file));
+    over(config(&files, false), socket)
 }
 
 /// What the other side sends until that is in it, or it ends.

@@ -20,7 +20,7 @@ use std::sync::Mutex;
 use support::{Pair, Ports};
 
 const PIP_PACKAGES: [&str; 2] = ["pika==1.3.2", "stomp.py==8.1.2"];
-const NPM_PACKAGES: [&str; 1] = ["amqplib@0.10.4"];
+const NPM_PACKAGES: [&str; 3] = ["amqplib@0.10.4", "@stomp/stompjs@7.0.0", "ws@8.18.0"];
 
 /// Installing is done once, whichever test comes first.
 static INSTALL: Mutex<()> = Mutex::new(());
@@ -139,6 +139,43 @@ fn pika_rules() {
     let mut suite = Command::new(python);
     suite.arg(script("pika_rules.py")).args(arguments(&pair, |ports| &ports.amqp));
     run_suite(suite, &mut pair);
+}
+
+/// @stomp/stompjs in Node, with a takeover.
+#[test]
+fn stompjs() {
+    let Some(folder) = node_modules() else { return skipped("stompjs", "nodejs and npm") };
+    let mut pair = Pair::new("", "");
+    let ports = [&mut pair.master, &mut pair.slave].map(|node| {
+        let address = Ports::free().stomp;
+        node.listen(&format!("stomp_ws = \"{address}\"\n"));
+        Ports::port(&address).to_string()
+    });
+    pair.start_in_sync();
+    let mut suite = Command::new("node");
+    suite.env("NODE_PATH", folder.join("node_modules"));
+    suite.arg(script("stompjs_suite.js")).args(ports);
+    run_suite(suite, &mut pair);
+}
+
+/// @stomp/stompjs in a page of a headless Chromium, in clear.
+#[test]
+fn stompjs_in_a_browser() {
+    let Some(folder) = node_modules() else { return skipped("browser", "nodejs and npm") };
+    if !is_installed("chromium") {
+        return skipped("stompjs_in_a_browser", "chromium");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = support::Node::standalone(directory.path());
+    let ports = Ports::free();
+    node.listen(&format!("stomp_ws = \"{}\"\n", ports.stomp));
+    node.start_serving();
+    let mut suite = Command::new("node");
+    suite.env("NODE_PATH", folder.join("node_modules"));
+    suite.arg(script("stompjs_page.js")).arg(Ports::port(&ports.stomp).to_string());
+    suite.arg(folder.join("node_modules/@stomp/stompjs/bundles/stomp.umd.min.js"));
+    suite.arg(directory.path().join("profile"));
+    assert!(suite.status().unwrap().success(), "{}", node.log());
 }
 
 /// pika and stomp.py under TLS, with and without a certificate of their own.

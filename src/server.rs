@@ -351,7 +351,12 @@ async fn start_listeners(
             }
         });
     }
-    let (amqp, stomp) = (sessions::amqp(settings), sessions::stomp(settings)?);
+    let amqp = sessions::amqp(settings);
+    let given = &settings.stomp;
+    let stomp = sessions::stomp(settings, &given.dialect)?;
+    let stomp_tls = sessions::stomp(settings, &given.dialect_tls)?;
+    let stomp_ws = sessions::stomp(settings, &given.dialect_ws)?;
+    let stomp_wss = sessions::stomp(settings, &given.dialect_wss)?;
     let native = sessions::native(settings);
     let listen = &settings.listen;
     let web_socket_bytes_max =
@@ -361,10 +366,10 @@ async fn start_listeners(
         ("stomp", &listen.stomp, &stomp, None, None),
         ("native", &listen.native, &native, None, None),
         ("amqp_tls", &listen.amqp_tls, &amqp, tls, None),
-        ("stomp_tls", &listen.stomp_tls, &stomp, tls, None),
+        ("stomp_tls", &listen.stomp_tls, &stomp_tls, tls, None),
         ("native_tls", &listen.native_tls, &native, tls, None),
-        ("stomp_ws", &listen.stomp_ws, &stomp, None, Some(web_socket_bytes_max)),
-        ("stomp_wss", &listen.stomp_wss, &stomp, tls, Some(web_socket_bytes_max)),
+        ("stomp_ws", &listen.stomp_ws, &stomp_ws, None, Some(web_socket_bytes_max)),
+        ("stomp_wss", &listen.stomp_wss, &stomp_wss, tls, Some(web_socket_bytes_max)),
     ];
     for (protocol, address, sessions, tls, web_socket_bytes_max) in clients {
         let Some(address) = address.clone() else { continue };

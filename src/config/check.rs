@@ -211,6 +211,16 @@ impl Checker<'_> {
                 return self.wrong(key, "must be at least 1");
             }
         }
+        for (key, dialect) in [
+            ("stomp.dialect", &given.stomp.dialect),
+            ("stomp.dialect_tls", &given.stomp.dialect_tls),
+            ("stomp.dialect_ws", &given.stomp.dialect_ws),
+            ("stomp.dialect_wss", &given.stomp.dialect_wss),
+        ] {
+            if !matches!(dialect.as_str(), "rabbitmq" | "activemq") {
+                return self.wrong(key, "must be rabbitmq or activemq");
+            }
+        }
         if !(1..=64).contains(&limits.worker_threads) {
             return self.wrong("limits.worker_threads", "must be 1 to 64");
         }

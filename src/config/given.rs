@@ -98,6 +98,10 @@ pub struct AmqpSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StompSettings {
+    pub dialect: String,
+    pub dialect_tls: String,
+    pub dialect_ws: String,
+    pub dialect_wss: String,
     pub prefetch_default: u32,
     pub handshake_timeout_ms: u64,
 }
@@ -212,7 +216,14 @@ impl Default for AmqpSettings {
 
 impl Default for StompSettings {
     fn default() -> Self {
-        Self { prefetch_default: 1_000, handshake_timeout_ms: 10_000 }
+        Self {
+            dialect: "rabbitmq".into(),
+            dialect_tls: "rabbitmq".into(),
+            dialect_ws: "rabbitmq".into(),
+            dialect_wss: "rabbitmq".into(),
+            prefetch_default: 1_000,
+            handshake_timeout_ms: 10_000,
+        }
     }
 }
 

@@ -100,6 +100,8 @@ fn wrong_settings_name_the_key_and_what_would_be_right() {
         ),
         ("", "broker.role", "--set broker.role", "section.key=value"),
         ("", "log.format=xml", "log.format", "json"),
+        ("", "stomp.dialect=openmq", "stomp.dialect", "activemq"),
+        ("", "stomp.dialect_tls=", "stomp.dialect_tls", "activemq"),
         ("[[users]]\nname = \"u\"\n", "", "users.password", "either a password"),
         ("[[users]]\nnam = \"u\"\n", "", "users.nam", "password_hash"),
         (

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use understudy_amqp::{AmqpOptions, AmqpSession};
 use understudy_model::Text;
 use understudy_native::{NativeOptions, NativeSession};
-use understudy_stomp::{StompOptions, StompSession};
+use understudy_stomp::{Dialect, StompOptions, StompSession};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -28,9 +28,11 @@ pub(super) fn amqp(settings: &Settings) -> SessionFactory {
     })
 }
 
-pub(super) fn stomp(settings: &Settings) -> anyhow::Result<SessionFactory> {
+/// `dialect` is that of the listener.
+pub(super) fn stomp(settings: &Settings, dialect: &str) -> anyhow::Result<SessionFactory> {
     let options = StompOptions {
         server: format!("Understudy/{VERSION}"),
+        dialect: if dialect == "activemq" { Dialect::Activemq } else { Dialect::Rabbitmq },
         message_bytes_max: settings.limits.message_bytes_max as usize,
         handshake_timeout_ms: settings.stomp.handshake_timeout_ms,
         prefetch_default: settings.stomp.prefetch_default,

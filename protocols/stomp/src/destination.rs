@@ -1,6 +1,9 @@
 //! Names of places: `/queue/NAME` and its kin, each part percent-coded.
 
-use crate::error::StompError;
+mod activemq;
+
+use crate::{error::StompError, options::Dialect};
+pub(crate) use activemq::{binding_key, parse_list};
 use std::fmt::Write;
 use understudy_model::Text;
 
@@ -23,12 +26,21 @@ pub(crate) enum Destination {
     },
     /// A queue of this connection alone, known to it by this name.
     TempQueue(Text),
+    /// A topic that nobody else knows unless this connection tells; ActiveMQ's dialect.
+    TempTopic(Text),
     /// Where a reply goes; the name of a queue as it is, slashes and all.
     ReplyQueue(Text),
 }
 
 impl Destination {
-    pub(crate) fn parse(text: &str) -> Result<Self, StompError> {
+    pub(crate) fn parse(text: &str, dialect: Dialect) -> Result<Self, StompError> {
+        match dialect {
+            Dialect::Rabbitmq => Self::parse_rabbitmq(text),
+            Dialect::Activemq => activemq::parse(text),
+        }
+    }
+
+    fn parse_rabbitmq(text: &str) -> Result<Self, StompError> {
         let Some((prefix, rest)) = split_prefix(text) else {
             let body = format!(
                 "'{text}' is not a valid destination.\nValid destination types are: {}.\n",
@@ -154,7 +166,7 @@ mod tests {
             ("/temp-queue/t", Destination::TempQueue(text("t"))),
             ("/reply-queue/a/b%2F", Destination::ReplyQueue(text("a/b%2F"))),
         ] {
-            assert_eq!(Destination::parse(given), Ok(wanted), "{given}");
+            assert_eq!(Destination::parse_rabbitmq(given), Ok(wanted), "{given}");
         }
     }
 
@@ -170,15 +182,15 @@ mod tests {
             ("/exchange//foo", "exchange", "//foo"),
             ("/queue/%ff", "queue", "/%ff"),
         ] {
-            let error = Destination::parse(given).unwrap_err();
+            let error = Destination::parse_rabbitmq(given).unwrap_err();
             assert_eq!(error.message, "Invalid destination");
             assert_eq!(error.body, format!("'{rest}' is not a valid {kind} destination\n"));
         }
         for given in ["/something/interesting", "queue", "", "/queuex/a"] {
-            let error = Destination::parse(given).unwrap_err();
+            let error = Destination::parse_rabbitmq(given).unwrap_err();
             assert_eq!(error.message, "Unknown destination");
         }
-        assert!(Destination::parse(&format!("/queue/{}", "x".repeat(256))).is_err());
+        assert!(Destination::parse_rabbitmq(&format!("/queue/{}", "x".repeat(256))).is_err());
     }
 
     #[test]
@@ -187,7 +199,7 @@ mod tests {
         assert_eq!(format("amq.topic", "a.b"), "/topic/a.b");
         assert_eq!(format("amq.fanout", ""), "/exchange/amq.fanout");
         assert_eq!(format("e/x", "k"), "/exchange/e%2Fx/k");
-        let there = Destination::parse(&format("", "a/b%é")).unwrap();
+        let there = Destination::parse_rabbitmq(&format("", "a/b%é")).unwrap();
         assert_eq!(there, Destination::Queue(text("a/b%é")));
     }
 }

@@ -15,5 +15,5 @@ mod session;
 mod subscription;
 mod transaction;
 
-pub use options::StompOptions;
+pub use options::{Dialect, StompOptions};
 pub use session::StompSession;

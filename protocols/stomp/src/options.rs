@@ -1,5 +1,13 @@
 use understudy_model::Text;
 
+/// How destinations are read: as the users of one broker or of the other write them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    #[default]
+    Rabbitmq,
+    Activemq,
+}
+
 #[derive(Clone, Debug)]
 pub struct StompOptions {
     /// What CONNECTED calls the server: `Understudy/x.y.z`.
@@ -9,6 +17,7 @@ pub struct StompOptions {
     pub session_id: String,
     /// For a CONNECT without `host`.
     pub default_vhost: Text,
+    pub dialect: Dialect,
     /// Longest body.
     pub message_bytes_max: usize,
     /// Longest head: command and headers together.
@@ -35,6 +44,7 @@ impl Default for StompOptions {
             server: concat!("Understudy/", env!("CARGO_PKG_VERSION")).to_owned(),
             session_id: String::new(),
             default_vhost: Text::from_static("/"),
+            dialect: Dialect::Rabbitmq,
             message_bytes_max: 16 * 1024 * 1024,
             header_bytes_max: 64 * 1024,
             headers_max: 256,

@@ -22,6 +22,11 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
+    /// Of one frame, without receipts of its own.
+    pub(crate) fn of(publishes: Vec<Publish>) -> Self {
+        Self { publishes, ..Self::default() }
+    }
+
     /// The request, and the receipts that its reply allows.
     pub(crate) fn commit(self, token: Token) -> (model::Transaction, Vec<Text>) {
         let of = |verdict| {

@@ -1,11 +1,13 @@
 use super::{Pending, Result, StompSession, TempQueue};
 use crate::{
     codec::{Frame, Headers, Version},
-    destination::{Destination, TEMP_QUEUE, TOPIC_EXCHANGE},
+    destination::{self, Destination, TOPIC_EXCHANGE, parse_list},
     error::StompError,
     mapping::{Sender, properties},
+    options::Dialect,
     queue::{self, Defaults},
     subscription::{Ack, NewSubscription, Subscription},
+    transaction::Transaction,
 };
 use understudy_model::{
     AckMode, Consume, ConsumerNumber, Credit, DeclareQueue, Outbox, Publish, Request, Text,
@@ -26,26 +28,11 @@ impl StompSession {
         if let Some(name) = transaction {
             self.transactions.check(name)?;
         }
-        let mut publish = Publish::default();
-        match Destination::parse(text)? {
-            Destination::Queue(name) => {
-                self.declare_described(&name, headers, out)?;
-                publish.declare_missing = true;
-                publish.routing_key = name;
-            }
-            Destination::AmqQueue(name) | Destination::ReplyQueue(name) => {
-                publish.routing_key = name;
-            }
-            Destination::Topic(key) => {
-                publish.exchange = Text::from_static(TOPIC_EXCHANGE);
-                publish.routing_key = key;
-            }
-            Destination::Exchange { name, key } => {
-                publish.exchange = name;
-                publish.routing_key = key;
-            }
-            Destination::TempQueue(_) => return Err(not_valid_for(text, "SEND")),
+        if self.options.dialect == Dialect::Activemq && text.contains(',') {
+            return self.send_composite(now_ms, frame, text, out);
         }
+        let destination = Destination::parse(text, self.options.dialect)?;
+        let mut publish = self.addressed(destination, text, headers, out)?;
         let reply_queue = self.reply_queue(headers, out)?;
         let sender = Sender { user: &self.user, now_ms, reply_queue };
         publish.properties = properties(headers, &sender)?;
@@ -58,6 +45,80 @@ impl StompSession {
             }
         }
         Ok(())
+    }
+
+    /// One message to several destinations, ActiveMQ's `/queue/a,/topic/b`: all get it or none.
+    fn send_composite(
+        &mut self,
+        now_ms: u64,
+        frame: &Frame,
+        text: &Text,
+        out: &mut Outbox,
+    ) -> Result {
+        let headers = &frame.headers;
+        let destinations = parse_list(text)?;
+        let reply_queue = self.reply_queue(headers, out)?;
+        let sender = Sender { user: &self.user, now_ms, reply_queue };
+        let properties = properties(headers, &sender)?;
+        let mut publishes = Vec::with_capacity(destinations.len());
+        for destination in destinations {
+            let mut publish = self.addressed(destination, text, headers, out)?;
+            publish.properties = properties.clone();
+            publish.body = frame.body.clone().into();
+            publishes.push(publish);
+        }
+        let Some(name) = headers.get("transaction") else {
+            self.commit_now(Transaction::of(publishes), headers.receipt(), out);
+            return Ok(());
+        };
+        let mut receipt = headers.receipt();
+        for publish in publishes {
+            self.transactions.add_publish(name, publish, receipt.take(), &self.options)?;
+        }
+        Ok(())
+    }
+
+    /// A publish without its content; what it needs is declared.
+    fn addressed(
+        &mut self,
+        destination: Destination,
+        text: &str,
+        headers: &Headers,
+        out: &mut Outbox,
+    ) -> Result<Publish> {
+        let mut publish = Publish::default();
+        match destination {
+            Destination::Queue(name) => {
+                self.declare_described(&name, headers, out)?;
+                publish.declare_missing = true;
+                publish.routing_key = name;
+            }
+            Destination::AmqQueue(name) | Destination::ReplyQueue(name) => {
+                publish.routing_key = name;
+            }
+            Destination::Topic(key) => {
+                publish.exchange = Text::from_static(TOPIC_EXCHANGE);
+                publish.routing_key = key;
+            }
+            Destination::TempTopic(name) => {
+                publish.exchange = Text::from_static(TOPIC_EXCHANGE);
+                publish.routing_key = self.temp_topic_key(&name);
+            }
+            Destination::Exchange { name, key } => {
+                publish.exchange = name;
+                publish.routing_key = key;
+            }
+            Destination::TempQueue(name) if self.options.dialect == Dialect::Activemq => {
+                publish.routing_key = self.temp_queue(&name, headers.receipt(), out)?;
+            }
+            Destination::TempQueue(_) => return Err(not_valid_for(text, "SEND")),
+        }
+        Ok(publish)
+    }
+
+    /// The name of the session in it keeps it apart from every other connection's.
+    pub(super) fn temp_topic_key(&self, name: &str) -> Text {
+        Text::from(format!("stomp-temp.{}.{name}", self.options.session_id))
     }
 
     /// A SEND may describe its queue; `declare_missing` alone makes the plain one.
@@ -86,19 +147,30 @@ impl StompSession {
         out.requests.push(Request::DeclareQueue(DeclareQueue { token, ..declare }));
     }
 
-    /// The queue that a `reply-to` of `/temp-queue/NAME` means. It is made, and subscribed to,
-    /// when it is first named.
+    /// What a `reply-to` of `/temp-queue/NAME` means to others. The queue is made when it is
+    /// first named, and subscribed to; but not in ActiveMQ's dialect, whose clients subscribe.
     fn reply_queue(&mut self, headers: &Headers, out: &mut Outbox) -> Result<Option<Text>> {
-        let Some(reply_to) = headers.get("reply-to").filter(|to| to.starts_with(TEMP_QUEUE)) else {
+        let Some(reply_to) = headers.get("reply-to").filter(|to| to.starts_with("/temp-")) else {
             return Ok(None);
         };
-        let Destination::TempQueue(name) = Destination::parse(reply_to)? else { return Ok(None) };
+        let name = match (Destination::parse(reply_to, self.options.dialect)?, self.options.dialect)
+        {
+            (Destination::TempQueue(name), Dialect::Rabbitmq) => name,
+            (Destination::TempQueue(name), Dialect::Activemq) => {
+                return self.temp_queue(&name, headers.receipt(), out).map(Some);
+            }
+            (Destination::TempTopic(name), _) => {
+                let key = self.temp_topic_key(&name);
+                return Ok(Some(Text::from(destination::format(TOPIC_EXCHANGE, &key))));
+            }
+            _ => return Ok(None),
+        };
         if let Some(known) = self.temp_queues.get(&name) {
             return Ok(Some(known.queue.clone()));
         }
         self.check_subscriptions()?;
         let receipt = headers.receipt();
-        let queue = self.temp_queue(&name, receipt.clone(), out);
+        let queue = self.temp_queue(&name, receipt.clone(), out)?;
         let consumer = self.subscriptions.next_number();
         let tag = Text::from(format!("T_{reply_to}"));
         if let Some(temp) = self.temp_queues.get_mut(&name) {
@@ -134,9 +206,14 @@ impl StompSession {
         name: &Text,
         receipt: Option<Text>,
         out: &mut Outbox,
-    ) -> Text {
+    ) -> Result<Text> {
         if let Some(known) = self.temp_queues.get(name) {
-            return known.queue.clone();
+            return Ok(known.queue.clone());
+        }
+        let most = self.options.subscriptions_max;
+        if self.temp_queues.len() >= most {
+            let body = format!("A connection may have {most} temporary queues.\n");
+            return Err(StompError::new("Temporary queue limit exceeded", body));
         }
         let queue = self.new_queue_name("stomp-temp");
         let declare = DeclareQueue {
@@ -148,7 +225,7 @@ impl StompSession {
         self.declare(declare, receipt, out);
         let temp = TempQueue { queue: queue.clone(), automatic: None };
         self.temp_queues.insert(name.clone(), temp);
-        queue
+        Ok(queue)
     }
 
     /// Made here and not by the broker, so that what uses the queue need not wait for the reply:

@@ -3,7 +3,7 @@ use crate::{
     codec::{Headers, Version},
     error::StompError,
     subscription::{Taken, parse_message_id},
-    transaction::Verdict,
+    transaction::{Transaction, Verdict},
 };
 use understudy_model::{DeliveryRef, Outbox, Request, Text};
 
@@ -80,11 +80,20 @@ impl StompSession {
     pub(super) fn commit(&mut self, headers: &Headers, out: &mut Outbox) -> Result {
         let name = transaction_name("COMMIT", headers)?;
         let transaction = self.transactions.end(name)?;
+        self.commit_now(transaction, headers.receipt(), out);
+        Ok(())
+    }
+
+    pub(super) fn commit_now(
+        &mut self,
+        transaction: Transaction,
+        receipt: Option<Text>,
+        out: &mut Outbox,
+    ) {
         let token = self.next_token();
         let (request, receipts) = transaction.commit(token);
-        self.pending.insert(token, Pending::Commit(receipts, headers.receipt()));
+        self.pending.insert(token, Pending::Commit(receipts, receipt));
         out.requests.push(Request::Transaction(Box::new(request)));
-        Ok(())
     }
 
     pub(super) fn abort(&mut self, headers: &Headers, out: &mut Outbox) -> Result {

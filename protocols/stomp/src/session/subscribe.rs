@@ -4,8 +4,9 @@ use super::{
 };
 use crate::{
     codec::Headers,
-    destination::{Destination, TEMP_QUEUE, TOPIC_EXCHANGE},
+    destination::{Destination, TEMP_QUEUE, TOPIC_EXCHANGE, binding_key},
     error::StompError,
+    options::Dialect,
     queue::{self, Defaults},
     subscription::{Ack, NewSubscription, Subscription},
 };
@@ -40,6 +41,10 @@ impl StompSession {
                 StompError::missing_header("SUBSCRIBE", "id")
             });
         }
+        if self.options.dialect == Dialect::Activemq && text.contains(',') {
+            return Err(not_supported("SUBSCRIBE to one destination at a time.\n"));
+        }
+        check_supported(headers)?;
         let tag = subscription_tag(headers, "SUBSCRIBE")?;
         if self.subscriptions.has_tag(&tag) {
             let body = format!("A subscription identified by '{tag}' already exists.");
@@ -85,7 +90,11 @@ impl StompSession {
 
     /// Declares and binds what the destination needs.
     fn source(&mut self, text: &Text, headers: &Headers, out: &mut Outbox) -> Result<Source> {
-        match Destination::parse(text)? {
+        let activemq = self.options.dialect == Dialect::Activemq;
+        match Destination::parse(text, self.options.dialect)? {
+            Destination::Queue(name) if activemq && is_pattern(&name) => {
+                Err(not_supported("A wildcard reads topics; name a queue as it is.\n"))
+            }
             Destination::Queue(name) => {
                 let durable = queue::durable(headers)?.unwrap_or(true);
                 let defaults = Defaults { durable, ..Defaults::LASTING };
@@ -95,12 +104,19 @@ impl StompSession {
             }
             Destination::AmqQueue(name) => Ok(Source::plain(name)),
             Destination::Topic(key) => {
+                let key = if activemq { binding_key(&key) } else { key };
                 self.bound_queue(Text::from_static(TOPIC_EXCHANGE), key, text, headers, out)
             }
             Destination::Exchange { name, key } => self.bound_queue(name, key, text, headers, out),
             Destination::TempQueue(name) => {
-                let queue = self.temp_queue(&name, headers.receipt(), out);
-                Ok(Source { temp_queue: Some(name), ..Source::plain(queue) })
+                let queue = self.temp_queue(&name, headers.receipt(), out)?;
+                Ok(Source { temp_queue: Some(name), echoes: activemq, ..Source::plain(queue) })
+            }
+            Destination::TempTopic(name) => {
+                let key = self.temp_topic_key(&name);
+                let exchange = Text::from_static(TOPIC_EXCHANGE);
+                let source = self.bound_queue(exchange, key, text, headers, out)?;
+                Ok(Source { echoes: true, ..source })
             }
             Destination::ReplyQueue(_) => Err(not_valid_for(text, "SUBSCRIBE")),
         }
@@ -209,6 +225,26 @@ impl StompSession {
         let delete = DeleteQueue { token, name: queue, ..DeleteQueue::default() };
         out.requests.push(Request::DeleteQueue(delete));
     }
+}
+
+/// A subscription without its filter would take messages that are meant for others.
+fn check_supported(headers: &Headers) -> Result {
+    let selects = headers.get("selector").is_some_and(|selector| !selector.trim().is_empty());
+    let header = match (selects, headers.bool("browser")?) {
+        (true, _) => "selector",
+        (_, Some(true)) => "browser",
+        _ => return Ok(()),
+    };
+    let body = format!("'{header}' on 'SUBSCRIBE' is not supported.\n");
+    Err(StompError::new("Unsupported header", body))
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.split('.').any(|word| matches!(word, "*" | ">"))
+}
+
+fn not_supported(body: &str) -> StompError {
+    StompError::new("Unsupported destination", body)
 }
 
 fn ack_mode(headers: &Headers) -> Result<Ack> {

@@ -2,6 +2,7 @@
 
 mod common;
 mod connection;
+mod dialect;
 mod robustness;
 mod send;
 mod subscribe;

@@ -143,3 +143,32 @@ async fn the_native_client_survives_a_takeover_without_loss_or_duplicate() {
     client.close().await;
     pair.slave.wait("empty", |status| status["counts"]["messages"] == 0);
 }
+
+#[test]
+fn activemqs_clients_meet_on_topics_lists_and_temporary_queues() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.configure("[stomp]\ndialect = \"activemq\"\n");
+    node.start_serving();
+    let mut server = Stomp::connect(&node.ports.stomp);
+    let mut client = Stomp::connect(&node.ports.stomp);
+    server.send("SUBSCRIBE\nid:1\ndestination:/topic/jobs.>\nreceipt:s\n\n");
+    assert_eq!(server.receive().command, "RECEIPT");
+    client.send("SUBSCRIBE\nid:1\ndestination:/temp-queue/answers\n\n");
+    client.send("SUBSCRIBE\nid:2\ndestination:/queue/jobs/log\n\n");
+    client.send(
+        "SEND\ndestination:/topic/jobs.today.first,/queue/jobs/log\n\
+         reply-to:/temp-queue/answers\nreceipt:r\n\nwork",
+    );
+    let mut kinds = [client.receive(), client.receive()].map(|frame| frame.command);
+    kinds.sort();
+    assert_eq!(kinds, ["MESSAGE", "RECEIPT"]);
+
+    let job = server.receive();
+    assert_eq!(job.header("destination"), "/topic/jobs.today.first");
+    let reply_to = job.header("reply-to").to_owned();
+    server.send(&format!("SEND\ndestination:{reply_to}\n\ndone"));
+    let answer = client.receive();
+    assert_eq!(answer.header("subscription"), "1");
+    assert_eq!(answer.header("destination"), "/temp-queue/answers");
+}

@@ -20,7 +20,8 @@ use std::sync::Mutex;
 use support::{Pair, Ports};
 
 const PIP_PACKAGES: [&str; 2] = ["pika==1.3.2", "stomp.py==8.1.2"];
-const NPM_PACKAGES: [&str; 3] = ["amqplib@0.10.4", "@stomp/stompjs@7.0.0", "ws@8.18.0"];
+const NPM_PACKAGES: [&str; 4] =
+    ["amqplib@0.10.4", "@stomp/stompjs@7.0.0", "ws@8.18.0", "stompit@1.0.0"];
 
 /// Installing is done once, whichever test comes first.
 static INSTALL: Mutex<()> = Mutex::new(());
@@ -213,4 +214,43 @@ fn amqplib() {
         .arg(script("amqplib_suite.js"))
         .args(arguments(&pair, |ports| &ports.amqp));
     run_suite(suite, &mut pair);
+}
+
+#[test]
+fn stompit() {
+    let Some(folder) = node_modules() else { return skipped("stompit", "nodejs and npm") };
+    let mut suite = Command::new("node");
+    suite.env("NODE_PATH", folder.join("node_modules")).arg(script("stompit_suite.js"));
+    run_stomp_suite(suite);
+}
+
+#[test]
+fn ruby_stomp() {
+    if !runs("ruby", &["-rstomp", "-e", ""]) {
+        return skipped("ruby_stomp", "ruby-stomp");
+    }
+    let mut suite = Command::new("ruby");
+    suite.arg(script("ruby_stomp_suite.rb"));
+    run_stomp_suite(suite);
+}
+
+#[test]
+fn net_stomp() {
+    if !runs("perl", &["-MNet::Stomp", "-e", ""]) {
+        return skipped("net_stomp", "libnet-stomp-perl");
+    }
+    let mut suite = Command::new("perl");
+    suite.arg(script("net_stomp_suite.pl"));
+    run_stomp_suite(suite);
+}
+
+fn run_stomp_suite(mut suite: Command) {
+    let mut pair = Pair::in_sync();
+    suite.args(arguments(&pair, |ports| &ports.stomp));
+    run_suite(suite, &mut pair);
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let run = Command::new(program).args(arguments).stderr(Stdio::null()).status();
+    run.is_ok_and(|status| status.success())
 }

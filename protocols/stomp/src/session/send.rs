@@ -40,7 +40,7 @@ impl StompSession {
         match transaction {
             None => self.publish(publish, headers.receipt(), out),
             Some(name) => {
-                let receipt = headers.receipt();
+                let receipt = self.receipt_within(headers, out);
                 self.transactions.add_publish(name, publish, receipt, &self.options)?;
             }
         }
@@ -71,7 +71,7 @@ impl StompSession {
             self.commit_now(Transaction::of(publishes), headers.receipt(), out);
             return Ok(());
         };
-        let mut receipt = headers.receipt();
+        let mut receipt = self.receipt_within(headers, out);
         for publish in publishes {
             self.transactions.add_publish(name, publish, receipt.take(), &self.options)?;
         }

@@ -2,6 +2,7 @@ use super::{Pending, Result, StompSession};
 use crate::{
     codec::{Headers, Version},
     error::StompError,
+    options::Dialect,
     subscription::{Taken, parse_message_id},
     transaction::{Transaction, Verdict},
 };
@@ -49,11 +50,12 @@ impl StompSession {
         headers: &Headers,
         out: &mut Outbox,
     ) -> Result {
-        let receipt = headers.receipt();
         if let Some(name) = headers.get("transaction") {
+            let receipt = self.receipt_within(headers, out);
             let taken = taken.into_iter().map(|taken| (verdict, taken));
             return self.transactions.add_settles(name, taken, receipt, &self.options);
         }
+        let receipt = headers.receipt();
         let deliveries: Vec<_> = taken.iter().map(|taken| taken.delivery).collect();
         let token = receipt.map(|id| self.await_reply(Pending::Finish(Some(id))));
         let last = out.requests.last_mut();
@@ -68,6 +70,18 @@ impl StompSession {
             Verdict::Return => Request::Return { deliveries, token },
         });
         Ok(())
+    }
+
+    /// The receipt that a frame in a transaction leaves for COMMIT. ActiveMQ's clients (Net::Stomp)
+    /// wait for it before they commit, so in that dialect it only says that the frame was read.
+    pub(super) fn receipt_within(&self, headers: &Headers, out: &mut Outbox) -> Option<Text> {
+        match self.options.dialect {
+            Dialect::Rabbitmq => headers.receipt(),
+            Dialect::Activemq => {
+                self.receipt(headers.receipt(), out);
+                None
+            }
+        }
     }
 
     pub(super) fn begin(&mut self, headers: &Headers, out: &mut Outbox) -> Result {

@@ -39,17 +39,8 @@ pub(crate) fn check_queue(spec: &QueueSpec) -> Result<(), Refusal> {
         let text = format!("invalid {arg} for queue '{queue}' in vhost '{vhost}'{reason}");
         Err(Refusal::new(RefusalKind::PreconditionFailed, text))
     };
-    if let Some(exchange) = table.get("x-dead-letter-exchange")
-        && exchange.as_str().is_none()
-    {
-        let text = format!(
-            "invalid type '{}' for arg 'x-dead-letter-exchange' in queue '{}' in vhost '{}'",
-            type_name(exchange),
-            spec.name,
-            spec.vhost
-        );
-        return Err(Refusal::new(RefusalKind::PreconditionFailed, text));
-    }
+    let what = format!("queue '{}' in vhost '{}'", spec.name, spec.vhost);
+    check_exchange_name(&table, "x-dead-letter-exchange", &what)?;
     if table.get("x-dead-letter-routing-key").is_some()
         && table.get("x-dead-letter-exchange").is_none()
     {
@@ -64,6 +55,20 @@ pub(crate) fn check_queue(spec: &QueueSpec) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+pub(crate) fn check_exchange(name: &str, vhost: &str, table: &Table) -> Result<(), Refusal> {
+    let what = format!("exchange '{name}' in vhost '{vhost}'");
+    check_exchange_name(table, "alternate-exchange", &what)
+}
+
+/// An argument that names an exchange, if it is there; the exchange need not exist.
+fn check_exchange_name(table: &Table, argument: &str, what: &str) -> Result<(), Refusal> {
+    let Some(value) = table.get(argument).filter(|value| value.as_str().is_none()) else {
+        return Ok(());
+    };
+    let text = format!("invalid type '{}' for arg '{argument}' in {what}", type_name(value));
+    Err(Refusal::new(RefusalKind::PreconditionFailed, text))
 }
 
 fn check_value(name: &str, value: &Value) -> Result<(), String> {

@@ -222,7 +222,7 @@ impl Broker {
         let reserved = Name::Exchange(vhost.clone(), name.clone());
         self.wait_for_name(&reserved)?;
         if !declare.passive {
-            allowed!(check_kind(declare));
+            allowed!(check_kind(declare, &vhost));
         }
         if let Some(exchange) = self.topology.exchange(&vhost, name) {
             let same =
@@ -400,10 +400,10 @@ impl Broker {
     }
 }
 
-fn check_kind(declare: &DeclareExchange) -> Result<(), Refusal> {
+fn check_kind(declare: &DeclareExchange, vhost: &str) -> Result<(), Refusal> {
     let arguments = Table::decode(&declare.arguments).unwrap_or_default();
     if Kind::of(&declare.kind, &arguments).is_some() {
-        return Ok(());
+        return arguments::check_exchange(&declare.name, vhost, &arguments);
     }
     if declare.kind != DELAYING {
         let text = format!("unknown exchange type '{}'", declare.kind);

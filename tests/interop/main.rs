@@ -142,6 +142,17 @@ fn pika_rules() {
     run_suite(suite, &mut pair);
 }
 
+/// Every error that clients match on, and what they never send: frames by hand.
+#[test]
+fn amqp_errors() {
+    let Some(python) = python() else { return skipped("amqp_errors", "python3-venv") };
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = support::Node::standalone(directory.path());
+    node.start_serving();
+    let port = Ports::port(&node.ports.amqp).to_string();
+    run_quietly(Command::new(python).arg(script("errors.py")).arg(port));
+}
+
 /// @stomp/stompjs in Node, with a takeover.
 #[test]
 fn stompjs() {

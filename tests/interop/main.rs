@@ -19,7 +19,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use support::{Pair, Ports};
 
-const PIP_PACKAGES: [&str; 2] = ["pika==1.3.2", "stomp.py==8.1.2"];
+const PIP_PACKAGES: [&str; 4] =
+    ["pika==1.3.2", "stomp.py==8.1.2", "aio-pika==9.5.5", "celery==5.4.0"];
 const NPM_PACKAGES: [&str; 4] =
     ["amqplib@0.10.4", "@stomp/stompjs@7.0.0", "ws@8.18.0", "stompit@1.0.0"];
 
@@ -139,6 +140,25 @@ fn pika_rules() {
     let mut pair = Pair::in_sync();
     let mut suite = Command::new(python);
     suite.arg(script("pika_rules.py")).args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}
+
+#[test]
+fn aio_pika() {
+    let Some(python) = python() else { return skipped("aio_pika", "python3-venv") };
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new(python);
+    suite.arg(script("aio_pika_suite.py")).args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}
+
+/// A real worker of Celery, with retries and a chord.
+#[test]
+fn celery() {
+    let Some(python) = python() else { return skipped("celery", "python3-venv") };
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new(python);
+    suite.arg(script("celery_suite.py")).args(arguments(&pair, |ports| &ports.amqp));
     run_suite(suite, &mut pair);
 }
 

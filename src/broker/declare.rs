@@ -10,6 +10,9 @@ use understudy_model::{
     RefusalKind, Reply, Table, Text,
 };
 
+/// Queues behind direct reply-to: who answers a request may ask whether its sender still waits.
+const REPLIES_PREFIX: &str = "amq.rabbitmq.reply-to.";
+
 /// A decision that may be refused as the client's mistake, or put off.
 type Outcome<T> = Result<Result<T, Refusal>, Wait>;
 
@@ -96,8 +99,11 @@ impl Broker {
             return refuse(RefusalKind::NotFound, format!("no queue '{}'", declare.name));
         };
         let spec = &queue.spec;
+        let asks_whether_alive = declare.passive && spec.name.starts_with(REPLIES_PREFIX);
         let exclusive = spec.exclusive && queue.memory.owner != Some(connection);
-        if exclusive || (!declare.passive && spec.exclusive != declare.exclusive) {
+        if (exclusive && !asks_whether_alive)
+            || (!declare.passive && spec.exclusive != declare.exclusive)
+        {
             return Ok(Err(locked(&spec.vhost, &spec.name)));
         }
         if !declare.passive {

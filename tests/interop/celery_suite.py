@@ -49,7 +49,7 @@ def main():
         import celery_tasks as tasks
         worker = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--pool=threads",
-             "--concurrency=2", "--loglevel=warning", "--without-gossip", "--without-mingle"],
+             "--concurrency=2", "--loglevel=error", "--without-gossip", "--without-mingle"],
             cwd=HERE, stdout=sys.stderr)
         try:
             exercise(tasks, celery.chord)

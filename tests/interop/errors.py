@@ -252,6 +252,33 @@ def login(how):
         return (closed[0].reply_code, closed[0].reply_text) if closed else "no close"
 
 
+def reply_to_across_connections():
+    """The answering side may ask for the token's queue, and only for one that is alive."""
+    asking, answering = connect(), connect()
+    requester, server = asking.channel(), answering.channel()
+    server.queue_declare("probe.q")
+    replies = []
+    requester.basic_consume("amq.rabbitmq.reply-to", lambda *got: replies.append(got[3]), auto_ack=True)
+    publish(reply_to="amq.rabbitmq.reply-to")(requester)
+    asking.process_data_events(0)
+    requester.queue_declare("probe.q", passive=True)
+    token = server.basic_get("probe.q", auto_ack=True)[1].reply_to
+    assert server.queue_declare(token, passive=True).method.queue == token
+    server.basic_publish("", token, b"answer")
+    while not replies:
+        asking.process_data_events(1)
+    assert replies == [b"answer"], replies
+    asking.close()
+    for gone in (token, token + "forged"):
+        try:
+            answering.channel().queue_declare(gone, passive=True)
+            raise SystemExit(f"{gone} was found")
+        except pika.exceptions.ChannelClosedByBroker as refused:
+            assert refused.reply_code == 404, refused
+    answering.close()
+    clean()
+
+
 def main():
     note_closes()
     clean()
@@ -266,6 +293,7 @@ def main():
             wrong.append(f"{name}: wanted {(code, text)} got {got}")
     for case in RAW_CASES:
         wrong.extend(run_raw(PORT, case))
+    reply_to_across_connections()
     if wrong:
         sys.exit("\n".join(wrong))
     print(f"{len(CHANNEL_CASES) + len(LOGIN_CASES) + len(RAW_CASES)} errors as RabbitMQ's")

@@ -235,6 +235,22 @@ fn stomp_py() {
     run_suite(suite, &mut pair);
 }
 
+/// The Python client of the native protocol: needs no package.
+#[test]
+fn native_python() {
+    if !is_installed("python3") {
+        return skipped("native_python", "python3");
+    }
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new("python3");
+    suite
+        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(script("native_suite.py"))
+        .args(arguments(&pair, |ports| &ports.native));
+    run_suite(suite, &mut pair);
+}
+
 #[test]
 fn amqplib() {
     let Some(folder) = node_modules() else { return skipped("amqplib", "nodejs and npm") };

@@ -17,8 +17,6 @@ mod progress;
 mod report;
 mod seen;
 mod stomp;
-#[cfg(test)]
-mod tests;
 mod wire;
 mod worker;
 

@@ -47,7 +47,7 @@ pub(crate) struct Follow {
     epoch: Epoch,
     stage: Stage,
     leader_commit: Lsn,
-    heard_ms: u64,
+    pub(crate) heard_ms: u64,
     /// Stopping: the standing is being given up.
     leaving: Option<u64>,
     /// Agreed to take over from the master: the claim is not given up any more.

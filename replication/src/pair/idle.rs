@@ -140,6 +140,12 @@ impl Idle {
         }
     }
 
+    /// See `Pair::awoke`.
+    pub(crate) fn awoke(&mut self, core: &Core) {
+        let earliest_ms = core.now_ms + core.config.suspect_ms;
+        self.deadline_ms = self.deadline_ms.map(|at_ms| at_ms.max(earliest_ms));
+    }
+
     fn go(&mut self, core: &Core, step: Step) {
         self.step = step;
         self.step_since_ms = core.now_ms;

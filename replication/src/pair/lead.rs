@@ -301,6 +301,20 @@ impl Lead {
         None
     }
 
+    /// See `Pair::awoke`.
+    pub(crate) fn awoke(&mut self, core: &Core) {
+        match &mut self.peer {
+            Peer::None => {}
+            Peer::Lost { until_ms, .. } => {
+                *until_ms = (*until_ms).max(core.now_ms + core.config.suspect_ms);
+            }
+            Peer::Attached(feed) => {
+                feed.heard_ms = core.now_ms;
+                feed.progress_ms = core.now_ms;
+            }
+        }
+    }
+
     pub(crate) fn tick(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
         if self.has_given_up() {
             core.dialer.wanted = false;

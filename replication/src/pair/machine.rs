@@ -296,6 +296,19 @@ impl Pair {
         }
     }
 
+    /// This node did not run for a while (a stopped process, a frozen machine, a hung disk), so
+    /// what it did not hear meanwhile says nothing about its peer: that may have gone on without
+    /// it, and is looked for before silence counts again.
+    fn awoke(&mut self) {
+        let core = &self.core;
+        match &mut self.state {
+            State::Idle(idle) => idle.awoke(core),
+            State::Follow(follow) => follow.heard_ms = core.now_ms,
+            State::Lead(lead) => lead.awoke(core),
+            State::Stopped => {}
+        }
+    }
+
     fn hand_over(&mut self, out: &mut Vec<Output>) {
         match &mut self.state {
             State::Lead(lead) => lead.hand_over(&mut self.core, out),
@@ -372,7 +385,12 @@ impl Backend for Pair {
         if matches!(self.state, State::Stopped) {
             return;
         }
+        let due_ms = self.deadline_ms();
         self.core.now_ms = self.core.now_ms.max(now_ms);
+        let oversleep_ms = self.core.config.suspect_ms / 2;
+        if due_ms.is_some_and(|due_ms| due_ms + oversleep_ms < now_ms) {
+            self.awoke();
+        }
         let next = self.input(input, out);
         self.enter(next);
         self.finish(out);

@@ -424,3 +424,24 @@ fn nonsense_costs_the_link_and_nothing_else() {
     assert!(world.in_sync_pair(0, 1));
     assert_eq!(world.leads, 1);
 }
+
+/// A process that slept has heard nothing, which proves nothing: the other one leads by now.
+#[test]
+fn who_slept_through_a_takeover_looks_for_the_peer_before_it_counts_it_as_silent() {
+    for sleeper in [0, 1] {
+        for sleep_ms in [2_500, 4_500, 6_000, 60_000] {
+            let mut world = in_sync();
+            world.hosts[sleeper].sleeps_until_ms = world.now_ms + sleep_ms;
+            // Until it is over, whoever says to be in-sync may not have noticed.
+            world.run(sleep_ms);
+            let rested = |w: &World| w.in_sync_pair(0, 1) && (w.serves(0) || w.serves(1));
+            assert!(world.until(10_000, rested), "{sleeper} {sleep_ms}");
+            let master = usize::from(world.serves(1));
+            publish(&mut world, master, 5);
+            world.run(600);
+            let slept = &world.hosts[sleeper].logs;
+            assert!(!slept.iter().any(|line| line.contains("going on")), "{slept:?}");
+            assert!(ends_equal(&world), "{sleeper} {sleep_ms}");
+        }
+    }
+}

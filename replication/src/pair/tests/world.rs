@@ -33,6 +33,8 @@ pub(super) struct Host {
     pub(super) logs: Vec<String>,
     /// Nothing is synced before.
     pub(super) hangs_until_ms: u64,
+    /// The process does not run before (SIGSTOP, a frozen machine); what comes for it waits.
+    pub(super) sleeps_until_ms: u64,
 }
 
 pub(super) enum Event {
@@ -91,6 +93,7 @@ impl World {
                 stopped: None,
                 logs: Vec::new(),
                 hangs_until_ms: 0,
+                sleeps_until_ms: 0,
             }
         });
         Self {
@@ -347,7 +350,24 @@ impl World {
         self.input(host, Input::Linked { link: near, dialed: true });
     }
 
+    /// Whom an event reaches.
+    fn host_of(&self, event: &Event) -> Option<usize> {
+        match event {
+            Event::Input { host, .. }
+            | Event::JobDone { host, .. }
+            | Event::Dialed { host, .. } => Some(*host),
+            Event::Frame { to: link, .. } | Event::LinkLost { link } => {
+                self.ends.get(link).map(|end| end.host)
+            }
+        }
+    }
+
     fn event(&mut self, event: Event) {
+        let wakes_ms = self.host_of(&event).map_or(0, |host| self.hosts[host].sleeps_until_ms);
+        if wakes_ms > self.now_ms {
+            // Timers are due at once, sockets have yet to be read.
+            return self.at(wakes_ms + 2, event);
+        }
         match event {
             Event::Input { host, run, input } if self.hosts[host].run == run => {
                 self.input(host, input);
@@ -379,7 +399,8 @@ impl World {
         while !done(self) {
             let event_ms = self.queue.first_key_value().map(|((at, _), _)| *at);
             let ticks = self.hosts.iter().enumerate().filter_map(|(index, host)| {
-                Some((host.process.as_ref()?.pair.deadline_ms()?.max(self.now_ms), index))
+                let due_ms = host.process.as_ref()?.pair.deadline_ms()?;
+                Some((due_ms.max(self.now_ms).max(host.sleeps_until_ms), index))
             });
             let tick = ticks.min();
             let next = [event_ms, tick.map(|(at, _)| at)].into_iter().flatten().min();

@@ -74,6 +74,8 @@ pub struct ReplicationSettings {
     pub advertised_address: Option<String>,
     pub user: String,
     pub password: String,
+    /// None: the link is in clear.
+    pub tls: Option<LinkTls>,
     pub shutdown_on_master_failure: bool,
     pub shutdown_on_slave_failure: bool,
     pub wait_for_slave: bool,
@@ -82,6 +84,15 @@ pub struct ReplicationSettings {
     pub beat_ms: u64,
     pub suspect_ms: u64,
     pub takeover_ms: u64,
+}
+
+/// TLS of the link between the nodes, with the node's own certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkTls {
+    /// Who signs the nodes' certificates.
+    pub ca_file: String,
+    /// The node that accepts asks for a certificate, too.
+    pub mutual: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The TCP link between the two nodes: a listener that is always open, a dialer, and frames with
 //! a checksum. Both sides prove that they know the shared user and password before anything else;
-//! neither is ever sent.
+//! neither is ever sent. Under TLS (`secure.rs`) that happens inside.
 //!
 //! Frame: `length: u32 · crc32: u32 · payload`, big endian. Handshake: both send magic, version
 //! and a nonce; then the dialer proves itself and, if it is right, the acceptor does, by
@@ -8,6 +8,9 @@
 
 mod handshake;
 mod link;
+mod secure;
+
+pub use secure::Security;
 
 use crate::clock::Clock;
 use crate::listener::bind;
@@ -15,6 +18,7 @@ use crate::throttle::Throttle;
 use anyhow::Context;
 use bytes::Bytes;
 use handshake::{Secret, Side};
+use secure::Socket;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -48,7 +52,7 @@ enum PeerCommand {
     },
     /// A connection has proved itself.
     Established {
-        socket: TcpStream,
+        socket: Socket,
         dialed: bool,
     },
     Ended {
@@ -95,6 +99,7 @@ impl PeerHandle {
         address: &str,
         user: &str,
         password: &str,
+        security: Security,
         tell: impl Fn(PeerEvent) + Clone + Send + Sync + 'static,
     ) -> anyhow::Result<(Self, SocketAddr)> {
         let listener =
@@ -104,12 +109,13 @@ impl PeerHandle {
         let (commands, inbox) = mpsc::unbounded_channel();
         let manager = Manager {
             secret: secret.clone(),
+            security: security.clone(),
             commands: commands.clone(),
             tell,
             links: BTreeMap::new(),
             next_link: 1,
         };
-        tokio::spawn(accept(listener, secret, commands.clone()));
+        tokio::spawn(accept(listener, secret, security, commands.clone()));
         tokio::spawn(manager.run(inbox));
         Ok((Self(commands), bound))
     }
@@ -120,11 +126,12 @@ impl PeerHandle {
 async fn accept(
     listener: TcpListener,
     secret: Secret,
+    security: Security,
     commands: mpsc::UnboundedSender<PeerCommand>,
 ) {
     let clock = Clock::start();
     loop {
-        let (mut socket, peer) = match listener.accept().await {
+        let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("replication: accept: {error}");
@@ -132,11 +139,16 @@ async fn accept(
                 continue;
             }
         };
-        let (secret, commands) = (secret.clone(), commands.clone());
+        let (secret, security, commands) = (secret.clone(), security.clone(), commands.clone());
         tokio::spawn(async move {
-            let proof = handshake::prove(&mut socket, &secret, Side::Acceptor);
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, proof).await {
-                Ok(Ok(())) => {
+            let accepted = async {
+                socket.set_nodelay(true)?;
+                let mut socket = security.accept(socket).await?;
+                handshake::prove(socket.as_duplex(), &secret, Side::Acceptor).await?;
+                io::Result::Ok(socket)
+            };
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepted).await {
+                Ok(Ok(socket)) => {
                     let _ = commands.send(PeerCommand::Established { socket, dialed: false });
                 }
                 Ok(Err(error)) => {
@@ -153,6 +165,7 @@ async fn accept(
 
 struct Manager<T> {
     secret: Secret,
+    security: Security,
     commands: mpsc::UnboundedSender<PeerCommand>,
     tell: T,
     links: BTreeMap<LinkId, link::LinkHandle>,
@@ -190,7 +203,7 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
         }
     }
 
-    fn established(&mut self, socket: TcpStream, dialed: bool) {
+    fn established(&mut self, socket: Socket, dialed: bool) {
         let link = LinkId(self.next_link);
         self.next_link += 1;
         let commands = self.commands.clone();
@@ -209,10 +222,10 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
     }
 
     fn dial(&self, address: String) {
-        let (secret, commands, tell) =
-            (self.secret.clone(), self.commands.clone(), self.tell.clone());
+        let (secret, security) = (self.secret.clone(), self.security.clone());
+        let (commands, tell) = (self.commands.clone(), self.tell.clone());
         tokio::spawn(async move {
-            match connect(&address, &secret).await {
+            match connect(&address, &secret, &security).await {
                 Ok(socket) => {
                     let _ = commands.send(PeerCommand::Established { socket, dialed: true });
                 }
@@ -220,6 +233,8 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
                     let refused = error.kind() == io::ErrorKind::ConnectionRefused;
                     if error.kind() == io::ErrorKind::PermissionDenied {
                         tracing::error!(%address, "wrong replication user or password");
+                    } else if error.kind() == io::ErrorKind::InvalidData {
+                        tracing::error!(%address, "replication link: {error}");
                     }
                     tell(PeerEvent::DialFailed { refused });
                 }
@@ -228,13 +243,18 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
     }
 }
 
-async fn connect(address: &str, secret: &Secret) -> io::Result<TcpStream> {
+async fn connect(address: &str, secret: &Secret, security: &Security) -> io::Result<Socket> {
     let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
     let connect = TcpStream::connect(address);
-    let mut socket = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(timed_out)??;
-    let proof = handshake::prove(&mut socket, secret, Side::Dialer);
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, proof).await.map_err(timed_out)? {
-        Ok(()) => Ok(socket),
+    let socket = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(timed_out)??;
+    let proved = async {
+        socket.set_nodelay(true)?;
+        let mut socket = security.dial(address, socket).await?;
+        handshake::prove(socket.as_duplex(), secret, Side::Dialer).await?;
+        io::Result::Ok(socket)
+    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, proved).await.map_err(timed_out)? {
+        Ok(socket) => Ok(socket),
         // Only a connect that is refused says that nobody is there.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Err(io::ErrorKind::ConnectionReset.into())

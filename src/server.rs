@@ -11,7 +11,7 @@ use crate::handle::{NodeHandle, Overview};
 use crate::listener::{Listener, Shared, announce, bind};
 use crate::log_writer::LogWriter;
 use crate::node::{Node, NodeOptions, Outputs};
-use crate::peer::PeerHandle;
+use crate::peer::{PeerHandle, Security};
 use crate::reader::Reader;
 use crate::space::SpaceWatch;
 use crate::state_writer::StateWriter;
@@ -88,7 +88,11 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         .with_context(|| format!("data directory {}", settings.data_dir.display()))?;
     let (events, inbox) = mpsc::unbounded_channel();
     let (opened, listeners) = watch::channel(Vec::new());
-    let (peer, advertised) = start_peer(&settings, &events).await?;
+    let security = match &settings.replication.tls {
+        Some(link) => Security::tls(link, &settings.tls)?,
+        None => Security::clear(),
+    };
+    let (peer, advertised) = start_peer(&settings, security.clone(), &events).await?;
     let links = peer.clone();
     if let Some(address) = advertised {
         announce(&opened, "replication", Some(address));
@@ -144,7 +148,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
     }
     std::thread::Builder::new().name("driver".into()).spawn(move || driver.run(first))?;
-    let outcome = wait(end, failed, &events, tls.as_ref()).await;
+    let outcome = wait(end, failed, &events, (tls.as_ref(), &security)).await;
     if let Some(links) = links {
         links.close().await;
     }
@@ -156,7 +160,7 @@ async fn wait(
     mut end: oneshot::Receiver<Result<String, String>>,
     mut failed: mpsc::UnboundedReceiver<anyhow::Error>,
     events: &mpsc::UnboundedSender<Event>,
-    tls: Option<&Tls>,
+    certificates: (Option<&Tls>, &Security),
 ) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -183,7 +187,7 @@ async fn wait(
                 tracing::info!("SIGINT: stopping");
                 let _ = events.send(Event::Stop);
             }
-            _ = hangup.recv() => reload(tls),
+            _ = hangup.recv() => reload(certificates),
             Some(error) = failed.recv() => {
                 tracing::error!("{error:#}");
                 failure = Some(error);
@@ -200,11 +204,13 @@ fn start_tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
     Tls::new(&settings.tls).map(Some)
 }
 
-fn reload(tls: Option<&Tls>) {
-    match tls.map(Tls::reload) {
-        None => tracing::info!("SIGHUP: there is nothing to read again without [tls]"),
-        Some(Ok(())) => tracing::info!("SIGHUP: new connections get the certificate of now"),
-        Some(Err(error)) => {
+fn reload((tls, security): (Option<&Tls>, &Security)) {
+    match tls.map_or(Ok(()), Tls::reload).and_then(|()| security.reload()) {
+        Ok(()) if tls.is_none() && security.is_clear() => {
+            tracing::info!("SIGHUP: there is nothing to read again without [tls]");
+        }
+        Ok(()) => tracing::info!("SIGHUP: new connections get the certificate of now"),
+        Err(error) => {
             tracing::warn!("SIGHUP: {error:#}; the certificate of before stays");
         }
     }
@@ -212,6 +218,7 @@ fn reload(tls: Option<&Tls>) {
 
 async fn start_peer(
     settings: &Settings,
+    security: Security,
     events: &mpsc::UnboundedSender<Event>,
 ) -> anyhow::Result<(Option<PeerHandle>, Option<SocketAddr>)> {
     let replication = &settings.replication;
@@ -224,7 +231,8 @@ async fn start_peer(
         let _ = events.send(Event::Peer(event));
     };
     let (peer, bound) =
-        PeerHandle::start(address, &replication.user, &replication.password, tell).await?;
+        PeerHandle::start(address, &replication.user, &replication.password, security, tell)
+            .await?;
     Ok((Some(peer), Some(bound)))
 }
 

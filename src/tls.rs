@@ -65,20 +65,15 @@ fn distinguished_name(subject: &x509_parser::x509::X509Name<'_>) -> Option<Strin
 
 fn load(settings: &TlsSettings) -> anyhow::Result<ServerConfig> {
     let chain = certificates("tls.certificate_file", &settings.certificate_file)?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key_file)
-        .map_err(|error| anyhow::anyhow!("{error}"))
-        .with_context(|| format!("tls.key_file: {}", settings.key_file))?;
+    let key = private_key(&settings.key_file)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(&settings.min_version))?;
     let builder = if settings.client_ca_file.is_empty() {
         builder.with_no_client_auth()
     } else {
-        let mut roots = RootCertStore::empty();
-        for root in certificates("tls.client_ca_file", &settings.client_ca_file)? {
-            roots.add(root).context("tls.client_ca_file")?;
-        }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let roots = Arc::new(roots("tls.client_ca_file", &settings.client_ca_file)?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
         let verifier = if settings.require_client_certificate {
             verifier
         } else {
@@ -89,7 +84,22 @@ fn load(settings: &TlsSettings) -> anyhow::Result<ServerConfig> {
     builder.with_single_cert(chain, key).context("tls.key_file does not fit the certificate")
 }
 
-fn certificates(key: &str, file: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn private_key(file: &str) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(file)
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .with_context(|| format!("tls.key_file: {file}"))
+}
+
+/// The authorities in the file that the setting `key` names.
+pub(crate) fn roots(key: &'static str, file: &str) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(key, file)? {
+        roots.add(root).context(key)?;
+    }
+    Ok(roots)
+}
+
+pub(crate) fn certificates(key: &str, file: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let found = CertificateDer::pem_file_iter(Path::new(file))
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| anyhow::anyhow!("{error}"))
@@ -100,7 +110,7 @@ fn certificates(key: &str, file: &str) -> anyhow::Result<Vec<CertificateDer<'sta
     Ok(found)
 }
 
-fn versions(min_version: &str) -> &'static [&'static SupportedProtocolVersion] {
+pub(crate) fn versions(min_version: &str) -> &'static [&'static SupportedProtocolVersion] {
     const NEWEST: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
     if min_version == "1.3" { NEWEST } else { rustls::ALL_VERSIONS }
 }

@@ -137,7 +137,8 @@ impl Transport {
 
     /// Throws away what still comes; returns when the client closes.
     pub async fn discard_rest(&mut self) {
-        let mut rest = [0; 4096];
+        // Not in the task itself, which would hold it while the connection lives.
+        let mut rest = vec![0; 4096];
         let Some(socket) = self.socket_mut() else { return };
         while let Ok(1..) = socket.read(&mut rest).await {}
     }

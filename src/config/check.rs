@@ -3,8 +3,8 @@
 use super::given::{Given, Replication, User};
 use super::layers::Origins;
 use super::{
-    BackendKind, ConfigError, Listen, ReplicationSettings, Role, Secret, Settings, TlsSettings,
-    UserSetting,
+    BackendKind, ConfigError, LinkTls, Listen, ReplicationSettings, Role, Secret, Settings,
+    TlsSettings, UserSetting,
 };
 use crate::tls::LOGIN_FROM_COMMON_NAME;
 use std::net::ToSocketAddrs;
@@ -28,7 +28,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
         return checker.wrong("listen.replication", "backend = \"pair\" needs an address here");
     }
     checker.limits(&given)?;
-    checker.tls(&given.tls, &listen)?;
+    checker.tls(&given.tls, &listen, &replication)?;
     let log_json = match given.log.format.as_str() {
         "text" => false,
         "json" => true,
@@ -186,6 +186,7 @@ impl Checker<'_> {
             advertised_address,
             user: given.user.clone(),
             password: given.password.clone(),
+            tls: self.link_tls(given)?,
             shutdown_on_master_failure: given.shutdown_on_master_failure,
             shutdown_on_slave_failure: given.shutdown_on_slave_failure,
             wait_for_slave: given.wait_for_slave,
@@ -195,6 +196,23 @@ impl Checker<'_> {
             suspect_ms: given.suspect_ms,
             takeover_ms: given.takeover_ms,
         })
+    }
+
+    fn link_tls(&self, given: &Replication) -> Result<Option<LinkTls>, ConfigError> {
+        let mutual = match given.tls.as_str() {
+            "off" => return Ok(None),
+            "server" => false,
+            "mutual" => true,
+            other => {
+                let problem = format!("{other:?}: expected \"off\", \"server\" or \"mutual\"");
+                return self.wrong("replication.tls", &problem);
+            }
+        };
+        if given.tls_ca_file.is_empty() {
+            let problem = "needed to check the other node's certificate: a PEM file";
+            return self.wrong("replication.tls_ca_file", problem);
+        }
+        Ok(Some(LinkTls { ca_file: given.tls_ca_file.clone(), mutual }))
     }
 
     fn limits(&self, given: &Given) -> Result<(), ConfigError> {
@@ -254,13 +272,19 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn tls(&self, given: &TlsSettings, listen: &Listen) -> Result<(), ConfigError> {
-        let wanted = listen.under_tls();
+    fn tls(
+        &self,
+        given: &TlsSettings,
+        listen: &Listen,
+        replication: &ReplicationSettings,
+    ) -> Result<(), ConfigError> {
+        let wanted =
+            listen.under_tls().iter().any(|address| address.is_some()) || replication.tls.is_some();
         let files =
             [("tls.certificate_file", &given.certificate_file), ("tls.key_file", &given.key_file)];
         for (key, file) in files {
-            if wanted.iter().any(|address| address.is_some()) && file.is_empty() {
-                return self.wrong(key, "a listener with TLS needs a PEM file here");
+            if wanted && file.is_empty() {
+                return self.wrong(key, "a listener or link with TLS needs a PEM file here");
             }
         }
         if given.require_client_certificate && given.client_ca_file.is_empty() {

@@ -1,10 +1,10 @@
 //! Mutual proof of the shared secret.
 
+use super::secure::Duplex;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const MAGIC: &[u8; 8] = b"UNDRPAIR";
 const VERSION: u16 = 1;
@@ -55,8 +55,7 @@ impl Secret {
 /// # Errors
 /// `PermissionDenied` if the other side does not know the secret, `InvalidData` if it speaks
 /// another protocol or version.
-pub(super) async fn prove(socket: &mut TcpStream, secret: &Secret, side: Side) -> io::Result<()> {
-    socket.set_nodelay(true)?;
+pub(super) async fn prove(socket: &mut dyn Duplex, secret: &Secret, side: Side) -> io::Result<()> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
     let mut greeting = Vec::with_capacity(GREETING_BYTES);
@@ -64,6 +63,7 @@ pub(super) async fn prove(socket: &mut TcpStream, secret: &Secret, side: Side) -
     greeting.extend_from_slice(&VERSION.to_be_bytes());
     greeting.extend_from_slice(&nonce);
     socket.write_all(&greeting).await?;
+    socket.flush().await?;
     let mut theirs = [0; GREETING_BYTES];
     socket.read_exact(&mut theirs).await?;
     if theirs[..8] != *MAGIC || theirs[8..10] != VERSION.to_be_bytes() {
@@ -74,6 +74,7 @@ pub(super) async fn prove(socket: &mut TcpStream, secret: &Secret, side: Side) -
     match side {
         Side::Dialer => {
             socket.write_all(&exchange.own_proof()?).await?;
+            socket.flush().await?;
             if socket.read_u8().await? != ACCEPTED {
                 return Err(denied());
             }
@@ -83,7 +84,8 @@ pub(super) async fn prove(socket: &mut TcpStream, secret: &Secret, side: Side) -
         Side::Acceptor => match exchange.check(socket).await {
             Ok(()) => {
                 socket.write_u8(ACCEPTED).await?;
-                socket.write_all(&exchange.own_proof()?).await
+                socket.write_all(&exchange.own_proof()?).await?;
+                socket.flush().await
             }
             Err(error) => {
                 if error.kind() == io::ErrorKind::PermissionDenied {
@@ -111,7 +113,7 @@ impl Exchange<'_> {
         Ok(mac.finalize().into_bytes().into())
     }
 
-    async fn check(&self, socket: &mut TcpStream) -> io::Result<()> {
+    async fn check(&self, socket: &mut dyn Duplex) -> io::Result<()> {
         let mut shown = [0; PROOF_BYTES];
         socket.read_exact(&mut shown).await?;
         let expected = self.secret.mac(self.side.other(), self.other_nonce, self.nonce)?;

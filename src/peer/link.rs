@@ -1,12 +1,11 @@
 //! One established link: a reader and a writer.
 
+use super::secure::Socket;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// The largest frame: one group with the largest message, and some.
@@ -45,12 +44,29 @@ impl Drop for LinkHandle {
 }
 
 pub(super) fn start(
-    socket: TcpStream,
+    socket: Socket,
+    received: impl Fn(Bytes) + Send + 'static,
+    ended: impl Fn(String) + Clone + Send + 'static,
+) -> LinkHandle {
+    match socket {
+        Socket::Clear(socket) => {
+            let (read, write) = socket.into_split();
+            serve(read, write, received, ended)
+        }
+        Socket::Tls(stream) => {
+            let (read, write) = tokio::io::split(*stream);
+            serve(read, write, received, ended)
+        }
+    }
+}
+
+fn serve(
+    read: impl AsyncRead + Unpin + Send + 'static,
+    write: impl AsyncWrite + Unpin + Send + 'static,
     received: impl Fn(Bytes) + Send + 'static,
     ended: impl Fn(String) + Clone + Send + 'static,
 ) -> LinkHandle {
     let (frames, inbox) = mpsc::unbounded_channel();
-    let (read, write) = socket.into_split();
     let reader_ended = ended.clone();
     let reader = tokio::spawn(async move {
         let why = match read_frames(read, received).await {
@@ -67,7 +83,10 @@ pub(super) fn start(
     LinkHandle { frames, reader: reader.abort_handle(), writer: Some(writer) }
 }
 
-async fn read_frames(mut socket: OwnedReadHalf, received: impl Fn(Bytes)) -> io::Result<()> {
+async fn read_frames(
+    mut socket: impl AsyncRead + Unpin,
+    received: impl Fn(Bytes),
+) -> io::Result<()> {
     let mut input = BytesMut::new();
     loop {
         while let Some(frame) = take_frame(&mut input)? {
@@ -102,7 +121,7 @@ fn take_frame(input: &mut BytesMut) -> io::Result<Option<Bytes>> {
 }
 
 async fn write_frames(
-    mut socket: OwnedWriteHalf,
+    mut socket: impl AsyncWrite + Unpin,
     mut inbox: mpsc::UnboundedReceiver<Vec<Bytes>>,
 ) -> io::Result<()> {
     let mut frames = Vec::new();
@@ -127,11 +146,15 @@ fn frame_header(pieces: &[Bytes]) -> Bytes {
     header.freeze()
 }
 
-async fn write_whole(socket: &mut OwnedWriteHalf, mut pieces: VecDeque<Bytes>) -> io::Result<()> {
+async fn write_whole(
+    socket: &mut (impl AsyncWrite + Unpin),
+    mut pieces: VecDeque<Bytes>,
+) -> io::Result<()> {
+    let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
     while !pieces.is_empty() {
         let slices: Vec<io::IoSlice<'_>> = pieces.iter().map(|p| io::IoSlice::new(p)).collect();
         let write = tokio::time::timeout(WRITE_TIMEOUT, socket.write_vectored(&slices));
-        let mut written = write.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let mut written = write.await.map_err(timed_out)??;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -144,5 +167,6 @@ async fn write_whole(socket: &mut OwnedWriteHalf, mut pieces: VecDeque<Bytes>) -
             pieces.pop_front();
         }
     }
-    Ok(())
+    // TLS may have taken more than the socket has.
+    tokio::time::timeout(WRITE_TIMEOUT, socket.flush()).await.map_err(timed_out)?
 }

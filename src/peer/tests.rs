@@ -1,15 +1,24 @@
-use super::{PeerEvent, PeerHandle};
+use super::{PeerEvent, PeerHandle, Security};
+use crate::config::{LinkTls, TlsSettings};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 async fn node(password: &str) -> (PeerHandle, String, mpsc::UnboundedReceiver<PeerEvent>) {
+    secured(password, Security::clear()).await
+}
+
+async fn secured(
+    password: &str,
+    security: Security,
+) -> (PeerHandle, String, mpsc::UnboundedReceiver<PeerEvent>) {
     let (sender, events) = mpsc::unbounded_channel();
     let tell = move |event| {
         let _ = sender.send(event);
     };
-    let (handle, address) = PeerHandle::start("127.0.0.1:0", "pair", password, tell).await.unwrap();
+    let started = PeerHandle::start("127.0.0.1:0", "pair", password, security, tell);
+    let (handle, address) = started.await.unwrap();
     (handle, address.to_string(), events)
 }
 
@@ -97,4 +106,125 @@ async fn the_acceptor_proves_nothing_to_a_stranger_and_closes_on_a_foreign_proto
     let _ = browser.read_to_end(&mut answer).await;
     assert!(answer.len() <= 8 + 2 + 32);
     assert!(events.try_recv().is_err());
+}
+
+/// An authority and the certificate that it gave a node; each call makes another authority.
+struct Files {
+    directory: tempfile::TempDir,
+}
+
+impl Files {
+    fn make(host: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::new(params, key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let write = |file, text: String| std::fs::write(directory.path().join(file), text).unwrap();
+        write("ca.pem", authority.pem());
+        write("node.pem", certificate.pem());
+        write("node.key", key.serialize_pem());
+        Self { directory }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn security(&self, mutual: bool, authority: &Self) -> anyhow::Result<Security> {
+        let link = LinkTls { ca_file: authority.file("ca.pem"), mutual };
+        let certificate_file = self.file("node.pem");
+        let key_file = self.file("node.key");
+        Security::tls(&link, &TlsSettings { certificate_file, key_file, ..TlsSettings::default() })
+    }
+}
+
+#[tokio::test]
+async fn a_link_under_tls_carries_frames_both_ways() {
+    let files = Files::make("127.0.0.1");
+    for mutual in [false, true] {
+        let security = files.security(mutual, &files).unwrap();
+        let (one, _, mut one_events) = secured("secret", security.clone()).await;
+        let (two, address, mut two_events) = secured("secret", security).await;
+        one.dial(&address);
+        let Some(PeerEvent::Linked { link: ours, .. }) = one_events.recv().await else {
+            panic!("not linked")
+        };
+        let Some(PeerEvent::Linked { link: theirs, .. }) = two_events.recv().await else {
+            panic!("not linked")
+        };
+        let big = Bytes::from(vec![7; 3 << 20]);
+        one.send(ours, vec![Bytes::from_static(b"head"), big.clone()]);
+        two.send(theirs, vec![big.clone()]);
+        let (one, two) = (one_events.recv().await, two_events.recv().await);
+        assert!(matches!(one, Some(PeerEvent::Received { frame, .. }) if frame == big));
+        let whole = 4 + big.len();
+        assert!(matches!(two, Some(PeerEvent::Received { frame, .. }) if frame.len() == whole));
+    }
+}
+
+#[tokio::test]
+async fn no_link_without_trust_and_none_between_tls_and_clear() {
+    let (files, others) = (Files::make("127.0.0.1"), Files::make("127.0.0.1"));
+    let elsewhere = Files::make("elsewhere.example");
+    let good = || files.security(true, &files).unwrap();
+    let cases = [
+        ("the dialer's authority is another", files.security(false, &others).unwrap(), good()),
+        ("the acceptor's authority is another", good(), files.security(true, &others).unwrap()),
+        ("the dialer shows no certificate", files.security(false, &files).unwrap(), good()),
+        (
+            "the certificate is for another host",
+            elsewhere.security(false, &elsewhere).unwrap(),
+            elsewhere.security(false, &elsewhere).unwrap(),
+        ),
+        ("the dialer is in clear", Security::clear(), good()),
+        ("the acceptor is in clear", good(), Security::clear()),
+    ];
+    for (case, dialer, acceptor) in cases {
+        let (one, _, mut one_events) = secured("secret", dialer).await;
+        let (_two, address, mut two_events) = secured("secret", acceptor).await;
+        one.dial(&address);
+        let failed = one_events.recv().await;
+        assert!(matches!(failed, Some(PeerEvent::DialFailed { refused: false })), "{case}");
+        assert!(two_events.try_recv().is_err(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn under_tls_the_password_counts_too() {
+    let files = Files::make("127.0.0.1");
+    let security = files.security(true, &files).unwrap();
+    let (one, _, mut one_events) = secured("guess", security.clone()).await;
+    let (_two, address, mut two_events) = secured("secret", security).await;
+    one.dial(&address);
+    assert!(matches!(one_events.recv().await, Some(PeerEvent::DialFailed { refused: false })));
+    assert!(two_events.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn new_links_use_the_files_read_last_and_wrong_ones_change_nothing() {
+    let (files, others) = (Files::make("127.0.0.1"), Files::make("127.0.0.1"));
+    let security = files.security(true, &files).unwrap();
+    let (_two, address, _two_events) = secured("secret", security.clone()).await;
+    std::fs::write(files.file("node.pem"), "no certificate").unwrap();
+    assert!(security.reload().unwrap_err().to_string().contains("tls.certificate_file"));
+    let misfit = mixed(&others, &files);
+    assert!(misfit.is_err(), "the certificate of one and the key of another");
+    for file in ["ca.pem", "node.pem", "node.key"] {
+        std::fs::copy(others.file(file), files.file(file)).unwrap();
+    }
+    security.reload().unwrap();
+    let (one, _, mut one_events) = secured("secret", others.security(true, &others).unwrap()).await;
+    one.dial(&address);
+    assert!(matches!(one_events.recv().await, Some(PeerEvent::Linked { .. })));
+}
+
+fn mixed(certificate: &Files, key: &Files) -> anyhow::Result<Security> {
+    let link = LinkTls { ca_file: certificate.file("ca.pem"), mutual: true };
+    let (certificate_file, key_file) = (certificate.file("node.pem"), key.file("node.key"));
+    Security::tls(&link, &TlsSettings { certificate_file, key_file, ..TlsSettings::default() })
 }

@@ -1,7 +1,8 @@
 //! TLS on the client ports: certificates, logins by certificate, reload on SIGHUP, garbage.
 
 use crate::certificates::{CLIENT, Tls};
-use crate::support::Node;
+use crate::support::stomp::Stomp;
+use crate::support::{Node, Pair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -100,17 +101,17 @@ fn stomp_logs_in_by_certificate() {
 
 #[test]
 fn sighup_changes_the_certificate_of_new_connections_only() {
-    let (directory, node, tls) = started();
+    let (directory, mut node, tls) = started();
     let shown = |stream: &Stream| stream.conn.peer_certificates().unwrap()[0].clone();
     let mut before = connect(client(&tls, false), &tls.amqp_port);
     amqp_start(&mut before);
     std::fs::write(directory.path().join("node.key"), "nonsense").unwrap();
-    hang_up(&node, "the certificate of before stays");
+    hang_up(&mut node, "the certificate of before stays");
     let mut still = connect(client(&tls, false), &tls.amqp_port);
     amqp_start(&mut still);
     assert_eq!(shown(&still), shown(&before));
     tls.sign("node", "renewed");
-    hang_up(&node, "new connections get the certificate of now");
+    hang_up(&mut node, "new connections get the certificate of now");
     let mut after = connect(client(&tls, false), &tls.amqp_port);
     amqp_start(&mut after);
     assert_ne!(shown(&after), shown(&before));
@@ -121,12 +122,13 @@ fn sighup_changes_the_certificate_of_new_connections_only() {
 }
 
 /// SIGHUP, and what the node says about it.
-fn hang_up(node: &Node, wanted: &str) {
+fn hang_up(node: &mut Node, wanted: &str) {
     let pid = node.pid().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     let until = Instant::now() + Duration::from_secs(60);
     while !node.log().contains(wanted) {
-        assert!(Instant::now() < until, "{}", node.log());
+        assert!(node.is_running(), "ended at SIGHUP:\n{}", node.log());
+        assert!(Instant::now() < until, "silent:\n{}", node.log());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -156,4 +158,34 @@ fn a_wrong_file_keeps_the_node_from_starting_and_is_named() {
     node.start();
     assert!(!node.wait_exit().success());
     assert!(node.log().contains("tls.certificate_file") && node.log().contains("node.pem"));
+}
+
+#[test]
+fn a_pair_over_mutual_tls_replicates_takes_over_and_refuses_a_node_in_clear() {
+    let link = |directory: &Path| {
+        let ca_file = directory.join("ca.pem");
+        format!("tls = \"mutual\"\ntls_ca_file = {ca_file:?}\n")
+    };
+    let mut pair = Pair::new("", "");
+    let keys = link(pair.directory.path());
+    for node in [&mut pair.master, &mut pair.slave] {
+        // The listeners under TLS are not what is shown here, the files are.
+        Tls::make(pair.directory.path(), node);
+        node.replication(&keys);
+    }
+    pair.start_in_sync();
+    let bodies = || (0..100).map(|n| format!("m{n}"));
+    Stomp::connect(&pair.master.ports.stomp).publish("/queue/q", bodies());
+    let mut stranger = pair.third("user = \"pair\"\npassword = \"secret\"\n");
+    stranger.start();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !pair.master.log().contains("replication link refused") {
+        assert!(Instant::now() < until, "{}", pair.master.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(pair.master.status().unwrap()["state"], "in-sync");
+    pair.master.kill();
+    pair.slave.wait("serving", |status| status["serving"] == true);
+    let got = Stomp::connect(&pair.slave.ports.stomp).consume("/queue/q", 100);
+    assert!(got.into_iter().eq(bodies()));
 }

@@ -112,6 +112,12 @@ impl Node {
         self.config = self.config.replacen("[listen]\n", &format!("[listen]\n{keys}"), 1);
     }
 
+    /// More keys of the section `[replication]`.
+    pub fn replication(&mut self, keys: &str) {
+        let section = "[replication]\n";
+        self.config = self.config.replacen(section, &format!("{section}{keys}"), 1);
+    }
+
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let config = self.directory.join(format!("{}.toml", self.name));

@@ -91,15 +91,23 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=float, default=6, help="of each load")
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--only", help="works, separated by commas", default="")
+    options.add_argument("--only", help="these works, separated by commas; the others keep their figures", default="")
     options.add_argument("--results", default="target/peers.json", help="figures, for a report anew")
     options.add_argument("--report-only", action="store_true")
     chosen = options.parse_args()
     if not chosen.report_only:
         works = [work for work in WORKS if not chosen.only or work.name in chosen.only.split(",")]
         measured = measure(works, chosen.seconds, chosen.rounds)
+        for work in measured:
+            work.update(rounds=chosen.rounds, seconds=chosen.seconds)
+        if chosen.only and os.path.exists(chosen.results):
+            # The others stay as they were measured before.
+            with open(chosen.results) as file:
+                before = {work["name"]: work for work in json.load(file)["works"]}
+            now = {work["name"]: work for work in measured}
+            measured = [{**before, **now}[work.name] for work in WORKS if work.name in {**before, **now}]
         with open(chosen.results, "w") as file:
-            json.dump({"seconds": chosen.seconds, "rounds": chosen.rounds, "works": measured}, file, indent=1)
+            json.dump({"works": measured}, file, indent=1)
     with open(chosen.results) as file:
         report.write(json.load(file))
 

@@ -71,8 +71,7 @@ def page(results):
     day = time.strftime("%Y-%m-%d")
     lines = [
         f"Taken {day} at {commit} on {cores} cores ({platform.machine()}), {packages}. "
-        f"{results['rounds']} rounds of {results['seconds']:g} s for each, all brokers running, taking "
-        "turns; medians. Latencies in milliseconds. CPU is user and system time of all the broker's "
+        "All brokers run, and take turns; medians of the rounds. Latencies in milliseconds. CPU is user and system time of all the broker's "
         "processes for each message published, confirmed, delivered and acknowledged; memory is their "
         "resident peak.",
         "",
@@ -80,7 +79,7 @@ def page(results):
         "",
     ]
     for work in results["works"]:
-        lines += [f"### {work['title']}", "",
+        lines += [f"### {work['title']}", "", f"{work['rounds']} rounds of {work['seconds']:g} s for each.", "",
                   "| broker | msg/s (spread) | CPU µs | confirm p50 / p99 | end to end p50 / p99 | memory MB (without file pages) |",
                   "|---|---|---|---|---|---|"]
         for name, row in work["brokers"].items():

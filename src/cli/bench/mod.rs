@@ -17,6 +17,8 @@ mod progress;
 mod report;
 mod seen;
 mod stomp;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod worker;
 

@@ -1,0 +1,177 @@
+//! Without sockets: what a broker says in any pieces, and how a producer keeps count.
+
+use super::address::Address;
+use super::amqp::AmqpWire;
+use super::load::{Ack, Load};
+use super::stomp::StompWire;
+use super::wire::{Event, Purpose, Stamp, Wire};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn load(ack: Ack) -> Arc<Load> {
+    Arc::new(Load {
+        servers: vec!["amqp://one".parse().unwrap()],
+        name: "bench".to_owned(),
+        run: 1,
+        producers: 1,
+        consumers: 1,
+        queues: 2,
+        fanout: false,
+        size: 64,
+        persistent: true,
+        durable: true,
+        queue_arguments: Vec::new(),
+        window: 10,
+        ack,
+        ack_every: 1,
+        prefetch: 10,
+        rate: None,
+        messages: 10,
+        duration: None,
+        patience: Duration::from_secs(1),
+        reconnects: false,
+        purges: true,
+    })
+}
+
+fn address() -> Address {
+    "stomp://one".parse().unwrap()
+}
+
+/// All events of `input`, which comes `step` bytes at a time.
+fn events(wire: &mut dyn Wire, input: &[u8], step: usize) -> Vec<Event> {
+    let (mut buffer, mut found) = (Vec::new(), Vec::new());
+    for part in input.chunks(step) {
+        buffer.extend_from_slice(part);
+        loop {
+            let (used, event) = wire.next(&buffer, &mut Vec::new()).unwrap();
+            buffer.drain(..used);
+            match event {
+                Some(event) => found.push(event),
+                None => break,
+            }
+        }
+    }
+    assert!(buffer.is_empty());
+    found
+}
+
+const STAMP: Stamp = Stamp { run: 1, producer: 0, sequence: 9, due_ns: 5 };
+
+fn body() -> Vec<u8> {
+    let mut body = STAMP.encode().to_vec();
+    body.resize(64, b'x');
+    body
+}
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let size = (payload.len() as u32).to_be_bytes();
+    [&[kind, 0, 1], &size[..], payload, &[0xCE]].concat()
+}
+
+#[test]
+fn amqp_events_come_out_whatever_the_pieces() {
+    let tag = |tag: u64| tag.to_be_bytes();
+    let body = body();
+    let deliver = [&[0, 60, 0, 60, 1, b'1'], &tag(3)[..], &[1, 0, 7], b"bench-1"].concat();
+    let header = [&[0, 60, 0, 0], &64_u64.to_be_bytes()[..], &[0x10, 0, 2]].concat();
+    let input = [
+        frame(1, &[&[0, 60, 0, 80], &tag(7)[..], &[1]].concat()),
+        frame(8, &[]),
+        frame(1, &deliver),
+        frame(2, &header),
+        // The stamp in two frames.
+        frame(3, &body[..10]),
+        frame(3, &body[10..]),
+        frame(1, &[&[0, 60, 0, 120], &tag(8)[..], &[0]].concat()),
+    ]
+    .concat();
+    for step in 1..input.len() {
+        let mut wire =
+            AmqpWire::new(address(), load(Ack::Cumulative), Purpose::Consume(vec![0, 1]));
+        let wanted = [
+            Event::Confirmed { number: 7, multiple: true },
+            Event::Delivered { queue: 1, redelivered: true, stamp: Some(STAMP) },
+            Event::Nacked { number: 8, multiple: false },
+        ];
+        assert_eq!(events(&mut wire, &input, step), wanted, "{step} at a time");
+        let mut out = Vec::new();
+        wire.settle(&mut out);
+        assert_eq!(out, frame(1, &[&[0, 60, 0, 80], &tag(3)[..], &[1]].concat()));
+        out.clear();
+        wire.settle(&mut out);
+        assert!(out.is_empty(), "settled already");
+    }
+}
+
+#[test]
+fn a_body_longer_than_a_frame_is_cut() {
+    let long = Load { size: 300_000, ..(*load(Ack::Auto)).clone() };
+    let mut wire = AmqpWire::new(address(), Arc::new(long), Purpose::Publish);
+    let mut out = Vec::new();
+    wire.publish(0, &STAMP, &mut out);
+    let (mut bodies, mut at) = (Vec::new(), 0);
+    while at < out.len() {
+        let size = u32::from_be_bytes(out[at + 3..at + 7].try_into().unwrap()) as usize;
+        assert!(size + 8 <= 128 * 1024);
+        if out[at] == 3 {
+            bodies.extend_from_slice(&out[at + 7..at + 7 + size]);
+        }
+        at += size + 8;
+    }
+    assert_eq!((bodies.len(), Stamp::decode(&bodies)), (300_000, Some(STAMP)));
+}
+
+#[test]
+fn stomp_events_come_out_whatever_the_pieces() {
+    let message = |head: &str| [head.as_bytes(), &body(), b"\0\n"].concat();
+    let input = [
+        b"RECEIPT\nreceipt-id:12\n\n\0\n\n".to_vec(),
+        message("MESSAGE\nsubscription:1\nack:a\\cb\ncontent-length:64\n\n"),
+        message(
+            "MESSAGE\r\nredelivered:true\r\nsubscription:0\r\nack:z\r\ncontent-length:64\r\n\r\n",
+        ),
+        message("MESSAGE\nsubscription:1\nack:last\ncontent-length:64\n\n"),
+    ]
+    .concat();
+    let delivered =
+        |queue, redelivered| Event::Delivered { queue, redelivered, stamp: Some(STAMP) };
+    let wanted = [
+        Event::Confirmed { number: 12, multiple: false },
+        delivered(1, false),
+        delivered(0, true),
+        delivered(1, false),
+    ];
+    let acks = [
+        (Ack::Cumulative, "ACK\nid:z\n\n\0ACK\nid:last\n\n\0"),
+        (Ack::Individual, "ACK\nid:z\n\n\0ACK\nid:a\\cb\n\n\0ACK\nid:last\n\n\0"),
+        (Ack::Auto, ""),
+    ];
+    for (ack, settled) in acks {
+        for step in 1..input.len() {
+            let mut wire = StompWire::new(address(), load(ack), Purpose::Consume(vec![0, 1]));
+            // The last line end waits for the next frame.
+            let input = &input[..input.len() - 1];
+            assert_eq!(events(&mut wire, input, step), wanted, "{step} at a time");
+            let mut out = Vec::new();
+            wire.settle(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), settled);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_understood_is_an_error() {
+    let wire = || AmqpWire::new(address(), load(Ack::Auto), Purpose::Consume(vec![0]));
+    let say = |input: &[u8]| {
+        wire().next(input, &mut Vec::new()).map_err(|error| error.to_string()).unwrap_err()
+    };
+    let close = [&[0, 10, 0, 50, 1, 0x93, 4], &b"nope"[..], &[0; 4]].concat();
+    assert_eq!(say(&frame(1, &close)), "the broker says: nope");
+    assert_eq!(say(&frame(3, b"body")), "content without a delivery");
+    assert_eq!(say(&[1, 0, 1, 0, 0, 0, 0, 7]), "a frame without its end");
+    assert_eq!(say(&frame(1, &[0, 60, 0, 60, 9])), "a delivery cut short");
+    let mut stomp = StompWire::new(address(), load(Ack::Auto), Purpose::Publish);
+    let error = stomp.next(b"ERROR\nmessage:Bad\n\nwhy\0", &mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), "the broker says: Bad: why");
+}

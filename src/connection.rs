@@ -4,6 +4,7 @@
 use crate::auth::{Authenticator, Checked};
 use crate::clock::Clock;
 use crate::handle::{ClientEvent, NodeHandle};
+use crate::inbox::ClientSender;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::transport::Transport;
@@ -27,6 +28,8 @@ const DRAINED_REPORT_BYTES: u64 = 64 * 1024;
 /// How long a closing connection may take to accept the last bytes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const SLICES_PER_WRITE: usize = 64;
+/// With more requests than this in one read, the driver's thread works while the next are read.
+const REQUESTS_PER_OWN_TURN_MAX: usize = 4;
 /// Anybody can make logins and handshakes fail; they must not fill the disk with the log of it.
 static LOGIN_WARNINGS: Throttle = Throttle::new();
 static COMPLAINTS: Throttle = Throttle::new();
@@ -46,7 +49,7 @@ pub struct Connection {
 /// Tells the driver exactly once that the connection is gone, however its task ends.
 pub(crate) struct Farewell {
     pub(crate) id: ConnectionId,
-    pub(crate) events: mpsc::Sender<ClientEvent>,
+    pub(crate) events: ClientSender,
 }
 
 impl Drop for Farewell {
@@ -280,8 +283,18 @@ impl Connection {
                 ) => *before += bytes,
                 (_, event) => state.waiting.push_back(event),
             }
-        } else if let Err(mpsc::error::TrySendError::Full(event)) = self.node.events.try_send(event)
-        {
+            return;
+        }
+        let events = &self.node.events;
+        let sent = match &event {
+            ClientEvent::Requests { requests, .. }
+                if requests.len() <= REQUESTS_PER_OWN_TURN_MAX =>
+            {
+                events.submit(event)
+            }
+            _ => events.try_send(event),
+        };
+        if let Err(mpsc::error::TrySendError::Full(event)) = sent {
             state.waiting.push_back(event);
         }
     }

@@ -1,5 +1,6 @@
-//! The one thread that owns the node: drains what waits into inputs, ends the turn, and hands the
-//! outputs to the shells. The only place that reads the clock for the node.
+//! Takes the node's turns: drains what waits into inputs, ends the turn, and hands the outputs to
+//! the shells. The only place that reads the clock for the node. One turn at a time, under the lock
+//! of `inbox.rs`, which says whose thread it runs on.
 
 use crate::clock::Clock;
 use crate::handle::{ClientEvent, Overview};
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use understudy_model::{ConnectionId, Effect, Text, UserRecord};
+use understudy_model::{ConnectionId, Effect, Group, Text, UserRecord};
 use understudy_replication::Input as BackendInput;
 
 /// What reaches the driver from our own threads; never bounded, since each is an answer.
@@ -29,6 +30,8 @@ pub enum Event {
 /// Batches of client events taken in one turn at most.
 const CLIENT_EVENTS_PER_TURN: usize = 256;
 const OVERVIEW_INTERVAL_MS: u64 = 100;
+/// A task takes at most so many turns in a row: a request, its commit, and what that releases.
+const TURNS_OF_A_TASK: usize = 4;
 
 pub struct Shells {
     pub log: LogWriter,
@@ -49,8 +52,12 @@ pub struct Driver {
     pub inflight_bytes_max: usize,
     pub name: String,
     /// Why the node ended: told once.
-    pub ended: oneshot::Sender<Result<String, String>>,
+    pub ended: oneshot::Sender<Outcome>,
+    pub turn: Turn,
 }
+
+/// How the node ended: why it stopped, or what broke.
+pub type Outcome = Result<String, String>;
 
 /// A connection, as the driver knows it.
 struct Client {
@@ -58,26 +65,85 @@ struct Client {
     peer: Option<SocketAddr>,
 }
 
-/// What lives as long as the loop.
+/// What lives from turn to turn.
 #[derive(Default)]
-struct Turn {
+pub struct Turn {
+    /// None was taken yet: `outputs` holds what the start has left to do.
+    fresh: bool,
     /// What the driver has done itself, for the next turn.
     done: Vec<Input>,
+    /// A group that is committed here if nothing else has come until the next turn.
+    lone: Option<Group>,
     connections: BTreeMap<ConnectionId, Client>,
     outputs: Outputs,
+    /// Tasks were woken in this or an earlier turn of the same caller.
+    woke_tasks: bool,
     overview_at_ms: u64,
     overview_due: bool,
     last_state: (&'static str, bool),
+    outcome: Option<Outcome>,
+    /// When the driver's thread wakes by itself.
+    parked_until_ms: Option<u64>,
+}
+
+impl Turn {
+    #[must_use]
+    pub fn new(first: Outputs) -> Self {
+        Self { fresh: true, outputs: first, ..Self::default() }
+    }
+}
+
+/// Whose thread a turn runs on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Driver,
+    /// A task of the runtime. While it is blocked, tasks that it has woken may wait for its thread.
+    Task,
 }
 
 impl Driver {
-    /// Runs until the node stops. `first` is what starting it left to do.
-    pub fn run(mut self, first: Outputs) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let outcome = match runtime {
-            Ok(runtime) => runtime.block_on(self.turns(first)),
-            Err(error) => Err(format!("cannot start the driver: {error}")),
-        };
+    /// On the driver's own thread: takes turns until nothing is left to do, and says for how long.
+    ///
+    /// # Errors
+    /// The node has ended.
+    pub fn turns(&mut self) -> Result<Option<Duration>, Outcome> {
+        while !self.rests() {
+            self.take(Caller::Driver);
+        }
+        if let Some(outcome) = self.turn.outcome.take() {
+            return Err(outcome);
+        }
+        let wake_at_ms = self.wake_at_ms();
+        self.turn.parked_until_ms = wake_at_ms;
+        let now_ms = self.clock.now_ms();
+        Ok(wake_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms))))
+    }
+
+    /// On a task of the runtime, after it has sent one small event. False: the driver's thread has
+    /// to go on, because there is more, or what is left would hold up other tasks.
+    pub fn take_turn(&mut self) -> bool {
+        if self.events.len() + self.clients.len() > 1 {
+            return false;
+        }
+        self.turn.woke_tasks = false;
+        for _ in 0..TURNS_OF_A_TASK {
+            self.take(Caller::Task);
+            if self.rests() {
+                let sooner = match (self.wake_at_ms(), self.turn.parked_until_ms) {
+                    (Some(at), Some(parked)) => at < parked,
+                    (at, parked) => at.is_some() && parked.is_none(),
+                };
+                return !sooner && self.turn.outcome.is_none();
+            }
+            if self.turn.lone.is_some() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// The node has ended: saves the last state and tells.
+    pub fn end(mut self, outcome: Outcome) {
         if outcome.is_ok() {
             let slices = self.node.final_save();
             self.shells.state.save_and_stop(slices);
@@ -85,78 +151,69 @@ impl Driver {
         let _ = self.ended.send(outcome);
     }
 
-    async fn turns(&mut self, first: Outputs) -> Result<String, String> {
-        let mut turn = Turn { outputs: first, ..Turn::default() };
-        let mut events = Vec::new();
-        let mut clients = Vec::new();
-        loop {
-            let now_ms = self.clock.now_ms();
-            self.node.end_turn(now_ms, &mut turn.outputs);
-            if let Some(outcome) = self.carry_out(now_ms, &mut turn) {
-                return outcome;
-            }
-            if turn.done.is_empty() {
-                self.wait(&turn, &mut events, &mut clients).await;
-            }
-            events.extend(turn.done.drain(..).map(Event::Node));
-            // Everything that came meanwhile belongs to the same turn.
-            while let Ok(event) = self.events.try_recv() {
-                events.push(event);
-            }
-            let now_ms = self.clock.now_ms();
-            for event in events.drain(..) {
-                self.on_event(now_ms, event, &mut turn.outputs)?;
-            }
-            for event in clients.drain(..) {
-                self.on_client(now_ms, event, &mut turn);
-            }
-            if self.node.deadline_ms().is_some_and(|deadline| deadline <= now_ms) {
-                self.node.on_input(now_ms, Input::Tick, &mut turn.outputs);
-            }
-        }
+    /// Too much that is not committed: requests stay in their channel, and their sockets unread.
+    fn accepts(&self) -> bool {
+        self.node.inflight_bytes() < self.inflight_bytes_max
     }
 
-    async fn wait(&mut self, turn: &Turn, events: &mut Vec<Event>, clients: &mut Vec<ClientEvent>) {
+    fn wake_at_ms(&self) -> Option<u64> {
+        let turn = &self.turn;
         let overview = turn.overview_due.then(|| turn.overview_at_ms + OVERVIEW_INTERVAL_MS);
-        let deadline = [self.node.deadline_ms(), overview].into_iter().flatten().min();
-        let now_ms = self.clock.now_ms();
-        let pause = deadline.map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
-        // Too much that is not committed: requests stay in their channel, and their sockets unread.
-        let accept = self.node.inflight_bytes() < self.inflight_bytes_max;
-        if pause == Some(Duration::ZERO) {
-            if accept {
-                while clients.len() < CLIENT_EVENTS_PER_TURN
-                    && let Ok(event) = self.clients.try_recv()
-                {
-                    clients.push(event);
-                }
-            }
+        [self.node.deadline_ms(), overview].into_iter().flatten().min()
+    }
+
+    fn rests(&self) -> bool {
+        let turn = &self.turn;
+        let is_due = |at| at <= self.clock.now_ms();
+        turn.outcome.is_some()
+            || !turn.fresh
+                && turn.lone.is_none()
+                && turn.done.is_empty()
+                && self.events.is_empty()
+                && (self.clients.is_empty() || !self.accepts())
+                && !self.wake_at_ms().is_some_and(is_due)
+    }
+
+    /// One turn.
+    fn take(&mut self, caller: Caller) {
+        if let Err(broken) = self.inputs() {
+            self.turn.outcome = Some(Err(broken));
             return;
         }
-        let sleep = async {
-            match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            Some(event) = self.events.recv() => {
-                events.push(event);
-                if accept {
-                    while clients.len() < CLIENT_EVENTS_PER_TURN
-                        && let Ok(event) = self.clients.try_recv()
-                    {
-                        clients.push(event);
-                    }
-                }
-            }
-            _ = self.clients.recv_many(clients, CLIENT_EVENTS_PER_TURN), if accept => {}
-            () = sleep => {}
+        self.turn.fresh = false;
+        let now_ms = self.clock.now_ms();
+        self.node.end_turn(now_ms, &mut self.turn.outputs);
+        if let Err(broken) = self.carry_out(now_ms, caller) {
+            self.turn.outcome = Some(Err(broken));
         }
     }
 
-    fn on_event(&mut self, now_ms: u64, event: Event, out: &mut Outputs) -> Result<(), String> {
+    fn inputs(&mut self) -> Result<(), String> {
+        if let Some(group) = self.turn.lone.take() {
+            self.commit_lone(group)?;
+        }
+        for done in std::mem::take(&mut self.turn.done) {
+            let now_ms = self.clock.now_ms();
+            self.on_event(now_ms, Event::Node(done))?;
+        }
+        // Everything that has come meanwhile belongs to the same turn.
+        let now_ms = self.clock.now_ms();
+        while let Ok(event) = self.events.try_recv() {
+            self.on_event(now_ms, event)?;
+        }
+        if self.accepts() {
+            for _ in 0..CLIENT_EVENTS_PER_TURN {
+                let Ok(event) = self.clients.try_recv() else { break };
+                self.on_client(now_ms, event);
+            }
+        }
+        if self.node.deadline_ms().is_some_and(|deadline| deadline <= now_ms) {
+            self.node.on_input(now_ms, Input::Tick, &mut self.turn.outputs);
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, now_ms: u64, event: Event) -> Result<(), String> {
         let input = match event {
             Event::Node(input) => input,
             Event::Stop => Input::Backend(BackendInput::Stopping),
@@ -168,11 +225,12 @@ impl Driver {
                 PeerEvent::DialFailed { refused } => BackendInput::DialFailed { refused },
             }),
         };
-        self.node.on_input(now_ms, input, out);
+        self.node.on_input(now_ms, input, &mut self.turn.outputs);
         Ok(())
     }
 
-    fn on_client(&mut self, now_ms: u64, event: ClientEvent, turn: &mut Turn) {
+    fn on_client(&mut self, now_ms: u64, event: ClientEvent) {
+        let turn = &mut self.turn;
         let out = &mut turn.outputs;
         match event {
             ClientEvent::Opened { connection, effects, peer } => {
@@ -204,22 +262,53 @@ impl Driver {
         }
     }
 
-    /// Some ends the loop.
-    fn carry_out(&mut self, now_ms: u64, turn: &mut Turn) -> Option<Result<String, String>> {
-        let out = &mut turn.outputs;
-        for (warn, text) in out.notices.drain(..) {
+    /// # Errors
+    /// The log cannot be written.
+    fn carry_out(&mut self, now_ms: u64, caller: Caller) -> Result<(), String> {
+        for (warn, text) in self.turn.outputs.notices.drain(..) {
             if warn {
                 tracing::warn!("{text}");
             } else {
                 tracing::info!("{text}");
             }
         }
+        self.send_log_jobs();
+        self.send_to_peer();
+        self.send_reads();
+        self.send_effects();
+        self.publish(now_ms);
+        let turn = &mut self.turn;
+        let out = &mut turn.outputs;
+        if !out.save.is_empty() || out.save_ends.is_some() {
+            let slices = std::mem::take(&mut out.save);
+            self.shells.state.send(StateJob::Save { slices, ends: out.save_ends.take() });
+        }
+        turn.outcome = out.stop.take();
+        // What was handed out goes ahead of the disk, whosever thread this is.
+        if (caller == Caller::Driver || !turn.woke_tasks)
+            && let Some(group) = turn.lone.take()
+        {
+            self.commit_lone(group)?;
+        }
+        Ok(())
+    }
+
+    fn commit_lone(&mut self, group: Group) -> Result<(), String> {
+        if self.shells.log.commit_inline(&group)? {
+            self.turn.done.push(Input::Durable { through: group.last() });
+        } else {
+            self.shells.log.send(LogJob::Append(group));
+        }
+        Ok(())
+    }
+
+    fn send_log_jobs(&mut self) {
+        let jobs = &mut self.turn.outputs.log;
         // Nothing else to do: then a lone group is committed here, after all the rest.
-        let lone = out.log.len() == 1 && self.events.is_empty() && self.clients.is_empty();
-        let mut inline = None;
-        for job in out.log.drain(..) {
+        let lone = jobs.len() == 1 && self.events.is_empty() && self.clients.is_empty();
+        for job in jobs.drain(..) {
             match job {
-                LogJob::Append(group) if lone => inline = Some(group),
+                LogJob::Append(group) if lone => self.turn.lone = Some(group),
                 // The state of a copy is on disk before the log says that it begins there.
                 LogJob::SetBase { at, chain, state } => {
                     self.shells.state.send(StateJob::Replace { state, at, chain });
@@ -231,36 +320,22 @@ impl Driver {
                 job => self.shells.log.send(job),
             }
         }
-        if let Some(peer) = &self.shells.peer {
-            for (link, pieces) in out.send.drain(..) {
-                peer.send(link, pieces);
-            }
-            out.hang_up.drain(..).for_each(|link| peer.hang_up(link));
-            if let Some(address) = out.dial.take() {
-                peer.dial(&address);
-            }
-        }
-        self.send_reads(turn);
-        self.send_effects(turn);
-        self.publish(now_ms, turn);
-        let out = &mut turn.outputs;
-        if !out.save.is_empty() || out.save_ends.is_some() {
-            let slices = std::mem::take(&mut out.save);
-            self.shells.state.send(StateJob::Save { slices, ends: out.save_ends.take() });
-        }
-        let stop = out.stop.take();
-        if let Some(group) = inline {
-            match self.shells.log.commit_inline(&group) {
-                Ok(true) => turn.done.push(Input::Durable { through: group.last() }),
-                Ok(false) => self.shells.log.send(LogJob::Append(group)),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        stop
     }
 
-    fn send_reads(&self, turn: &mut Turn) {
-        let out = &mut turn.outputs;
+    fn send_to_peer(&mut self) {
+        let Some(peer) = &self.shells.peer else { return };
+        let turn = &mut self.turn;
+        for (link, pieces) in turn.outputs.send.drain(..) {
+            turn.woke_tasks |= !peer.send(link, pieces);
+        }
+        turn.outputs.hang_up.drain(..).for_each(|link| peer.hang_up(link));
+        if let Some(address) = turn.outputs.dial.take() {
+            peer.dial(&address);
+        }
+    }
+
+    fn send_reads(&mut self) {
+        let out = &mut self.turn.outputs;
         for read in out.reads.drain(..) {
             self.shells.reader.send(ReadJob::Ahead(read));
         }
@@ -272,7 +347,9 @@ impl Driver {
         }
     }
 
-    fn send_effects(&self, turn: &mut Turn) {
+    fn send_effects(&mut self) {
+        let turn = &mut self.turn;
+        turn.woke_tasks |= !turn.outputs.effects.is_empty();
         for (connection, effects) in std::mem::take(&mut turn.outputs.effects) {
             // A connection that has gone meanwhile needs nothing any more.
             if let Some(client) = turn.connections.get(&connection) {
@@ -298,7 +375,8 @@ impl Driver {
         }
     }
 
-    fn publish(&self, now_ms: u64, turn: &mut Turn) {
+    fn publish(&mut self, now_ms: u64) {
+        let turn = &mut self.turn;
         let status = self.node.status();
         let state = (status.state, self.node.is_serving());
         let fresh = state != turn.last_state;

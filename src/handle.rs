@@ -1,5 +1,6 @@
 //! What the shells know of the driver: a channel of events in, published values out.
 
+use crate::inbox::ClientSender;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -82,8 +83,7 @@ impl Inspect {
 
 #[derive(Clone)]
 pub struct NodeHandle {
-    /// Bounded: a full channel stops the reading of sockets.
-    pub events: mpsc::Sender<ClientEvent>,
+    pub events: ClientSender,
     pub overview: watch::Receiver<Arc<Overview>>,
     pub users: watch::Receiver<Arc<Vec<UserRecord>>>,
     /// Whether client listeners are open.

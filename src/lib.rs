@@ -14,6 +14,7 @@ pub mod config;
 pub mod connection;
 pub mod driver;
 pub mod handle;
+pub mod inbox;
 mod inflight;
 pub mod listener;
 pub mod log_writer;

@@ -3,6 +3,7 @@
 //! holds is not known, and no later answer may pretend that it is (replication.md decision 9).
 
 use crate::driver::Event;
+use crate::inbox::EventSender;
 use crate::node::{Input, LogJob};
 use crate::space::SpaceWatch;
 use std::collections::VecDeque;
@@ -97,7 +98,7 @@ impl LogWriter {
         reader: LogReader,
         data_dir: PathBuf,
         space: SpaceWatch,
-        events: mpsc::UnboundedSender<Event>,
+        events: EventSender,
     ) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::unbounded_channel();
         let log = Mutex::new(Timed { log, commit_us: 0 });
@@ -124,7 +125,7 @@ struct WriterThread {
     space: SpaceWatch,
     /// Bytes since the last look at what room is left.
     written: usize,
-    events: mpsc::UnboundedSender<Event>,
+    events: EventSender,
     jobs: mpsc::UnboundedReceiver<LogJob>,
     /// Came while the disk was full, in order.
     later: VecDeque<LogJob>,
@@ -337,6 +338,6 @@ fn log_end(end: understudy_storage::LogEnd) -> LogEnd {
     }
 }
 
-fn tell(events: &mpsc::UnboundedSender<Event>, input: Input) {
+fn tell(events: &EventSender, input: Input) {
     let _ = events.send(Event::Node(input));
 }

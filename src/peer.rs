@@ -22,6 +22,7 @@ use secure::Socket;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -43,10 +44,6 @@ enum PeerCommand {
     Dial {
         address: String,
     },
-    Send {
-        link: LinkId,
-        pieces: Vec<Bytes>,
-    },
     HangUp {
         link: LinkId,
     },
@@ -65,28 +62,34 @@ enum PeerCommand {
 
 /// Callable from any thread.
 #[derive(Clone)]
-pub struct PeerHandle(mpsc::UnboundedSender<PeerCommand>);
+pub struct PeerHandle {
+    commands: mpsc::UnboundedSender<PeerCommand>,
+    links: Links,
+}
+
+/// Links that are there.
+type Links = Arc<Mutex<BTreeMap<LinkId, link::LinkHandle>>>;
 
 impl PeerHandle {
     /// One attempt; ends in `Linked` or `DialFailed`.
     pub fn dial(&self, address: &str) {
-        let _ = self.0.send(PeerCommand::Dial { address: address.to_owned() });
+        let _ = self.commands.send(PeerCommand::Dial { address: address.to_owned() });
     }
 
-    /// The pieces are one frame.
-    pub fn send(&self, link: LinkId, pieces: Vec<Bytes>) {
-        let _ = self.0.send(PeerCommand::Send { link, pieces });
+    /// The pieces are one frame. False if a task of the link has to write it, soon.
+    pub fn send(&self, link: LinkId, pieces: Vec<Bytes>) -> bool {
+        lock(&self.links).get(&link).is_none_or(|handle| handle.send(pieces))
     }
 
     pub fn hang_up(&self, link: LinkId) {
-        let _ = self.0.send(PeerCommand::HangUp { link });
+        let _ = self.commands.send(PeerCommand::HangUp { link });
     }
 
     /// Closes all links once what was queued for them is written, within a bound: a last Goodbye
     /// must reach the peer.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        if self.0.send(PeerCommand::Close { done }).is_ok() {
+        if self.commands.send(PeerCommand::Close { done }).is_ok() {
             let _ = closed.await;
         }
     }
@@ -107,17 +110,18 @@ impl PeerHandle {
         let bound = listener.local_addr()?;
         let secret = Secret::new(user, password);
         let (commands, inbox) = mpsc::unbounded_channel();
+        let links = Links::default();
         let manager = Manager {
             secret: secret.clone(),
             security: security.clone(),
             commands: commands.clone(),
             tell,
-            links: BTreeMap::new(),
+            links: links.clone(),
             next_link: 1,
         };
         tokio::spawn(accept(listener, secret, security, commands.clone()));
         tokio::spawn(manager.run(inbox));
-        Ok((Self(commands), bound))
+        Ok((Self { commands, links }, bound))
     }
 }
 
@@ -168,7 +172,7 @@ struct Manager<T> {
     security: Security,
     commands: mpsc::UnboundedSender<PeerCommand>,
     tell: T,
-    links: BTreeMap<LinkId, link::LinkHandle>,
+    links: Links,
     next_link: u64,
 }
 
@@ -177,25 +181,21 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
         while let Some(command) = inbox.recv().await {
             match command {
                 PeerCommand::Dial { address } => self.dial(address),
-                PeerCommand::Send { link, pieces } => {
-                    if let Some(handle) = self.links.get(&link) {
-                        handle.send(pieces);
-                    }
-                }
                 PeerCommand::HangUp { link } => {
                     // Dropping the handle ends both tasks once what was queued is written.
-                    self.links.remove(&link);
+                    drop(lock(&self.links).remove(&link));
                 }
                 PeerCommand::Established { socket, dialed } => self.established(socket, dialed),
                 PeerCommand::Close { done } => {
-                    let links = std::mem::take(&mut self.links);
+                    let links = std::mem::take(&mut *lock(&self.links));
                     for writer in links.into_values().filter_map(link::LinkHandle::finish) {
                         let _ = tokio::time::timeout(CONNECT_TIMEOUT, writer).await;
                     }
                     let _ = done.send(());
                 }
                 PeerCommand::Ended { link } => {
-                    if self.links.remove(&link).is_some() {
+                    let known = lock(&self.links).remove(&link);
+                    if known.is_some() {
                         (self.tell)(PeerEvent::Lost { link });
                     }
                 }
@@ -208,7 +208,9 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
         self.next_link += 1;
         let commands = self.commands.clone();
         let received = self.tell.clone();
-        // Before its tasks run, so that nothing is told of a link that is not known yet.
+        // Held while telling, so that what the node sends at once waits for the link's entry; told
+        // before its tasks run, so that nothing is told of a link that is not known yet.
+        let mut links = lock(&self.links);
         (self.tell)(PeerEvent::Linked { link, dialed });
         let handle = link::start(
             socket,
@@ -218,7 +220,7 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
                 let _ = commands.send(PeerCommand::Ended { link });
             },
         );
-        self.links.insert(link, handle);
+        links.insert(link, handle);
     }
 
     fn dial(&self, address: String) {
@@ -241,6 +243,10 @@ impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
             }
         });
     }
+}
+
+fn lock(links: &Links) -> MutexGuard<'_, BTreeMap<LinkId, link::LinkHandle>> {
+    links.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn connect(address: &str, secret: &Secret, security: &Security) -> io::Result<Socket> {

@@ -2,6 +2,7 @@
 //! stop the driver.
 
 use crate::driver::Event;
+use crate::inbox::EventSender;
 use crate::node::Input;
 use tokio::sync::mpsc;
 use understudy_broker::ReadAhead;
@@ -22,7 +23,7 @@ pub enum ReadJob {
 pub struct Reader(mpsc::UnboundedSender<ReadJob>);
 
 impl Reader {
-    pub fn start(log: LogReader, events: mpsc::UnboundedSender<Event>) -> std::io::Result<Self> {
+    pub fn start(log: LogReader, events: EventSender) -> std::io::Result<Self> {
         let (sender, mut jobs) = mpsc::unbounded_channel();
         std::thread::Builder::new().name("reader".into()).spawn(move || {
             while let Some(job) = jobs.blocking_recv() {

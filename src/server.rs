@@ -6,12 +6,13 @@ mod sessions;
 use crate::boot::{Found, boot};
 use crate::clock::Clock;
 use crate::config::{BackendKind, Role, Settings};
-use crate::driver::{Driver, Event, Shells};
+use crate::driver::{Driver, Event, Shells, Turn};
 use crate::handle::{NodeHandle, Overview};
+use crate::inbox::{ClientSender, Desk, EventSender};
 use crate::listener::{Listener, Shared, announce, bind};
 use crate::log_writer::LogWriter;
 use crate::node::{Node, NodeOptions, Outputs};
-use crate::peer::{PeerHandle, Security};
+use crate::peer::{PeerEvent, PeerHandle, Security};
 use crate::reader::Reader;
 use crate::space::SpaceWatch;
 use crate::state_writer::StateWriter;
@@ -31,6 +32,8 @@ use understudy_storage::{DataDirLock, Log, LogOptions, LogReader, StateStore};
 
 /// Batches of requests that may wait for the driver; with more, sockets are not read.
 const CLIENT_EVENTS_MAX: usize = 1_024;
+/// With a longer frame, the driver's thread works while the next is read.
+const FRAME_BYTES_PER_OWN_TURN_MAX: usize = 8 * 1024;
 /// Headers that may stand in one WebSocket message with a body.
 const WEB_SOCKET_OVERHEAD_BYTES: usize = 1 << 20;
 const REPLAY_BYTES_PER_READ: usize = 8 << 20;
@@ -86,7 +89,8 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     let clock = Clock::start();
     let store = Store::open(&settings)
         .with_context(|| format!("data directory {}", settings.data_dir.display()))?;
-    let (events, inbox) = mpsc::unbounded_channel();
+    let desk = Arc::new(Desk::default());
+    let (events, inbox) = EventSender::new(desk.clone());
     let (opened, listeners) = watch::channel(Vec::new());
     let security = match &settings.replication.tls {
         Some(link) => Security::tls(link, &settings.tls)?,
@@ -110,7 +114,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     let users = node.broker().users().cloned().collect();
     let (users, users_seen) = watch::channel(Arc::new(users));
     let (serving, serving_seen) = watch::channel(false);
-    let (clients, requests) = mpsc::channel(CLIENT_EVENTS_MAX);
+    let (clients, requests) = ClientSender::new(desk.clone(), CLIENT_EVENTS_MAX);
     let handle = NodeHandle {
         events: clients,
         overview: overview_seen,
@@ -132,6 +136,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         inflight_bytes_max: settings.limits.inflight_bytes_max,
         name: settings.name.clone(),
         ended,
+        turn: Turn::new(first),
     };
     let shared = Shared {
         node: handle.clone(),
@@ -147,7 +152,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     if let Some(path) = ready_file {
         tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
     }
-    std::thread::Builder::new().name("driver".into()).spawn(move || driver.run(first))?;
+    std::thread::Builder::new().name("driver".into()).spawn(move || desk.serve(driver))?;
     let outcome = wait(end, failed, &events, (tls.as_ref(), &security)).await;
     if let Some(links) = links {
         links.close().await;
@@ -159,7 +164,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
 async fn wait(
     mut end: oneshot::Receiver<Result<String, String>>,
     mut failed: mpsc::UnboundedReceiver<anyhow::Error>,
-    events: &mpsc::UnboundedSender<Event>,
+    events: &EventSender,
     certificates: (Option<&Tls>, &Security),
 ) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
@@ -219,7 +224,7 @@ fn reload((tls, security): (Option<&Tls>, &Security)) {
 async fn start_peer(
     settings: &Settings,
     security: Security,
-    events: &mpsc::UnboundedSender<Event>,
+    events: &EventSender,
 ) -> anyhow::Result<(Option<PeerHandle>, Option<SocketAddr>)> {
     let replication = &settings.replication;
     let (Some(address), BackendKind::Pair) = (&settings.listen.replication, replication.backend)
@@ -228,7 +233,9 @@ async fn start_peer(
     };
     let events = events.clone();
     let tell = move |event| {
-        let _ = events.send(Event::Peer(event));
+        let small = matches!(&event, PeerEvent::Received { frame, .. } if frame.len() <= FRAME_BYTES_PER_OWN_TURN_MAX);
+        let event = Event::Peer(event);
+        let _ = if small { events.submit(event) } else { events.send(event) };
     };
     let (peer, bound) =
         PeerHandle::start(address, &replication.user, &replication.password, security, tell)

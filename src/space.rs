@@ -3,10 +3,10 @@
 //! use the same disk.
 
 use crate::driver::Event;
+use crate::inbox::EventSender;
 use crate::node::Input;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
 use understudy_storage::{LogReader, StorageError};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -17,7 +17,7 @@ const LOOK_AFTER_BYTES: usize = 1 << 20;
 pub struct SpaceWatch {
     log: LogReader,
     free_bytes_min: u64,
-    events: mpsc::UnboundedSender<Event>,
+    events: EventSender,
     low: Arc<Mutex<bool>>,
 }
 
@@ -27,7 +27,7 @@ impl SpaceWatch {
     pub fn start(
         log: LogReader,
         free_bytes_min: u64,
-        events: mpsc::UnboundedSender<Event>,
+        events: EventSender,
     ) -> std::io::Result<Self> {
         let watch = Self { log, free_bytes_min, events, low: Arc::default() };
         let looking = watch.clone();

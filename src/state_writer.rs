@@ -2,6 +2,7 @@
 //! log's write lock.
 
 use crate::driver::Event;
+use crate::inbox::EventSender;
 use crate::log_writer::LogWriter;
 use crate::node::{Input, LogJob};
 use bytes::Bytes;
@@ -34,11 +35,7 @@ pub enum StateJob {
 pub struct StateWriter(mpsc::UnboundedSender<StateJob>);
 
 impl StateWriter {
-    pub fn start(
-        store: StateStore,
-        log: LogWriter,
-        events: mpsc::UnboundedSender<Event>,
-    ) -> std::io::Result<Self> {
+    pub fn start(store: StateStore, log: LogWriter, events: EventSender) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::unbounded_channel();
         std::thread::Builder::new()
             .name("state-writer".into())
@@ -62,7 +59,7 @@ impl StateWriter {
 fn run(
     mut store: StateStore,
     log: &LogWriter,
-    events: &mpsc::UnboundedSender<Event>,
+    events: &EventSender,
     mut jobs: mpsc::UnboundedReceiver<StateJob>,
 ) {
     while let Some(job) = jobs.blocking_recv() {
@@ -94,11 +91,7 @@ fn run(
 }
 
 /// On a full disk saving waits until there is room: nothing depends on it but the next start.
-fn put(
-    store: &mut StateStore,
-    slices: &[Slice],
-    events: &mpsc::UnboundedSender<Event>,
-) -> Result<(), StorageError> {
+fn put(store: &mut StateStore, slices: &[Slice], events: &EventSender) -> Result<(), StorageError> {
     loop {
         match store.put(slices) {
             Err(StorageError::Full) if !events.is_closed() => std::thread::sleep(FULL_RETRY),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::cli::status::fetch;
 use crate::handle::{ClientEvent, Overview};
+use crate::inbox::ClientSender;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,7 +15,7 @@ struct Fixture {
 }
 
 async fn start() -> Fixture {
-    let (events, _driver) = mpsc::channel(1);
+    let (events, _driver) = ClientSender::new(Arc::default(), 1);
     let (serving, serving_seen) = watch::channel(false);
     let replication = Status { role: "slave", state: "in-sync", lag: 3, ..Status::default() };
     let overview = Overview { name: "two".into(), replication, queues: 5, ..Overview::default() };

@@ -1,5 +1,6 @@
 use super::*;
 use crate::handle::Overview;
+use crate::inbox::ClientSender;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -52,7 +53,7 @@ async fn connect(events_max: usize) -> Fixture {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (socket, peer) = listener.accept().await.unwrap();
-    let (events, mut driver) = mpsc::channel(events_max);
+    let (events, mut driver) = ClientSender::new(Arc::default(), events_max);
     let (_, users) = watch::channel(Arc::new(Vec::new()));
     let node = NodeHandle {
         client_protocols: Vec::new(),

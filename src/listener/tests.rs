@@ -1,5 +1,6 @@
 use super::*;
 use crate::handle::{ClientEvent, Overview};
+use crate::inbox::ClientSender;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -33,7 +34,7 @@ struct Fixture {
 }
 
 fn start(connections_max: usize) -> Fixture {
-    let (events, driver) = mpsc::channel(16);
+    let (events, driver) = ClientSender::new(Arc::default(), 16);
     let (serving, serving_seen) = watch::channel(false);
     let (opened, listeners) = watch::channel(Vec::new());
     let users = watch::channel(Arc::new(Vec::new())).1;

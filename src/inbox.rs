@@ -1,0 +1,184 @@
+//! How the shells reach the node: two channels, and who takes the turn when something has come.
+//! That is the driver's thread, unless a task brings one small thing while the node rests: then it
+//! takes the turn itself. A lone publisher is spared two wake-ups of a thread per confirm, and a
+//! slave's acknowledgement of a group four.
+
+use crate::driver::{Driver, Event};
+use crate::handle::ClientEvent;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The driver, and the bell that wakes its thread.
+#[derive(Default)]
+pub struct Desk {
+    thread: OnceLock<Thread>,
+    /// None before the start and after the end.
+    driver: Mutex<Option<Driver>>,
+}
+
+/// The node has ended: nobody takes events any more.
+#[derive(Debug)]
+pub struct Gone;
+
+impl Desk {
+    fn ring(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Takes the turn in the caller's task if the node rests, and rings otherwise.
+    fn take_turn(&self) {
+        let mut ring = RingUnlessDone { desk: self, done: false };
+        if let Ok(mut driver) = self.driver.try_lock() {
+            ring.done = driver.as_mut().is_some_and(|driver| driver.take_turn());
+        }
+    }
+
+    /// The driver's thread: runs until the node ends.
+    pub fn serve(&self, driver: Driver) {
+        let _ = self.thread.set(thread::current());
+        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver);
+        loop {
+            // Poisoned: a turn has panicked, in whatever thread. Nothing is known of the node then.
+            let Ok(mut slot) = self.driver.lock() else { break };
+            let Some(driver) = slot.as_mut() else { return };
+            match driver.turns() {
+                Ok(pause) => {
+                    drop(slot);
+                    park(pause);
+                }
+                Err(outcome) => {
+                    let driver = slot.take();
+                    drop(slot);
+                    return driver.into_iter().for_each(|driver| driver.end(outcome.clone()));
+                }
+            }
+        }
+        drop(self.driver.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+fn park(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => thread::park_timeout(pause),
+        None => thread::park(),
+    }
+}
+
+/// Rings after a panic too: the driver's thread must learn of it.
+struct RingUnlessDone<'a> {
+    desk: &'a Desk,
+    done: bool,
+}
+
+impl Drop for RingUnlessDone<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.desk.ring();
+        }
+    }
+}
+
+/// From our own shells; never bounded, since each event is an answer.
+#[derive(Clone)]
+pub struct EventSender {
+    channel: mpsc::UnboundedSender<Event>,
+    desk: Arc<Desk>,
+}
+
+impl EventSender {
+    pub fn new(desk: Arc<Desk>) -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (channel, inbox) = mpsc::unbounded_channel();
+        (Self { channel, desk }, inbox)
+    }
+
+    /// # Errors
+    /// The node has ended.
+    pub fn send(&self, event: Event) -> Result<(), Gone> {
+        self.channel.send(event).map_err(|_| Gone)?;
+        self.desk.ring();
+        Ok(())
+    }
+
+    /// As [`Self::send`], for something small: the caller's task may take the node's turn.
+    ///
+    /// # Errors
+    /// The node has ended.
+    pub fn submit(&self, event: Event) -> Result<(), Gone> {
+        self.channel.send(event).map_err(|_| Gone)?;
+        self.desk.take_turn();
+        Ok(())
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.channel.is_closed()
+    }
+}
+
+/// From connections. Bounded: a full channel stops the reading of sockets.
+#[derive(Clone)]
+pub struct ClientSender {
+    channel: mpsc::Sender<ClientEvent>,
+    desk: Arc<Desk>,
+}
+
+/// Room for one event.
+pub struct Permit<'a> {
+    room: mpsc::Permit<'a, ClientEvent>,
+    desk: &'a Desk,
+}
+
+impl Permit<'_> {
+    pub fn send(self, event: ClientEvent) {
+        self.room.send(event);
+        self.desk.ring();
+    }
+}
+
+type TrySendError = mpsc::error::TrySendError<ClientEvent>;
+
+impl ClientSender {
+    pub fn new(desk: Arc<Desk>, capacity: usize) -> (Self, mpsc::Receiver<ClientEvent>) {
+        let (channel, inbox) = mpsc::channel(capacity);
+        (Self { channel, desk }, inbox)
+    }
+
+    /// Waits for room. Cancel-safe: a future that is dropped has sent nothing.
+    ///
+    /// # Errors
+    /// The node has ended.
+    pub async fn send(&self, event: ClientEvent) -> Result<(), Gone> {
+        self.reserve().await?.send(event);
+        Ok(())
+    }
+
+    /// # Errors
+    /// The node has ended.
+    pub async fn reserve(&self) -> Result<Permit<'_>, Gone> {
+        let room = self.channel.reserve().await.map_err(|_| Gone)?;
+        Ok(Permit { room, desk: &self.desk })
+    }
+
+    /// # Errors
+    /// No room, or the node has ended; the error holds the event.
+    #[allow(clippy::result_large_err, reason = "the event is handed back, as tokio does")]
+    pub fn try_send(&self, event: ClientEvent) -> Result<(), TrySendError> {
+        self.channel.try_send(event)?;
+        self.desk.ring();
+        Ok(())
+    }
+
+    /// As [`Self::try_send`], for something small: the caller's task may take the node's turn.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`].
+    #[allow(clippy::result_large_err, reason = "the event is handed back, as tokio does")]
+    pub fn submit(&self, event: ClientEvent) -> Result<(), TrySendError> {
+        self.channel.try_send(event)?;
+        self.desk.take_turn();
+        Ok(())
+    }
+}

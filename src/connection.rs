@@ -76,6 +76,10 @@ struct State {
     /// Events that did not fit into the driver's channel yet, in order.
     waiting: VecDeque<ClientEvent>,
     drained: u64,
+    /// What the driver sends.
+    inbox: mpsc::UnboundedReceiver<Vec<Effect>>,
+    /// What a turn of the node that this task has taken brought. Goes before what is in `inbox`.
+    own: Vec<Effect>,
     /// Publishing is stopped: what the client sends stays in its socket.
     blocked: bool,
     eof: bool,
@@ -95,7 +99,7 @@ impl State {
 
 impl Connection {
     pub async fn run(mut self) {
-        let (effects, mut inbox) = mpsc::unbounded_channel();
+        let (effects, inbox) = mpsc::unbounded_channel();
         let opened = ClientEvent::Opened { connection: self.id, effects, peer: Some(self.peer) };
         if self.node.events.send(opened).await.is_err() {
             return;
@@ -107,32 +111,34 @@ impl Connection {
             outbox: Outbox::default(),
             waiting: VecDeque::new(),
             drained: 0,
+            inbox,
+            own: Vec::new(),
             blocked: false,
             eof: false,
             checking: None,
         };
-        if let Err(error) = self.serve(&mut inbox, &mut state).await {
+        if let Err(error) = self.serve(&mut state).await {
             tracing::debug!(connection = %self.id, peer = %self.peer, "socket: {error}");
         }
         let flush = self.flush(&mut state);
         let flushed = tokio::time::timeout(CLOSE_TIMEOUT, flush).await;
         // Its deliveries go back to their queues now, however long the client keeps the socket.
         drop(farewell);
-        drop(inbox);
+        drop(state);
         if let Ok(Ok(())) = flushed {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.linger()).await;
         }
     }
 
-    async fn serve(
-        &mut self,
-        inbox: &mut mpsc::UnboundedReceiver<Vec<Effect>>,
-        state: &mut State,
-    ) -> io::Result<()> {
+    async fn serve(&mut self, state: &mut State) -> io::Result<()> {
         let mut timer: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep(Duration::from_secs(3600)));
         let mut timer_at_ms = u64::MAX;
         let events = self.node.events.clone();
         while !state.outbox.close && !state.eof {
+            while !state.own.is_empty() {
+                let effects = std::mem::take(&mut state.own);
+                self.on_effects(effects, state);
+            }
             self.write_some(state)?;
             if let Some(deadline) = self.session.deadline_ms()
                 && deadline < timer_at_ms
@@ -147,8 +153,8 @@ impl Connection {
             let unsent = !state.outbox.write.is_empty() || self.socket.has_unsent();
             // Not biased: under load effects never end, and yet acks must be read.
             tokio::select! {
-                batch = inbox.recv() => match batch {
-                    Some(effects) => self.on_effects(effects, inbox, state),
+                batch = state.inbox.recv() => match batch {
+                    Some(effects) => self.on_effects(effects, state),
                     // The driver does not know this connection: the node does not serve.
                     None => return Ok(()),
                 },
@@ -218,12 +224,7 @@ impl Connection {
         }
     }
 
-    fn on_effects(
-        &mut self,
-        mut effects: Vec<Effect>,
-        inbox: &mut mpsc::UnboundedReceiver<Vec<Effect>>,
-        state: &mut State,
-    ) {
+    fn on_effects(&mut self, mut effects: Vec<Effect>, state: &mut State) {
         let now_ms = self.clock.now_ms();
         loop {
             for effect in &effects {
@@ -234,7 +235,7 @@ impl Connection {
                 }
             }
             self.session.on_effects(now_ms, &mut effects, &mut state.outbox);
-            match inbox.try_recv() {
+            match state.inbox.try_recv() {
                 Ok(more) => effects = more,
                 Err(_) => break,
             }
@@ -290,7 +291,7 @@ impl Connection {
             ClientEvent::Requests { requests, .. }
                 if requests.len() <= REQUESTS_PER_OWN_TURN_MAX =>
             {
-                events.submit(event)
+                events.submit(event, self.id, &mut state.inbox, &mut state.own)
             }
             _ => events.try_send(event),
         };

@@ -78,6 +78,8 @@ pub struct Turn {
     outputs: Outputs,
     /// Tasks were woken in this or an earlier turn of the same caller.
     woke_tasks: bool,
+    /// For the connection whose task takes the turn: through its channel it would wake itself.
+    own_effects: Vec<Effect>,
     overview_at_ms: u64,
     overview_due: bool,
     last_state: (&'static str, bool),
@@ -97,8 +99,9 @@ impl Turn {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Caller {
     Driver,
-    /// A task of the runtime. While it is blocked, tasks that it has woken may wait for its thread.
-    Task,
+    /// A task of the runtime, a connection's or the link's. While it is blocked, tasks that it has
+    /// woken may wait for its thread.
+    Task(Option<ConnectionId>),
 }
 
 impl Driver {
@@ -120,14 +123,21 @@ impl Driver {
     }
 
     /// On a task of the runtime, after it has sent one small event. False: the driver's thread has
-    /// to go on, because there is more, or what is left would hold up other tasks.
-    pub fn take_turn(&mut self) -> bool {
+    /// to go on, because there is more, or what is left would hold up other tasks. `own` gets the
+    /// effects for `connection`.
+    pub fn take_turn(&mut self, connection: Option<ConnectionId>, own: &mut Vec<Effect>) -> bool {
+        let done = self.take_turns_of_task(connection);
+        own.append(&mut self.turn.own_effects);
+        done
+    }
+
+    fn take_turns_of_task(&mut self, connection: Option<ConnectionId>) -> bool {
         if self.events.len() + self.clients.len() > 1 {
             return false;
         }
         self.turn.woke_tasks = false;
         for _ in 0..TURNS_OF_A_TASK {
-            self.take(Caller::Task);
+            self.take(Caller::Task(connection));
             if self.rests() {
                 let sooner = match (self.wake_at_ms(), self.turn.parked_until_ms) {
                     (Some(at), Some(parked)) => at < parked,
@@ -275,7 +285,7 @@ impl Driver {
         self.send_log_jobs();
         self.send_to_peer();
         self.send_reads();
-        self.send_effects();
+        self.send_effects(caller);
         self.publish(now_ms);
         let turn = &mut self.turn;
         let out = &mut turn.outputs;
@@ -347,10 +357,14 @@ impl Driver {
         }
     }
 
-    fn send_effects(&mut self) {
+    fn send_effects(&mut self, caller: Caller) {
         let turn = &mut self.turn;
         turn.woke_tasks |= !turn.outputs.effects.is_empty();
         for (connection, effects) in std::mem::take(&mut turn.outputs.effects) {
+            if caller == Caller::Task(Some(connection)) {
+                turn.own_effects.extend(effects);
+                continue;
+            }
             // A connection that has gone meanwhile needs nothing any more.
             if let Some(client) = turn.connections.get(&connection) {
                 let _ = client.effects.send(effects);

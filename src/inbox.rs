@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use understudy_model::{ConnectionId, Effect};
 
 /// The driver, and the bell that wakes its thread.
 #[derive(Default)]
@@ -30,11 +31,19 @@ impl Desk {
     }
 
     /// Takes the turn in the caller's task if the node rests, and rings otherwise.
-    fn take_turn(&self) {
+    fn take_turn(&self, own: Option<Own<'_>>) {
         let mut ring = RingUnlessDone { desk: self, done: false };
-        if let Ok(mut driver) = self.driver.try_lock() {
-            ring.done = driver.as_mut().is_some_and(|driver| driver.take_turn());
+        let Ok(mut slot) = self.driver.try_lock() else { return };
+        let Some(driver) = slot.as_mut() else { return };
+        let Some(Own { connection, inbox, effects }) = own else {
+            ring.done = driver.take_turn(None, &mut Vec::new());
+            return;
+        };
+        // Under the lock, or effects of a later turn could come in between.
+        while let Ok(before) = inbox.try_recv() {
+            effects.extend(before);
         }
+        ring.done = driver.take_turn(Some(connection), effects);
     }
 
     /// The driver's thread: runs until the node ends.
@@ -66,6 +75,13 @@ fn park(pause: Option<Duration>) {
         Some(pause) => thread::park_timeout(pause),
         None => thread::park(),
     }
+}
+
+/// The connection whose task takes a turn.
+struct Own<'a> {
+    connection: ConnectionId,
+    inbox: &'a mut mpsc::UnboundedReceiver<Vec<Effect>>,
+    effects: &'a mut Vec<Effect>,
 }
 
 /// Rings after a panic too: the driver's thread must learn of it.
@@ -109,7 +125,7 @@ impl EventSender {
     /// The node has ended.
     pub fn submit(&self, event: Event) -> Result<(), Gone> {
         self.channel.send(event).map_err(|_| Gone)?;
-        self.desk.take_turn();
+        self.desk.take_turn(None);
         Ok(())
     }
 
@@ -171,14 +187,21 @@ impl ClientSender {
         Ok(())
     }
 
-    /// As [`Self::try_send`], for something small: the caller's task may take the node's turn.
+    /// As [`Self::try_send`], for something small: the task of `connection`, which calls, may take
+    /// the node's turn. Its effects, those that wait in its channel first, are put into `effects`.
     ///
     /// # Errors
     /// As [`Self::try_send`].
     #[allow(clippy::result_large_err, reason = "the event is handed back, as tokio does")]
-    pub fn submit(&self, event: ClientEvent) -> Result<(), TrySendError> {
+    pub fn submit(
+        &self,
+        event: ClientEvent,
+        connection: ConnectionId,
+        inbox: &mut mpsc::UnboundedReceiver<Vec<Effect>>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), TrySendError> {
         self.channel.try_send(event)?;
-        self.desk.take_turn();
+        self.desk.take_turn(Some(Own { connection, inbox, effects }));
         Ok(())
     }
 }

@@ -80,6 +80,8 @@ struct State {
     inbox: mpsc::UnboundedReceiver<Vec<Effect>>,
     /// What a turn of the node that this task has taken brought. Goes before what is in `inbox`.
     own: Vec<Effect>,
+    /// That turn has woken tasks which may wait for this thread.
+    must_yield: bool,
     /// Publishing is stopped: what the client sends stays in its socket.
     blocked: bool,
     eof: bool,
@@ -113,6 +115,7 @@ impl Connection {
             drained: 0,
             inbox,
             own: Vec::new(),
+            must_yield: false,
             blocked: false,
             eof: false,
             checking: None,
@@ -140,6 +143,9 @@ impl Connection {
                 self.on_effects(effects, state);
             }
             self.write_some(state)?;
+            if std::mem::take(&mut state.must_yield) {
+                tokio::task::yield_now().await;
+            }
             if let Some(deadline) = self.session.deadline_ms()
                 && deadline < timer_at_ms
             {
@@ -291,7 +297,9 @@ impl Connection {
             ClientEvent::Requests { requests, .. }
                 if requests.len() <= REQUESTS_PER_OWN_TURN_MAX =>
             {
-                events.submit(event, self.id, &mut state.inbox, &mut state.own)
+                events
+                    .submit(event, self.id, &mut state.inbox, &mut state.own)
+                    .map(|woke_others| state.must_yield |= woke_others)
             }
             _ => events.try_send(event),
         };

@@ -76,8 +76,10 @@ pub struct Turn {
     lone: Option<Group>,
     connections: BTreeMap<ConnectionId, Client>,
     outputs: Outputs,
-    /// Tasks were woken in this or an earlier turn of the same caller.
+    /// Effects were handed out in this or an earlier turn of the same caller.
     woke_tasks: bool,
+    /// … to tasks other than the caller.
+    woke_others: bool,
     /// For the connection whose task takes the turn: through its channel it would wake itself.
     own_effects: Vec<Effect>,
     overview_at_ms: u64,
@@ -124,17 +126,24 @@ impl Driver {
 
     /// On a task of the runtime, after it has sent one small event. False: the driver's thread has
     /// to go on, because there is more, or what is left would hold up other tasks. `own` gets the
-    /// effects for `connection`.
+    /// effects for `connection`, whose task must yield then if [`Self::has_woken_tasks`].
     pub fn take_turn(&mut self, connection: Option<ConnectionId>, own: &mut Vec<Effect>) -> bool {
         let done = self.take_turns_of_task(connection);
         own.append(&mut self.turn.own_effects);
         done
     }
 
+    /// Whether the last caller's turns have woken other tasks.
+    #[must_use]
+    pub fn has_woken_tasks(&self) -> bool {
+        self.turn.woke_others
+    }
+
     fn take_turns_of_task(&mut self, connection: Option<ConnectionId>) -> bool {
         if self.events.len() + self.clients.len() > 1 {
             return false;
         }
+        self.turn.woke_others = false;
         self.turn.woke_tasks = false;
         for _ in 0..TURNS_OF_A_TASK {
             self.take(Caller::Task(connection));
@@ -336,7 +345,9 @@ impl Driver {
         let Some(peer) = &self.shells.peer else { return };
         let turn = &mut self.turn;
         for (link, pieces) in turn.outputs.send.drain(..) {
-            turn.woke_tasks |= !peer.send(link, pieces);
+            let woke_its_task = !peer.send(link, pieces);
+            turn.woke_tasks |= woke_its_task;
+            turn.woke_others |= woke_its_task;
         }
         turn.outputs.hang_up.drain(..).for_each(|link| peer.hang_up(link));
         if let Some(address) = turn.outputs.dial.take() {
@@ -365,6 +376,7 @@ impl Driver {
                 turn.own_effects.extend(effects);
                 continue;
             }
+            turn.woke_others = true;
             // A connection that has gone meanwhile needs nothing any more.
             if let Some(client) = turn.connections.get(&connection) {
                 let _ = client.effects.send(effects);

@@ -30,20 +30,22 @@ impl Desk {
         }
     }
 
-    /// Takes the turn in the caller's task if the node rests, and rings otherwise.
-    fn take_turn(&self, own: Option<Own<'_>>) {
+    /// Takes the turn in the caller's task if the node rests, and rings otherwise. True: other tasks
+    /// were woken, and one of them may wait for this thread and no other.
+    fn take_turn(&self, own: Option<Own<'_>>) -> bool {
         let mut ring = RingUnlessDone { desk: self, done: false };
-        let Ok(mut slot) = self.driver.try_lock() else { return };
-        let Some(driver) = slot.as_mut() else { return };
+        let Ok(mut slot) = self.driver.try_lock() else { return false };
+        let Some(driver) = slot.as_mut() else { return false };
         let Some(Own { connection, inbox, effects }) = own else {
             ring.done = driver.take_turn(None, &mut Vec::new());
-            return;
+            return driver.has_woken_tasks();
         };
         // Under the lock, or effects of a later turn could come in between.
         while let Ok(before) = inbox.try_recv() {
             effects.extend(before);
         }
         ring.done = driver.take_turn(Some(connection), effects);
+        driver.has_woken_tasks()
     }
 
     /// The driver's thread: runs until the node ends.
@@ -119,14 +121,14 @@ impl EventSender {
         Ok(())
     }
 
-    /// As [`Self::send`], for something small: the caller's task may take the node's turn.
+    /// As [`Self::send`], for something small: the caller's task may take the node's turn. True: it
+    /// has to yield before it takes another.
     ///
     /// # Errors
     /// The node has ended.
-    pub fn submit(&self, event: Event) -> Result<(), Gone> {
+    pub fn submit(&self, event: Event) -> Result<bool, Gone> {
         self.channel.send(event).map_err(|_| Gone)?;
-        self.desk.take_turn(None);
-        Ok(())
+        Ok(self.desk.take_turn(None))
     }
 
     pub fn is_closed(&self) -> bool {
@@ -189,6 +191,7 @@ impl ClientSender {
 
     /// As [`Self::try_send`], for something small: the task of `connection`, which calls, may take
     /// the node's turn. Its effects, those that wait in its channel first, are put into `effects`.
+    /// True: it has to yield before it takes another.
     ///
     /// # Errors
     /// As [`Self::try_send`].
@@ -199,9 +202,8 @@ impl ClientSender {
         connection: ConnectionId,
         inbox: &mut mpsc::UnboundedReceiver<Vec<Effect>>,
         effects: &mut Vec<Effect>,
-    ) -> Result<(), TrySendError> {
+    ) -> Result<bool, TrySendError> {
         self.channel.try_send(event)?;
-        self.desk.take_turn(Some(Own { connection, inbox, effects }));
-        Ok(())
+        Ok(self.desk.take_turn(Some(Own { connection, inbox, effects })))
     }
 }

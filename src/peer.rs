@@ -94,7 +94,8 @@ impl PeerHandle {
         }
     }
 
-    /// Binds the listener and starts serving links; `tell` is called with each event.
+    /// Binds the listener and starts serving links; `tell` is called with each event, and says
+    /// whether the calling task has to yield then.
     ///
     /// # Errors
     /// The address cannot be bound.
@@ -103,7 +104,7 @@ impl PeerHandle {
         user: &str,
         password: &str,
         security: Security,
-        tell: impl Fn(PeerEvent) + Clone + Send + Sync + 'static,
+        tell: impl Fn(PeerEvent) -> bool + Clone + Send + Sync + 'static,
     ) -> anyhow::Result<(Self, SocketAddr)> {
         let listener =
             bind(address).await.with_context(|| format!("listen.replication: {address}"))?;
@@ -176,7 +177,7 @@ struct Manager<T> {
     next_link: u64,
 }
 
-impl<T: Fn(PeerEvent) + Clone + Send + Sync + 'static> Manager<T> {
+impl<T: Fn(PeerEvent) -> bool + Clone + Send + Sync + 'static> Manager<T> {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<PeerCommand>) {
         while let Some(command) = inbox.recv().await {
             match command {

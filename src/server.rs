@@ -235,7 +235,9 @@ async fn start_peer(
     let tell = move |event| {
         let small = matches!(&event, PeerEvent::Received { frame, .. } if frame.len() <= FRAME_BYTES_PER_OWN_TURN_MAX);
         let event = Event::Peer(event);
-        let _ = if small { events.submit(event) } else { events.send(event) };
+        let must_yield =
+            if small { events.submit(event) } else { events.send(event).map(|()| false) };
+        must_yield.unwrap_or(false)
     };
     let (peer, bound) =
         PeerHandle::start(address, &replication.user, &replication.password, security, tell)

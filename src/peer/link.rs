@@ -93,7 +93,7 @@ impl Drop for LinkHandle {
 
 pub(super) fn start(
     socket: Socket,
-    received: impl Fn(Bytes) + Send + 'static,
+    received: impl Fn(Bytes) -> bool + Send + 'static,
     ended: impl Fn(String) + Clone + Send + 'static,
 ) -> LinkHandle {
     match socket {
@@ -154,7 +154,7 @@ fn serve(
     read: impl AsyncRead + Unpin + Send + 'static,
     write: impl AsyncWrite + Unpin + Send + 'static,
     direct: Option<Arc<OwnedWriteHalf>>,
-    received: impl Fn(Bytes) + Send + 'static,
+    received: impl Fn(Bytes) -> bool + Send + 'static,
     ended: impl Fn(String) + Clone + Send + 'static,
 ) -> LinkHandle {
     let (queue, inbox) = mpsc::unbounded_channel();
@@ -178,12 +178,14 @@ fn serve(
 
 async fn read_frames(
     mut socket: impl AsyncRead + Unpin,
-    received: impl Fn(Bytes),
+    received: impl Fn(Bytes) -> bool,
 ) -> io::Result<()> {
     let mut input = BytesMut::new();
     loop {
         while let Some(frame) = take_frame(&mut input)? {
-            received(frame);
+            if received(frame) {
+                tokio::task::yield_now().await;
+            }
         }
         if input.capacity() - input.len() < READ_BYTES_MIN {
             input.reserve(READ_BYTES);

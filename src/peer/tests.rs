@@ -16,6 +16,7 @@ async fn secured(
     let (sender, events) = mpsc::unbounded_channel();
     let tell = move |event| {
         let _ = sender.send(event);
+        false
     };
     let started = PeerHandle::start("127.0.0.1:0", "pair", password, security, tell);
     let (handle, address) = started.await.unwrap();

@@ -263,6 +263,9 @@ impl Driver {
             ClientEvent::Drained { connection, bytes } => {
                 self.node.on_input(now_ms, Input::Drained { connection, bytes }, out);
             }
+            ClientEvent::Digest(answer) => {
+                let _ = answer.send(self.node.digest());
+            }
             ClientEvent::HandOver => {
                 self.node.on_input(now_ms, Input::Backend(BackendInput::HandOver), out);
             }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use understudy_broker::{
     Accounts, BindingRow, Broker, ConnectionRow, ConsumerRow, ExchangeRow, Page, Query, QueueRow,
 };
-use understudy_model::{ConnectionId, Effect, Request, UserRecord};
+use understudy_model::{ConnectionId, Effect, Lsn, Request, UserRecord};
 use understudy_replication::Status;
 
 /// What connections tell the driver.
@@ -34,6 +34,8 @@ pub enum ClientEvent {
         connection: ConnectionId,
     },
     Inspect(Inspect),
+    /// The applied LSN, and a hash of all state that the two nodes have in common there.
+    Digest(oneshot::Sender<(Lsn, u128)>),
     /// The operator wants the slave to lead.
     HandOver,
     /// The operator says that the peer is dead. Answered with what the node makes of it.

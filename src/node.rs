@@ -5,8 +5,10 @@
 
 mod alarm;
 mod copy;
+mod reinject;
 
 use self::alarm::Alarm;
+use self::reinject::Reinjection;
 use crate::cache::Cache;
 use crate::inflight::Inflight;
 use crate::upkeep::Upkeep;
@@ -16,7 +18,7 @@ use understudy_broker::{
     Broker, ConfiguredUser, Decided, Limits, ReadAhead, Slice, waits_for_own_commits,
 };
 use understudy_model::{
-    Command, ConnectionId, Effect, Epoch, Group, Lsn, NewEpoch, NodeId, QueueId, Request,
+    Command, ConnectionId, Digest, Effect, Epoch, Group, Lsn, NewEpoch, NodeId, QueueId, Request,
     UserRecord,
 };
 use understudy_replication::{
@@ -166,6 +168,10 @@ pub struct Node {
     applied_chain: u128,
     /// Slices of a copy that is being installed.
     installing: Option<Vec<(Bytes, Bytes)>>,
+    /// What a returning node had committed alone is being taken in.
+    reinjection: Option<Reinjection>,
+    /// The command that began the mastership.
+    epoch_begins: Lsn,
     users_seen: u64,
     more_to_serve: bool,
 }
@@ -208,6 +214,8 @@ impl Node {
             lazy_since_ms: None,
             applied_chain,
             installing: None,
+            reinjection: None,
+            epoch_begins: Lsn::ZERO,
             users_seen: 0,
             more_to_serve: false,
         }
@@ -263,6 +271,7 @@ impl Node {
     /// Hands out, seals and looks after the store: once for all inputs of a turn.
     pub fn end_turn(&mut self, now_ms: u64, out: &mut Outputs) {
         if self.leading.is_some() {
+            self.reinject_some(now_ms, out);
             // Before its epoch is committed a new master does not know yet what the former one
             // has moved or settled last: to act on that would be to do it twice.
             if self.serving {
@@ -332,6 +341,16 @@ impl Node {
         let mut slices = self.broker.save_all(self.applied_chain);
         slices.retain(|(key, _)| !own.contains(&&key[..]));
         slices
+    }
+
+    /// One number for all of that, and the LSN that it belongs to. Costs a pass over the state.
+    pub fn digest(&mut self) -> (Lsn, u128) {
+        let mut digest = Digest::default();
+        for (key, value) in self.state_for_comparison() {
+            digest.add(&key);
+            digest.add(&value.unwrap_or_default());
+        }
+        (self.applied(), digest.finish())
     }
 
     fn requests(&mut self, connection: ConnectionId, requests: Vec<Request>, out: &mut Outputs) {
@@ -471,7 +490,12 @@ impl Node {
                 assert!(after >= self.broker.applied(), "applied commands are never cut off");
                 out.log.push(LogJob::Truncate { after });
             }
-            BackendOutput::ReadSnapshot { cursor } => self.read_snapshot(now_ms, cursor, out),
+            BackendOutput::ReadSnapshot { cursor, since } => {
+                self.read_snapshot(now_ms, cursor, since, out);
+            }
+            BackendOutput::Reinject { first, last, common, producer, chunk } => {
+                self.reinject(first, last, (common, producer), &chunk, out);
+            }
             BackendOutput::InstallSnapshot { first, last, set_aside, at, chain, chunk } => {
                 self.install(first, last, set_aside, at, chain, &chunk, out);
             }
@@ -518,7 +542,7 @@ impl Node {
         self.leading = Some(epoch);
         self.forget_clients();
         let new_epoch = Command::NewEpoch(NewEpoch { epoch, leader });
-        self.inflight.open.push(|out| new_epoch.encode(out));
+        self.epoch_begins = self.inflight.open.push(|out| new_epoch.encode(out));
         let mut decided = Decided {
             open: &mut self.inflight.open,
             effects: &mut self.inflight.open_effects,
@@ -541,6 +565,7 @@ impl Node {
         self.inflight.forget_clients();
         self.broker.forget_clients();
         self.upkeep.forget_snapshot();
+        self.reinjection = None;
         self.lazy_since_ms = None;
         self.more_to_serve = false;
     }

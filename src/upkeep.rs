@@ -141,6 +141,8 @@ impl Upkeep {
 /// that were live then. Messages that are settled and reclaimed meanwhile are left out: the log
 /// behind the snapshot says that they are gone.
 pub(crate) struct Snapshot {
+    /// Who reads it has to know the state before the records.
+    slices_first: bool,
     at: Lsn,
     chain: u128,
     slices: Vec<(Bytes, Bytes)>,
@@ -154,14 +156,16 @@ const SLICES: u8 = 0;
 const RECORDS: u8 = 1;
 
 impl Snapshot {
-    pub(crate) fn take(broker: &mut Broker, chain: u128) -> Self {
+    /// `since`: only messages behind it, after the state.
+    pub(crate) fn take(broker: &mut Broker, chain: u128, since: Option<Lsn>) -> Self {
         let at = broker.applied();
         let slices = broker.save_all(chain);
         Self {
+            slices_first: since.is_some(),
             at,
             chain,
             slices: slices.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
-            lsns: broker.live_messages(Lsn(1), at),
+            lsns: broker.live_messages(since.unwrap_or(Lsn::ZERO).next(), at),
             next_lsn: 0,
             asked: 0,
             chunks: 0,
@@ -170,17 +174,26 @@ impl Snapshot {
 
     /// Messages whose records the next chunk needs, if records are not all sent.
     pub(crate) fn next_lsns(&mut self) -> Option<Vec<Lsn>> {
+        if self.slices_first && !self.slices.is_empty() {
+            return None;
+        }
         let rest = &self.lsns[self.next_lsn..];
         let lsns = &rest[..rest.len().min(SNAPSHOT_LSNS_PER_READ)];
         self.asked = lsns.len();
         (!lsns.is_empty()).then(|| lsns.to_vec())
     }
 
-    pub(crate) fn records_chunk(&mut self, records: &[(Lsn, Bytes)]) -> BackendInput {
+    /// None: the answer to a read for an earlier snapshot.
+    pub(crate) fn records_chunk(&mut self, records: &[(Lsn, Bytes)]) -> Option<BackendInput> {
+        let asked = &self.lsns[self.next_lsn..][..self.asked];
+        if records.iter().any(|(lsn, _)| asked.binary_search(lsn).is_err()) {
+            return None;
+        }
+        let count = std::mem::take(&mut self.asked);
         // A read ends early at a size; then it goes on behind the last record it gave.
         match records.last() {
             Some((last, _)) => self.next_lsn = self.lsns.partition_point(|lsn| lsn <= last),
-            None => self.next_lsn += self.asked,
+            None => self.next_lsn += count,
         }
         let mut out = BytesMut::new();
         let mut w = Writer(&mut out);
@@ -190,7 +203,7 @@ impl Snapshot {
             w.varint(lsn.0);
             w.bytes(record);
         }
-        self.answer(out.freeze(), true)
+        Some(self.answer(out.freeze(), true))
     }
 
     pub(crate) fn next_slices(&mut self, _cursor: SnapshotCursor) -> BackendInput {
@@ -208,7 +221,7 @@ impl Snapshot {
         w.u8(SLICES);
         w.varint(count);
         out.extend_from_slice(&body);
-        let more = !self.slices.is_empty();
+        let more = !self.slices.is_empty() || self.next_lsn < self.lsns.len();
         self.answer(out.freeze(), more)
     }
 

@@ -88,6 +88,8 @@ pub enum Input {
         chunk: Bytes,
         next: Option<SnapshotCursor>,
     },
+    /// Answer to [`Output::Reinject`].
+    Reinjected,
     /// Answer to the `last` [`Output::InstallSnapshot`]: state and log now begin at the snapshot.
     Installed {
         log: LogEnd,
@@ -157,6 +159,18 @@ pub enum Output {
     },
     ReadSnapshot {
         cursor: SnapshotCursor,
+        /// Only messages behind this LSN, after the state; none: everything.
+        since: Option<Lsn>,
+    },
+    /// Leader: part of what a returning node had committed behind `common` in a partition, to be
+    /// brought in. The `first` one begins anew; each is answered by [`Input::Reinjected`] when
+    /// what came of it is committed. `producer` names the divergent log.
+    Reinject {
+        first: bool,
+        last: bool,
+        common: Lsn,
+        producer: u128,
+        chunk: Bytes,
     },
     /// Part of a whole copy. The `first` one wipes local log and state (after setting aside what
     /// was there, if `set_aside`); the `last` one is answered by [`Input::Installed`].

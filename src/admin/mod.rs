@@ -10,10 +10,10 @@ mod failure;
 mod health;
 mod listings;
 mod messages;
+mod pair;
 mod principal;
 mod rows;
 mod shape;
-mod switchover;
 mod table_json;
 
 use crate::auth::Authenticator;
@@ -109,7 +109,7 @@ fn api() -> Router<Admin> {
         .merge(definitions::routes())
         .merge(messages::routes())
         .merge(health::checks())
-        .merge(switchover::routes())
+        .merge(pair::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 

@@ -234,6 +234,9 @@ impl Broker {
                 && queue.apply_enqueue(lsn, time_ms, &enqueue.message)
             {
                 queues += 1;
+                if enqueue.redelivered {
+                    queue.flag(lsn);
+                }
                 self.to_serve.insert(queue_id);
                 self.dirty_queues.insert(queue_id);
             }

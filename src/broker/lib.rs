@@ -24,6 +24,9 @@ mod policy;
 mod producers;
 mod publish;
 mod queue;
+mod reinject;
+#[cfg(test)]
+mod reinject_tests;
 mod routing;
 mod rules;
 #[cfg(test)]
@@ -45,5 +48,6 @@ pub use inspect::{
 };
 pub use manage::ConfiguredUser;
 pub use pattern::check_pattern;
+pub use reinject::Divergence;
 pub use saved::Slice;
 pub use segments::Segment;

@@ -41,6 +41,10 @@ pub(crate) struct Memory {
     cursor: Lsn,
     /// Given back: to be handed out again before anything behind the cursor.
     returned: BTreeSet<Lsn>,
+    /// Handed out before by the other side of a partition: flagged redelivered.
+    flagged: LsnSet,
+    /// Finished by the other side of a partition: not handed out, settled with the next group.
+    retired: LsnSet,
     /// Unsettled messages that are not ready: outstanding, or settled but not committed.
     taken: u64,
     /// Bodies of `taken`, if the queue's bytes are limited.
@@ -122,6 +126,57 @@ impl Queue {
             ready.insert((Reverse(priority), lsn));
         }
         true
+    }
+
+    /// A first delivery of this message will be flagged redelivered.
+    pub(crate) fn flag(&mut self, lsn: Lsn) {
+        self.memory.flagged.push(lsn);
+    }
+
+    /// Settles those messages up to `through` that are not in `kept`. Returns how many.
+    pub(crate) fn retire_all_but(&mut self, kept: &LsnSet, through: Lsn) -> u64 {
+        let all = self.unsettled.range(Lsn(1), through);
+        let gone: Vec<Lsn> = all.filter(|lsn| !kept.contains(*lsn)).collect();
+        let memory = &mut self.memory;
+        let mut retired: Vec<Lsn> = memory.retired.iter().collect();
+        retired.retain(|lsn| self.unsettled.contains(*lsn));
+        for &lsn in &gone {
+            let fresh = lsn > memory.cursor && !memory.retired.contains(lsn);
+            if memory.returned.remove(&lsn) || fresh {
+                memory.taken += 1;
+            }
+            if fresh {
+                retired.push(lsn);
+            }
+        }
+        retired.sort_unstable();
+        memory.retired = LsnSet::default();
+        retired.into_iter().for_each(|lsn| {
+            memory.retired.push(lsn);
+        });
+        for &lsn in &gone {
+            self.remove_by_priority(lsn);
+            self.settle_later(lsn);
+        }
+        gone.len() as u64
+    }
+
+    /// Up to here the other side of a partition may have handed messages out.
+    pub(crate) fn mark_of_other_side(&mut self, other: &Self, common: Lsn) -> Option<Lsn> {
+        let through = other.mark.min(common);
+        self.memory.epoch_mark = self.memory.epoch_mark.max(through);
+        (through > self.mark).then_some(through)
+    }
+
+    /// The first message behind the cursor that was not handed out in this epoch.
+    fn next_fresh(&self) -> Option<Lsn> {
+        let mut at = self.memory.cursor;
+        loop {
+            at = self.unsettled.next_after(at)?;
+            if !self.memory.retired.contains(at) {
+                return Some(at);
+            }
+        }
     }
 
     /// Returns how many messages went.
@@ -213,7 +268,7 @@ impl Queue {
         if let Some(ready) = &self.memory.by_priority {
             return ready.first().map(|(_, lsn)| *lsn);
         }
-        let fresh = self.unsettled.next_after(self.memory.cursor);
+        let fresh = self.next_fresh();
         match self.memory.returned.first() {
             Some(&returned) => Some(fresh.map_or(returned, |fresh| fresh.min(returned))),
             None => fresh,
@@ -224,7 +279,8 @@ impl Queue {
     pub(crate) fn ready_messages(&self) -> impl Iterator<Item = Lsn> {
         let ordered = self.memory.by_priority.is_some();
         let from = if ordered { Lsn(u64::MAX - 1) } else { self.memory.cursor.next() };
-        let mut fresh = self.unsettled.range(from, Lsn(u64::MAX - 1)).peekable();
+        let fresh = self.unsettled.range(from, Lsn(u64::MAX - 1));
+        let mut fresh = fresh.filter(|lsn| !self.memory.retired.contains(*lsn)).peekable();
         let returned = self.memory.returned.iter().copied().filter(move |_| !ordered);
         let mut returned = returned.peekable();
         let by_priority = self.memory.by_priority.iter().flatten().map(|(_, lsn)| *lsn);
@@ -248,7 +304,7 @@ impl Queue {
         } else {
             self.memory.cursor = lsn;
         }
-        lsn <= self.memory.epoch_mark
+        lsn <= self.memory.epoch_mark || self.memory.flagged.contains(lsn)
     }
 
     /// Takes a message back. Messages that are settled meanwhile (the queue was purged or made
@@ -486,6 +542,26 @@ mod tests {
         }
         assert_eq!(order, [2, 3, 2, 3]);
         assert_eq!(queue.choose(|k| k == key(1)), Some(key(1)));
+    }
+
+    #[test]
+    fn what_the_other_side_finished_is_not_handed_out_and_counts_stay_right() {
+        let mut queue = queue(&[1, 2, 3, 4, 5, 6]);
+        queue.take(Lsn(1));
+        queue.take(Lsn(2));
+        queue.give_back(Lsn(2));
+        let mut kept = LsnSet::default();
+        kept.push(Lsn(4));
+        // Twice, as when a transfer broke off.
+        assert_eq!(queue.retire_all_but(&kept, Lsn(5)), 4);
+        assert_eq!(queue.retire_all_but(&kept, Lsn(5)), 4);
+        assert_eq!(queue.ready(), 2);
+        assert_eq!(queue.ready_messages().map(|l| l.0).collect::<Vec<_>>(), [4, 6]);
+        for (from, to) in queue.flush_settles().unwrap().0 {
+            queue.apply_settle(from, to);
+        }
+        assert_eq!((queue.unsettled().len(), queue.ready(), queue.memory.taken), (2, 2, 0));
+        assert_eq!(take_all(&mut queue), [(4, false), (6, false)]);
     }
 
     #[test]

@@ -75,11 +75,12 @@ impl Broker {
 
     /// Everything at once, as of now: for a snapshot.
     pub fn save_all(&mut self, chain: u128) -> Vec<Slice> {
-        self.topology_dirty = true;
-        self.access_dirty = true;
-        self.delayed.dirty = true;
+        // What the next round has to save is no matter of a snapshot.
+        let dirty = (self.topology_dirty, self.access_dirty, self.delayed.dirty);
+        (self.topology_dirty, self.access_dirty, self.delayed.dirty) = (true, true, true);
         let mut slices: Vec<Slice> = self.queues.keys().map(|id| self.save_queue(*id)).collect();
         slices.extend(self.end_save(self.applied, chain));
+        (self.topology_dirty, self.access_dirty, self.delayed.dirty) = dirty;
         slices
     }
 

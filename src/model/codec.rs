@@ -53,6 +53,21 @@ impl Writer<'_> {
     }
 }
 
+/// A hash over parts of state, the same on every platform.
+#[derive(Default)]
+pub struct Digest(xxhash_rust::xxh3::Xxh3Default);
+
+impl Digest {
+    pub fn add(&mut self, part: &[u8]) {
+        self.0.update(&(part.len() as u64).to_be_bytes());
+        self.0.update(part);
+    }
+
+    pub fn finish(&self) -> u128 {
+        self.0.digest128()
+    }
+}
+
 /// Takes primitive pieces off the front of a slice.
 #[derive(Clone, Copy)]
 pub struct Reader<'a>(pub &'a [u8]);

@@ -28,6 +28,8 @@ const CLEAR_POLICY: u8 = 35;
 pub(crate) const DEAD_LETTER: u8 = 40;
 pub(crate) const DELAY: u8 = 41;
 const RETURNED: u8 = 42;
+/// As `ENQUEUE`.
+pub(crate) const ENQUEUE_AGAIN: u8 = 48;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command<'a> {
@@ -287,7 +289,8 @@ impl<'a> Command<'a> {
         let mut r = Reader(record);
         let queue = |r: &mut Reader<'_>| r.varint().map(|id| QueueId(Lsn(id)));
         let command = match r.u8()? {
-            ENQUEUE => Self::Enqueue(EnqueueView::decode(&mut r)?),
+            ENQUEUE => Self::Enqueue(EnqueueView::decode(&mut r, false)?),
+            ENQUEUE_AGAIN => Self::Enqueue(EnqueueView::decode(&mut r, true)?),
             DEAD_LETTER => Self::DeadLetter(DeadLetterView::decode(&mut r)?),
             DELAY => Self::Delay(DelayView::decode(&mut r)?),
             RETURNED => {

@@ -1,6 +1,6 @@
 //! The records that hold a message: one that was published, or one that moves on by a rule.
 
-use crate::command::{DEAD_LETTER, DELAY, ENQUEUE};
+use crate::command::{DEAD_LETTER, DELAY, ENQUEUE, ENQUEUE_AGAIN};
 use crate::{
     Lsn, Malformed, MessageView, ProducerSequence, Publish, QueueId, Reader, Text, Writer,
 };
@@ -11,6 +11,8 @@ use bytes::{BufMut, BytesMut};
 pub struct EnqueueView<'a> {
     queues: Reader0<'a>,
     pub producer: Option<ProducerSequence>,
+    /// It may have been handed out before, by the other side of a partition.
+    pub redelivered: bool,
     pub message: MessageView<'a>,
 }
 
@@ -54,7 +56,38 @@ impl<'a> EnqueueView<'a> {
         }
     }
 
-    pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    /// Appends the record of a message that the other side of a partition had stored.
+    pub fn encode_again(
+        queues: &[QueueId],
+        producer: ProducerSequence,
+        message: &MessageView<'_>,
+        out: &mut BytesMut,
+    ) {
+        out.put_u8(ENQUEUE_AGAIN);
+        Self::encode_copy(queues, producer, message, out);
+    }
+
+    fn encode_copy(
+        queues: &[QueueId],
+        producer: ProducerSequence,
+        message: &MessageView<'_>,
+        out: &mut BytesMut,
+    ) {
+        let mut w = Writer(out);
+        w.varint(queues.len() as u64);
+        for queue in queues {
+            w.varint(queue.0.0);
+        }
+        w.u8(1);
+        w.u128(producer.producer);
+        w.varint(producer.sequence);
+        w.bytes(message.exchange.as_bytes());
+        w.bytes(message.routing_key.as_bytes());
+        w.bytes(message.properties);
+        out.put_slice(message.body);
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'a>, redelivered: bool) -> Result<Self, Malformed> {
         let count = reader.varint()?;
         let start = reader.0;
         for _ in 0..count {
@@ -66,7 +99,7 @@ impl<'a> EnqueueView<'a> {
         } else {
             None
         };
-        Ok(Self { queues, producer, message: MessageView::decode(reader)? })
+        Ok(Self { queues, producer, redelivered, message: MessageView::decode(reader)? })
     }
 }
 
@@ -98,7 +131,7 @@ impl<'a> DeadLetterView<'a> {
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         let queue = QueueId(Lsn(reader.varint()?));
         let lsn = Lsn(reader.varint()?);
-        Ok(Self { queue, lsn, enqueue: EnqueueView::decode(reader)? })
+        Ok(Self { queue, lsn, enqueue: EnqueueView::decode(reader, false)? })
     }
 }
 
@@ -121,8 +154,17 @@ impl<'a> DelayView<'a> {
         EnqueueView::encode_inside(&[], publish, out);
     }
 
+    /// Appends the record of a delayed message that the other side of a partition had stored.
+    pub fn encode_again(&self, producer: ProducerSequence, out: &mut BytesMut) {
+        out.put_u8(DELAY);
+        let mut w = Writer(out);
+        w.text(&self.vhost);
+        w.varint(self.due_ms);
+        EnqueueView::encode_copy(&[], producer, &self.enqueue.message, out);
+    }
+
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         let (vhost, due_ms) = (reader.text()?, reader.varint()?);
-        Ok(Self { vhost, due_ms, enqueue: EnqueueView::decode(reader)? })
+        Ok(Self { vhost, due_ms, enqueue: EnqueueView::decode(reader, false)? })
     }
 }

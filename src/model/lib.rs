@@ -18,7 +18,7 @@ mod session;
 mod table;
 
 pub use access::{ApplyTo, Change, Manage, PermissionRecord, PolicyRecord};
-pub use codec::{Malformed, Reader, Writer};
+pub use codec::{Digest, Malformed, Reader, Writer};
 pub use command::{
     BindTarget, Binding, Command, ExchangeSpec, NewEpoch, QueueSpec, SettleRanges, UserRecord,
 };

@@ -9,9 +9,16 @@ use understudy_model::Lsn;
 use understudy_replication::{LogEnd, SnapshotCursor};
 
 impl Node {
-    pub(super) fn read_snapshot(&mut self, now_ms: u64, cursor: SnapshotCursor, out: &mut Outputs) {
+    pub(super) fn read_snapshot(
+        &mut self,
+        now_ms: u64,
+        cursor: SnapshotCursor,
+        since: Option<Lsn>,
+        out: &mut Outputs,
+    ) {
         if cursor.0 == 0 {
-            self.upkeep.snapshot = Some(Snapshot::take(&mut self.broker, self.applied_chain));
+            let snapshot = Snapshot::take(&mut self.broker, self.applied_chain, since);
+            self.upkeep.snapshot = Some(snapshot);
         }
         let Some(snapshot) = &mut self.upkeep.snapshot else { return };
         if let Some(lsns) = snapshot.next_lsns() {
@@ -28,8 +35,9 @@ impl Node {
         records: &[(Lsn, Bytes)],
         out: &mut Outputs,
     ) {
-        if let Some(snapshot) = &mut self.upkeep.snapshot {
-            let answer = snapshot.records_chunk(records);
+        if let Some(snapshot) = &mut self.upkeep.snapshot
+            && let Some(answer) = snapshot.records_chunk(records)
+        {
             self.backend_input(now_ms, answer, out);
         }
     }

@@ -14,6 +14,7 @@ mod disk_full;
 mod durability;
 mod hostile;
 mod pair;
+mod partition;
 mod protocols;
 mod tls;
 mod web_socket;

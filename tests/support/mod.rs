@@ -8,6 +8,7 @@
 )]
 
 pub mod stomp;
+pub mod wire;
 
 use serde_json::Value;
 use std::fs::File;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use wire::Wire;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -263,6 +265,19 @@ impl Pair {
         let mut pair = Self::new("", "");
         pair.start_in_sync();
         pair
+    }
+
+    /// The nodes reach each other only by these: the master's side first, then the slave's.
+    pub fn over_wires() -> (Self, [Wire; 2]) {
+        let pair = Self::new("", "");
+        let wires = [&pair.master, &pair.slave].map(|node| Wire::to(&node.ports.replication));
+        let Self { mut master, mut slave, directory } = pair;
+        let to_master = format!("tcp://{}", master.ports.replication);
+        slave.config = slave.config.replace(&to_master, &format!("tcp://{}", wires[0].address));
+        for (node, wire) in [&mut master, &mut slave].into_iter().zip(&wires) {
+            node.config.push_str(&format!("advertised_uri = \"tcp://{}\"\n", wire.address));
+        }
+        (Self { master, slave, directory }, wires)
     }
 
     pub fn start_in_sync(&mut self) {

@@ -49,7 +49,18 @@ impl Lead {
         }
     }
 
+    /// What the slave exported is committed here, so that it may forget it.
+    pub(crate) fn reinjected(&self, core: &mut Core, out: &mut Vec<Output>) {
+        // The answer may be for a link that is gone.
+        if std::mem::take(&mut core.reinjecting)
+            && let Some(feed) = self.feed()
+        {
+            core.send(feed.link, &Message::ExportAck { epoch: self.epoch }, out);
+        }
+    }
+
     fn attach(&mut self, core: &mut Core, link: LinkId, resumes: bool, out: &mut Vec<Output>) {
+        core.reinjecting = false;
         let mut feed = Feed::new(core, link, self.epoch, resumes);
         if let (true, Peer::Lost { progress_ms, acked, .. }) = (resumes, &self.peer)
             && *acked < core.log.appended
@@ -92,6 +103,21 @@ impl Lead {
             },
             Message::Ack { epoch, durable } => epoch == self.epoch && feed.reported(core, durable),
             Message::BeatOk { epoch, .. } => epoch == self.epoch,
+            Message::Export(chunk) if chunk.epoch == self.epoch && feed.stage == Stage::Greeted => {
+                core.reinjecting = true;
+                if chunk.first {
+                    let text = "the returning node had gone on alone: its messages are taken over";
+                    core.say(true, text.into(), out);
+                }
+                out.push(Output::Reinject {
+                    first: chunk.first,
+                    last: chunk.last,
+                    common: chunk.at,
+                    producer: chunk.chain,
+                    chunk: chunk.bytes,
+                });
+                true
+            }
             Message::ChunkAck { epoch } if epoch == self.epoch => {
                 feed.chunk_acked(core, out);
                 true

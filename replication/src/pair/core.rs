@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) log_changes: bool,
     /// A read of a copy was asked for and not answered.
     pub(crate) copy_read: bool,
+    /// The node takes in what a returning slave had committed alone, and has not answered.
+    pub(crate) reinjecting: bool,
     /// This node was half of an in-sync pair since it started.
     pub(crate) paired: bool,
     /// Last thing that was said to the operator, also the status page's reason.
@@ -65,7 +67,11 @@ impl Core {
     pub(crate) fn new(boot: &Boot, config: PairConfig) -> Result<Self, ViewError> {
         let mut random = Random::new(&boot.random);
         let view = View::load(boot, &config, &mut random)?;
-        let commit = boot.applied.max(view.commit).min(boot.log.last);
+        let commit = match view.standing {
+            // The in-sync set was this node: what is durable was committed, or is now.
+            Standing::Alone { .. } => boot.log.last,
+            _ => boot.applied.max(view.commit).min(boot.log.last),
+        };
         Ok(Self {
             dialer: Dialer::new(config.redial_ms, config.redial_max_ms),
             process: random.next(),
@@ -77,6 +83,7 @@ impl Core {
             now_ms: boot.now_ms,
             log_changes: false,
             copy_read: false,
+            reinjecting: false,
             paired: false,
             reason: String::new(),
             random,

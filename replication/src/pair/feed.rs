@@ -290,7 +290,7 @@ impl Feed {
         }
         if let Some(cursor) = copying.next.take() {
             core.copy_read = true;
-            out.push(Output::ReadSnapshot { cursor });
+            out.push(Output::ReadSnapshot { cursor, since: None });
         }
     }
 

@@ -1,13 +1,14 @@
 //! The slave: accept an epoch, bring the own log in line, append what comes, acknowledge.
 
 use crate::pair::core::{Core, Log};
+use crate::pair::exporting::Exporting;
 use crate::pair::hello::Hello;
 use crate::pair::idle::Idle;
 use crate::pair::message::{Chunk, Message, Position};
 use crate::pair::plan::{Plan, plan};
 use crate::pair::state::{Next, State, rejected};
 use crate::pair::view::Standing;
-use crate::{LinkId, LogEnd, Output};
+use crate::{LinkId, LogEnd, Output, SnapshotCursor};
 use bytes::Bytes;
 use understudy_model::{Epoch, EpochHistory, Group, Lsn};
 
@@ -23,6 +24,12 @@ enum Stage {
     Adopting {
         version: u64,
     },
+    /// The promise is being saved; then the leader gets what it lacks.
+    Promising {
+        version: u64,
+        common: Lsn,
+    },
+    Exporting(Exporting),
     /// "A copy has begun" is being saved, before anything is wiped.
     Clearing {
         version: u64,
@@ -100,6 +107,15 @@ impl Follow {
             }
             // The leader's history would vouch for the tail that is to be cut; it comes after.
             Plan::Cut { after } => Stage::Accepting { version: core.save(out), cut: Some(after) },
+            Plan::Export { common } => {
+                let text = format!(
+                    "this node committed commands from {common} to {} that the master of epoch {} \
+                     does not have: it gets them",
+                    core.commit, self.epoch
+                );
+                core.say(true, text, out);
+                Stage::Promising { version: core.save(out), common }
+            }
             Plan::Copy { set_aside } => self.clear(core, set_aside, out),
         };
     }
@@ -107,9 +123,8 @@ impl Follow {
     fn clear(&self, core: &mut Core, set_aside: bool, out: &mut Vec<Output>) -> Stage {
         if set_aside {
             let text = format!(
-                "this node committed commands up to {} that the master of epoch {} does not have; \
-                 the old data is set aside and a whole copy is taken",
-                core.commit, self.epoch
+                "the diverged data up to {} is set aside and a whole copy is taken",
+                core.commit
             );
             core.say(true, text, out);
         }
@@ -124,6 +139,7 @@ impl Follow {
             Stage::Synced => "in-sync",
             Stage::Joining { .. } => "joining",
             Stage::Tail => "syncing",
+            Stage::Promising { .. } | Stage::Exporting(_) => "exporting",
             Stage::Clearing { .. } | Stage::Copying { .. } | Stage::Installing => "copying",
             _ => "meeting",
         }
@@ -195,6 +211,9 @@ impl Follow {
             {
                 self.stage = Stage::Tail;
                 self.send_position(core, out);
+            }
+            Stage::Promising { version, common } if version <= saved => {
+                self.stage = Stage::Exporting(Exporting::begin(core, common, out));
             }
             Stage::Clearing { version, set_aside } if version <= saved => {
                 self.stage = Stage::Copying { set_aside };
@@ -273,6 +292,14 @@ impl Follow {
                 if self.is_streaming() {
                     self.leader_commit = self.leader_commit.max(commit);
                     self.advance(core, out);
+                }
+                None
+            }
+            Message::ExportAck { epoch } if epoch == self.epoch => {
+                if let Stage::Exporting(exporting) = &mut self.stage
+                    && exporting.acked(core, out)
+                {
+                    self.stage = self.clear(core, true, out);
                 }
                 None
             }
@@ -360,6 +387,26 @@ impl Follow {
         });
         core.send(self.link, &Message::ChunkAck { epoch: self.epoch }, out);
         None
+    }
+
+    /// A part of the export was read.
+    pub(crate) fn export_read(
+        &mut self,
+        core: &mut Core,
+        producer: u128,
+        bytes: Bytes,
+        next: Option<SnapshotCursor>,
+        out: &mut Vec<Output>,
+    ) {
+        core.copy_read = false;
+        if let Stage::Exporting(exporting) = &mut self.stage
+            && let Some((first, common)) = exporting.read(core, next, out)
+        {
+            let last = next.is_none();
+            let epoch = self.epoch;
+            let chunk = Chunk { epoch, first, last, at: common, chain: producer, bytes };
+            core.send(self.link, &Message::Export(chunk), out);
+        }
     }
 
     /// R4: the leader requires our acks already, and has given up its exclusive right on disk.

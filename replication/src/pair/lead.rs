@@ -80,6 +80,7 @@ impl Lead {
         };
         // The node has forgotten a copy that was being read.
         core.copy_read = false;
+        core.reinjecting = false;
         core.dialer.slow_down(core.now_ms);
         core.say(false, format!("leading epoch {epoch} behind LSN {}", core.log.appended), out);
         if let Some(link) = link {
@@ -416,6 +417,8 @@ impl Lead {
         core.say(true, format!("epoch {} is over: stepping down", self.epoch), out);
         core.drop_spoken(keep, out);
         self.close(out);
+        // The node forgets a copy that was being read.
+        core.copy_read = false;
         out.push(Output::Follow);
     }
 }

@@ -40,8 +40,8 @@ impl Pair {
             pair.core.policy().name(),
             match pair.core.policy().name() {
                 "both" =>
-                    ": a cut between living nodes can leave two masters, of which one is set \
-                           aside later; shutdown_on_master_failure, shutdown_on_slave_failure or \
+                    ": a cut between living nodes can leave two masters, whose messages are \
+                           merged later; shutdown_on_master_failure, shutdown_on_slave_failure or \
                            an arbiter rules that out",
                 _ => "",
             }
@@ -363,8 +363,16 @@ impl Pair {
             Input::Truncated { log } => self.log_changed(log, out),
             Input::Reclaimed { base } => self.core.log.base = self.core.log.base.max(base),
             Input::SnapshotRead { at, chain, chunk, next } => {
-                if let State::Lead(lead) = &mut self.state {
-                    lead.chunk_read(&mut self.core, (at, chain), chunk, next, out);
+                let core = &mut self.core;
+                match &mut self.state {
+                    State::Lead(lead) => lead.chunk_read(core, (at, chain), chunk, next, out),
+                    State::Follow(follow) => follow.export_read(core, chain, chunk, next, out),
+                    State::Idle(_) | State::Stopped => core.copy_read = false,
+                }
+            }
+            Input::Reinjected => {
+                if let State::Lead(lead) = &self.state {
+                    lead.reinjected(&mut self.core, out);
                 }
             }
             Input::Installed { log } => {

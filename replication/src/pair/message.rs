@@ -92,6 +92,12 @@ pub(crate) enum Message {
     ChunkAck {
         epoch: Epoch,
     },
+    /// What the sender had committed alone behind the common point `at`; `chain` names its log.
+    Export(Chunk),
+    /// It is committed.
+    ExportAck {
+        epoch: Epoch,
+    },
     /// One sealed group; `group` is its bytes.
     Group {
         epoch: Epoch,
@@ -153,6 +159,8 @@ const GOODBYE: u8 = 15;
 const HANDOVER: u8 = 16;
 const HANDOVER_ASK: u8 = 17;
 const HANDOVER_OK: u8 = 18;
+const EXPORT: u8 = 19;
+const EXPORT_ACK: u8 = 20;
 
 impl Message {
     pub(crate) fn encode(&self) -> Bytes {
@@ -181,7 +189,9 @@ impl Message {
                 put_head(w, NEED_COPY, *epoch);
                 w.bool(*diverged);
             }
-            Self::Chunk(chunk) => put_chunk(w, chunk),
+            Self::Chunk(chunk) => put_chunk(w, CHUNK, chunk),
+            Self::Export(chunk) => put_chunk(w, EXPORT, chunk),
+            Self::ExportAck { epoch } => put_head(w, EXPORT_ACK, *epoch),
             Self::ChunkAck { epoch } => put_head(w, CHUNK_ACK, *epoch),
             Self::Group { epoch, commit, group } => {
                 put_head(w, GROUP, *epoch);
@@ -228,6 +238,8 @@ impl Message {
             POSITION => Self::Position(get_position(epoch, &mut r)?),
             NEED_COPY => Self::NeedCopy { epoch, diverged: r.bool()? },
             CHUNK => Self::Chunk(get_chunk(epoch, &mut r)?),
+            EXPORT => Self::Export(get_chunk(epoch, &mut r)?),
+            EXPORT_ACK => Self::ExportAck { epoch },
             CHUNK_ACK => Self::ChunkAck { epoch },
             ACK => Self::Ack { epoch, durable: Lsn(r.varint()?) },
             IN_SYNC => Self::InSync { epoch, at: Lsn(r.varint()?) },
@@ -274,8 +286,8 @@ fn get_position(epoch: Epoch, r: &mut Reader<'_>) -> Result<Position, Malformed>
     })
 }
 
-fn put_chunk(w: &mut Writer<'_>, chunk: &Chunk) {
-    put_head(w, CHUNK, chunk.epoch);
+fn put_chunk(w: &mut Writer<'_>, kind: u8, chunk: &Chunk) {
+    put_head(w, kind, chunk.epoch);
     w.bool(chunk.first);
     w.bool(chunk.last);
     w.varint(chunk.at.0);
@@ -362,6 +374,7 @@ mod tests {
             Message::Goodbye { epoch },
             Message::Handover { epoch },
             Message::HandoverAsk { epoch },
+            Message::ExportAck { epoch },
             Message::HandoverOk { epoch },
             Message::Position(Position {
                 epoch,
@@ -380,6 +393,9 @@ mod tests {
                 bytes: chunk,
             }),
         ];
+        if let Some(Message::Chunk(chunk)) = messages.last().cloned() {
+            messages.push(Message::Export(chunk));
+        }
         messages.extend(Code::ALL.map(|code| Message::Reject {
             code,
             leads: true,

@@ -7,6 +7,7 @@ mod attend;
 mod config;
 mod core;
 mod dialer;
+mod exporting;
 mod feed;
 mod follow;
 mod handing;

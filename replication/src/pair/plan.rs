@@ -10,6 +10,9 @@ pub(crate) enum Plan {
     Continue,
     /// The tail behind this point was never committed here and is not the leader's.
     Cut { after: Lsn },
+    /// The log holds commands committed here behind this point that the leader lacks: it gets them
+    /// first, then this node a whole copy.
+    Export { common: Lsn },
     /// A whole copy. `set_aside`: the log holds committed commands that the leader lacks.
     Copy { set_aside: bool },
 }
@@ -23,7 +26,10 @@ pub(crate) fn plan(core: &Core, leader: &Hello) -> Plan {
     let common = core.view.history.common_point(log.appended, &leader.history, leader.last);
     let common = common.unwrap_or(Lsn::ZERO);
     let corrupt = common == log.appended && common == leader.last && log.chain != leader.chain;
-    if common < core.commit || corrupt {
+    if common < core.commit {
+        return Plan::Export { common };
+    }
+    if corrupt {
         return Plan::Copy { set_aside: core.commit > Lsn::ZERO };
     }
     if common < leader.base || common < log.base {
@@ -96,7 +102,7 @@ mod tests {
             (13, 4, 0, Plan::Cut { after: Lsn(10) }),
             (8, 8, 9, Plan::Copy { set_aside: false }),
             (0, 0, 9, Plan::Copy { set_aside: false }),
-            (13, 12, 0, Plan::Copy { set_aside: true }),
+            (13, 12, 0, Plan::Export { common: Lsn(10) }),
         ] {
             let core = follower(last, commit);
             assert_eq!(plan(&core, &leader(&core, base, 20)), expected, "{last} {commit} {base}");

@@ -58,3 +58,9 @@ pub(super) fn replication_status(client: &Client, out: &Output) -> Result<(), Pr
     out.value(&status);
     Ok(())
 }
+
+pub(super) fn state_digest(client: &Client, out: &Output) -> Result<(), Problem> {
+    let digest = client.get("/api/replication/digest")?;
+    out.pair(&digest["applied"].to_string(), &digest["digest"]);
+    Ok(())
+}

@@ -211,6 +211,8 @@ pub(crate) enum ControlVerb {
     AwaitInSync(Plain),
     /// Print role, state, epoch, cursors and peer.
     ReplicationStatus(Plain),
+    /// Print the applied LSN and a hash of the state there: equal on both nodes.
+    StateDigest(Plain),
     /// Say whether a node answers.
     Ping(Plain),
 }
@@ -242,6 +244,7 @@ impl ControlVerb {
             Self::Ping(a)
             | Self::Switchover(a)
             | Self::AwaitInSync(a)
+            | Self::StateDigest(a)
             | Self::ReplicationStatus(a) => &a.common,
             Self::Promote(a) => &a.common,
         }
@@ -322,6 +325,7 @@ impl ControlVerb {
             Self::Switchover(_) => pair::switchover(client, out),
             Self::Promote(a) => pair::promote(a.force, client, out),
             Self::AwaitInSync(_) => pair::await_in_sync(client, out),
+            Self::StateDigest(_) => pair::state_digest(client, out),
             Self::ReplicationStatus(_) => pair::replication_status(client, out),
             Self::Ping(_) => {
                 client.get("/api/ping")?;

@@ -15,6 +15,11 @@ pub struct Outcome {
 const FAULTS: u64 = 6;
 const REST_MS_MAX: u64 = 300_000;
 
+/// Every fourth run has cuts that last until both nodes serve.
+fn has_partitions(seed: u64) -> bool {
+    seed % 4 == 3
+}
+
 pub fn run_seed(seed: u64) -> Outcome {
     let mut world = World::new(WorldOptions {
         seed,
@@ -22,6 +27,7 @@ pub fn run_seed(seed: u64) -> Outcome {
         sync_ms_max: 1 + seed % 5,
         ..WorldOptions::default()
     });
+    world.checks.partitioned = has_partitions(seed);
     world.add_client(ClientKind::Publisher { messages: 150, dedup: true, by: Way::Straight });
     world.add_client(ClientKind::Publisher { messages: 100, dedup: false, by: Way::Straight });
     for by in [Way::DeadLetter, Way::Delayed] {
@@ -68,7 +74,7 @@ fn fault(world: &mut World) {
         }
         3 => {
             world.cut_link();
-            let cut_ms = world.roll(1_200);
+            let cut_ms = world.roll(if has_partitions(world.options.seed) { 9_000 } else { 1_200 });
             world.run_ms(cut_ms);
             world.heal_link();
         }

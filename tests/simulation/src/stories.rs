@@ -205,6 +205,67 @@ fn an_empty_node_is_not_promoted_even_by_force() {
     assert_eq!(world.serving(), None);
 }
 
+/// Both sides serve for `cut_ms`, each with clients of its own; then the link comes back. Nothing
+/// is finished any more until the pair is in-sync again, so that what is left is seen to be right.
+fn partitioned(seed: u64, cut_ms: u64) -> World {
+    let mut world = pair(400, WorldOptions { seed, ..WorldOptions::default() });
+    world.add_client(ClientKind::Publisher { messages: 300, dedup: false, by: Way::Straight });
+    world.run_ms(100);
+    world.checks.partitioned = true;
+    world.cut_link();
+    assert!(world.run_until(20_000, |world| world.serve_both()), "{:#?}", world.log);
+    for _ in 0..2 {
+        world.add_client(ClientKind::Publisher { messages: 200, dedup: true, by: Way::Straight });
+        world.add_client(ClientKind::Publisher { messages: 100, dedup: false, by: Way::Straight });
+        world.add_client(ClientKind::Consumer { prefetch: 3 });
+    }
+    world.run_ms(cut_ms);
+    world.heal_link();
+    world
+}
+
+#[test]
+fn a_partition_heals_by_itself_and_nothing_confirmed_by_either_side_is_lost() {
+    let mut stored = 0;
+    for seed in 1..=20 {
+        let mut world = partitioned(seed, seed * 100);
+        assert!(world.run_until(30_000, World::in_sync), "seed {seed}: {:#?}", world.log);
+        stored += world.log.iter().filter(|line| line.contains("taken over from")).count();
+        // From here on every repetition is flagged, and what was finished stays so.
+        world.checks.partitioned = false;
+        drained(&mut world);
+        world.run_ms(2_000);
+        assert_eq!(world.compare_states(), Ok(()), "seed {seed}");
+    }
+    assert!(stored > 10, "{stored}");
+}
+
+#[test]
+fn a_heal_that_is_cut_short_by_crashes_loses_nothing_either() {
+    for seed in 1..=60 {
+        let mut world = partitioned(seed, 500);
+        let pause_ms = world.roll(120);
+        world.run_ms(pause_ms);
+        let side = if seed % 2 == 0 { Side::A } else { Side::B };
+        match seed % 3 {
+            0 => {
+                world.cut_link();
+                world.run_ms(300);
+                world.heal_link();
+            }
+            _ => {
+                world.crash(side);
+                world.run_ms(20);
+                world.start(side);
+            }
+        }
+        assert!(world.run_until(60_000, World::in_sync), "seed {seed}: {:#?}", world.log);
+        drained(&mut world);
+        world.run_ms(2_000);
+        assert_eq!(world.compare_states(), Ok(()), "seed {seed}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     assert_eq!(run_seed(42).log, run_seed(42).log);

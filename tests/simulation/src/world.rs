@@ -164,6 +164,10 @@ impl World {
         Side::BOTH.into_iter().all(|side| self.node(side).is_some_and(|n| n.status().in_sync))
     }
 
+    pub fn serve_both(&self) -> bool {
+        Side::BOTH.into_iter().all(|side| self.node(side).is_some_and(Node::is_serving))
+    }
+
     pub fn serving(&self) -> Option<Side> {
         Side::BOTH.into_iter().find(|side| self.node(*side).is_some_and(Node::is_serving))
     }

@@ -293,7 +293,12 @@ impl World {
             Output::CloseFrontends => process.serving = false,
             Output::Follow => process.leading = None,
             Output::ReadGroups { after, bytes_max } => self.read_groups(host, after, bytes_max),
-            Output::ReadSnapshot { cursor } => self.read_snapshot(host, cursor),
+            // What the records are is the node's matter; one part stands for all.
+            Output::ReadSnapshot { cursor, .. } => self.read_snapshot(host, cursor),
+            Output::Reinject { .. } => {
+                let (run, at) = (self.hosts[host].run, self.delay());
+                self.at(at, Event::Input { host, run, input: Input::Reinjected });
+            }
             Output::Log { text, .. } => {
                 // Under `both` silence may make two masters; a policy that forbids it must hold.
                 let config = &self.hosts[host].config;

@@ -1,4 +1,5 @@
-//! The operator's switchover and promotion: asks the node, then watches its role.
+//! The operator's switchover and promotion, which ask the node and then watch its role; and the
+//! digest that two nodes are compared by.
 
 use super::Admin;
 use super::failure::Failure;
@@ -6,7 +7,7 @@ use super::principal::{Level, Principal};
 use crate::handle::ClientEvent;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/api/replication/switchover", post(switchover))
         .route("/api/replication/promote", post(promote))
+        .route("/api/replication/digest", get(digest))
 }
 
 /// Answers when this node follows the new master, or says why nothing was done.
@@ -53,6 +55,19 @@ async fn switchover(
             Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason))
         }
     }
+}
+
+/// Two nodes whose applied LSN is equal have equal digests.
+async fn digest(
+    State(admin): State<Admin>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Value>, Failure> {
+    principal.need(Level::Monitoring)?;
+    let (answer, answered) = oneshot::channel();
+    let events = &admin.node.events;
+    events.send(ClientEvent::Digest(answer)).await.map_err(|_| Failure::not_serving())?;
+    let (applied, digest) = answered.await.map_err(|_| Failure::not_serving())?;
+    Ok(Json(json!({"applied": applied.0, "digest": format!("{digest:032x}")})))
 }
 
 #[derive(Deserialize)]

@@ -273,6 +273,15 @@ impl Driver {
                 self.node.on_input(now_ms, Input::Backend(BackendInput::Promote { force }), out);
                 let _ = answer.send(self.node.status());
             }
+            ClientEvent::Resync(answer) => {
+                self.node.on_input(now_ms, Input::Backend(BackendInput::Resync), out);
+                let _ = answer.send(self.node.status());
+            }
+            ClientEvent::ForgetSlave { force, answer } => {
+                let forget = BackendInput::ForgetSlave { force };
+                self.node.on_input(now_ms, Input::Backend(forget), out);
+                let _ = answer.send(self.node.status());
+            }
             ClientEvent::Inspect(inspect) => {
                 let peer = |id| turn.connections.get(&id).and_then(|client| client.peer);
                 inspect.answer(self.node.broker(), peer);

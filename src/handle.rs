@@ -43,6 +43,13 @@ pub enum ClientEvent {
         force: bool,
         answer: oneshot::Sender<Status>,
     },
+    /// The operator wants this slave to take a whole copy.
+    Resync(oneshot::Sender<Status>),
+    /// The operator says that this master's slave is gone for good.
+    ForgetSlave {
+        force: bool,
+        answer: oneshot::Sender<Status>,
+    },
 }
 
 /// A page of a listing, whatever the node's role.
@@ -132,6 +139,7 @@ pub struct OverviewJson {
     pub cluster_id: String,
     pub cursors: Cursors,
     pub peer: Peer,
+    pub copies: Copies,
     pub listeners: BTreeMap<&'static str, String>,
     pub counts: Counts,
     pub uptime_ms: u64,
@@ -153,6 +161,14 @@ pub struct Peer {
     pub durable: u64,
     pub lag: u64,
     pub reason: String,
+}
+
+/// Whole copies that were begun since the start, taken from the peer or given to it.
+#[derive(Serialize)]
+pub struct Copies {
+    pub begun: u64,
+    /// Of the last one, so far.
+    pub bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -201,6 +217,7 @@ impl NodeHandle {
                 lag: status.lag,
                 reason: status.reason.clone(),
             },
+            copies: Copies { begun: status.copies_begun, bytes: status.copied_bytes },
             listeners: self.listeners.borrow().iter().cloned().collect(),
             counts: Counts {
                 connections: overview.connections,

@@ -101,6 +101,12 @@ pub enum Input {
     Promote {
         force: bool,
     },
+    /// The operator wants this slave to take a whole new copy.
+    Resync,
+    /// The operator says that this master's slave is gone for good. `force`: even if it is attached.
+    ForgetSlave {
+        force: bool,
+    },
     /// The process is asked to stop: say so to the peer, then emit [`Output::Stop`].
     Stopping,
     /// Time has passed; sent at or after [`Backend::deadline_ms`].
@@ -205,6 +211,8 @@ pub struct Status {
     pub cluster_id: String,
     pub peer_node_id: String,
     pub peer_address: String,
+    /// The node that had its place and was given up by the operator.
+    pub forgotten_node_id: String,
     /// Whether the peer's copy holds everything that was answered.
     pub in_sync: bool,
     pub durable: u64,
@@ -213,6 +221,12 @@ pub struct Status {
     pub peer_durable: u64,
     /// Commands that the peer still lacks.
     pub lag: u64,
+    /// Whole copies that were begun since the start, taken or given.
+    pub copies_begun: u64,
+    /// Bytes of the last one so far.
+    pub copied_bytes: u64,
+    /// All that this says is on disk.
+    pub saved: bool,
     pub reason: String,
 }
 

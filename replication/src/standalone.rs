@@ -90,6 +90,10 @@ impl Backend for Standalone {
                 warn: true,
                 text: "switchover refused: a standalone broker has no slave".into(),
             }),
+            Input::Resync | Input::ForgetSlave { .. } => out.push(Output::Log {
+                warn: true,
+                text: "refused: a standalone broker has no other node".into(),
+            }),
             Input::Stopping => out.push(Output::Stop { outcome: Ok("asked to stop".into()) }),
             _ => {}
         }

@@ -1,5 +1,5 @@
-//! The operator's switchover and promotion, which ask the node and then watch its role; and the
-//! digest that two nodes are compared by.
+//! The operator's switchover, promotion, resync and forgetting, which ask the node and then watch
+//! what becomes of it; and the digest that two nodes are compared by.
 
 use super::Admin;
 use super::failure::Failure;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use understudy_replication::Status;
 
 /// Twice the default time after which a slave that does not confirm ends the attempt, and more.
 const SWITCHOVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/api/replication/switchover", post(switchover))
         .route("/api/replication/promote", post(promote))
+        .route("/api/replication/resync", post(resync))
+        .route("/api/replication/forget-slave", post(forget_slave))
         .route("/api/replication/digest", get(digest))
 }
 
@@ -70,8 +73,9 @@ async fn digest(
     Ok(Json(json!({"applied": applied.0, "digest": format!("{digest:032x}")})))
 }
 
+/// Of a request that is refused without.
 #[derive(Deserialize)]
-struct Promotion {
+struct Forced {
     #[serde(default)]
     force: bool,
 }
@@ -80,13 +84,11 @@ struct Promotion {
 async fn promote(
     State(admin): State<Admin>,
     Extension(principal): Extension<Principal>,
-    Query(promotion): Query<Promotion>,
+    Query(Forced { force }): Query<Forced>,
 ) -> Result<Json<Value>, Failure> {
     principal.need(Level::Administrator)?;
     let (answer, answered) = oneshot::channel();
-    let event = ClientEvent::Promote { force: promotion.force, answer };
-    admin.node.events.send(event).await.map_err(|_| Failure::not_serving())?;
-    let status = answered.await.map_err(|_| Failure::not_serving())?;
+    let status = ask(&admin, ClientEvent::Promote { force, answer }, answered).await?;
     if status.state != "taking-over" {
         return Err(Failure::new(StatusCode::CONFLICT, status.reason));
     }
@@ -97,4 +99,62 @@ async fn promote(
         Ok(Err(_)) => Err(Failure::not_serving()),
         Err(_) => Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "promoted, but not serving yet")),
     }
+}
+
+/// Answers when the copy has begun: the slave's claim to hold everything is given up on its disk.
+async fn resync(
+    State(admin): State<Admin>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Value>, Failure> {
+    principal.need(Level::Administrator)?;
+    let (answer, answered) = oneshot::channel();
+    let status = ask(&admin, ClientEvent::Resync(answer), answered).await?;
+    if status.state != "awaiting-copy" {
+        return Err(Failure::new(StatusCode::CONFLICT, status.reason));
+    }
+    let mut overview = admin.node.overview.clone();
+    let begun = overview.wait_for(|now| now.replication.copies_begun > status.copies_begun);
+    match tokio::time::timeout(SWITCHOVER_TIMEOUT, begun).await {
+        Ok(Ok(_)) => Ok(Json(json!({"state": "copying"}))),
+        Ok(Err(_)) => Err(Failure::not_serving()),
+        Err(_) => {
+            let reason = "the copy begins as soon as the master is met, which has not happened yet";
+            Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason))
+        }
+    }
+}
+
+/// Answers when the disk says so. Asked again it is done already.
+async fn forget_slave(
+    State(admin): State<Admin>,
+    Extension(principal): Extension<Principal>,
+    Query(Forced { force }): Query<Forced>,
+) -> Result<Json<Value>, Failure> {
+    principal.need(Level::Administrator)?;
+    let (answer, answered) = oneshot::channel();
+    let status = ask(&admin, ClientEvent::ForgetSlave { force, answer }, answered).await?;
+    let none_is_left = status.peer_node_id.is_empty() && !status.forgotten_node_id.is_empty();
+    if status.role != "master" || !none_is_left {
+        return Err(Failure::new(StatusCode::CONFLICT, status.reason));
+    }
+    let mut overview = admin.node.overview.clone();
+    let forgotten = overview.wait_for(|now| {
+        let now = &now.replication;
+        now.forgotten_node_id == status.forgotten_node_id && now.saved
+    });
+    match tokio::time::timeout(SWITCHOVER_TIMEOUT, forgotten).await {
+        Ok(Ok(_)) => Ok(Json(json!({"role": "master"}))),
+        Ok(Err(_)) => Err(Failure::not_serving()),
+        Err(_) => Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "not on disk yet")),
+    }
+}
+
+/// What the node makes of an event, once it has taken it in.
+async fn ask(
+    admin: &Admin,
+    event: ClientEvent,
+    answered: oneshot::Receiver<Status>,
+) -> Result<Status, Failure> {
+    admin.node.events.send(event).await.map_err(|_| Failure::not_serving())?;
+    answered.await.map_err(|_| Failure::not_serving())
 }

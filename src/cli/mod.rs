@@ -4,18 +4,20 @@ mod bench;
 mod consume;
 mod control;
 mod demo;
+mod join;
 mod publish;
 pub mod status;
 
 use crate::config::{self, Flags, Settings};
 use crate::server;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// sysexits(3), as RabbitMQ's own tools use them.
 const EXIT_USAGE: u8 = 64;
+const EXIT_DATA: u8 = 65;
 pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 const EXIT_SOFTWARE: u8 = 70;
 const EXIT_CONFIG: u8 = 78;
@@ -43,6 +45,8 @@ enum Verb {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Make this data directory a new slave's, which takes a whole copy of its master.
+    Join(join::JoinArguments),
     /// Show a node's role, state, cursors, listeners and counts.
     Status(status::StatusArguments),
     /// See a takeover: a pair of processes, clients of three protocols, a SIGKILL.
@@ -59,7 +63,7 @@ enum Verb {
 
 /// The program: arguments in, exit code out.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match parse() {
         Ok(cli) => cli.run(),
         Err(error) => {
             let _ = error.print();
@@ -69,11 +73,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Each verb is understood with dashes and with underscores.
+fn parse() -> Result<Cli, clap::Error> {
+    let both = |verb: clap::Command| {
+        let name = verb.get_name().to_owned();
+        let other =
+            if name.contains('_') { name.replace('_', "-") } else { name.replace('-', "_") };
+        if other == name { verb } else { verb.alias(other) }
+    };
+    Cli::from_arg_matches(&Cli::command().mut_subcommands(both).try_get_matches()?)
+}
+
 impl Cli {
     fn run(self) -> ExitCode {
         match self.verb {
             Verb::Serve { flags, ready_file } => serve(&flags, ready_file),
             Verb::CheckConfig { flags } => check_config(&flags),
+            Verb::Join(arguments) => finish(join::run(&arguments), EXIT_DATA),
             Verb::Status(arguments) => finish(status::run(&arguments), EXIT_UNAVAILABLE),
             Verb::Demo(arguments) => finish(demo::run(&arguments), EXIT_SOFTWARE),
             Verb::Publish(arguments) => finish(publish::run(arguments), EXIT_UNAVAILABLE),

@@ -13,6 +13,7 @@ mod control;
 mod disk_full;
 mod durability;
 mod hostile;
+mod operator;
 mod pair;
 mod partition;
 mod protocols;

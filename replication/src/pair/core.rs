@@ -6,6 +6,7 @@ use crate::pair::hello::Hello;
 use crate::pair::links::Links;
 use crate::pair::message::{Code, Message};
 use crate::pair::random::Random;
+use crate::pair::resync::Copies;
 use crate::pair::view::{Standing, View, ViewError};
 use crate::{Boot, LinkId, LogEnd, Output};
 use understudy_model::{Epoch, EpochStart, Group, Lsn, NodeId, Text};
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) copy_read: bool,
     /// The node takes in what a returning slave had committed alone, and has not answered.
     pub(crate) reinjecting: bool,
+    pub(crate) copies: Copies,
     /// This node was half of an in-sync pair since it started.
     pub(crate) paired: bool,
     /// Last thing that was said to the operator, also the status page's reason.
@@ -84,6 +86,7 @@ impl Core {
             log_changes: false,
             copy_read: false,
             reinjecting: false,
+            copies: Copies::default(),
             paired: false,
             reason: String::new(),
             random,
@@ -127,7 +130,7 @@ impl Core {
 
     /// A hello describes what is on disk, so none is said while that is changing.
     pub(crate) fn is_settled(&self) -> bool {
-        self.saved == self.version && !self.log_changes
+        self.is_saved() && !self.log_changes
     }
 
     pub(crate) fn commit_through(&mut self, through: Lsn, out: &mut Vec<Output>) {
@@ -204,6 +207,7 @@ impl Core {
             cluster: self.view.cluster,
             node: self.view.node,
             peer: attached.or(self.view.peer),
+            forgotten: self.view.forgotten,
             role: self.config.role,
             standing: self.view.standing,
             promised: self.view.promised,
@@ -217,7 +221,7 @@ impl Core {
         };
         if let Some(known) = self.links.get_mut(link) {
             known.mine = Some(hello.clone());
-            self.send(link, &Message::Hello(hello), out);
+            self.send(link, &Message::Hello(Box::new(hello)), out);
         }
     }
 
@@ -237,6 +241,11 @@ impl Core {
                 self.drop_link(link, out);
             }
         }
+    }
+
+    /// What the disk says is what memory says.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.saved == self.version
     }
 
     /// Tells the peer why its link ends.

@@ -313,6 +313,7 @@ impl Feed {
         copying.next = next;
         copying.floor = copying.floor.min(at);
         self.floor = at;
+        core.copies.chunk(first, bytes.len());
         let chunk = Chunk { epoch: self.epoch, first, last, at, chain, bytes };
         core.send(self.link, &Message::Chunk(chunk), out);
         if last {

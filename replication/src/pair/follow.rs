@@ -10,10 +10,10 @@ use crate::pair::state::{Next, State, rejected};
 use crate::pair::view::Standing;
 use crate::{LinkId, LogEnd, Output, SnapshotCursor};
 use bytes::Bytes;
-use understudy_model::{Epoch, EpochHistory, Group, Lsn};
+use understudy_model::{Epoch, Group, Lsn};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     /// The promise is being saved (R1); then the log is cut, if need be.
     Accepting {
         version: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Follow {
     pub(crate) link: LinkId,
     leader: Hello,
     epoch: Epoch,
-    stage: Stage,
+    pub(crate) stage: Stage,
     leader_commit: Lsn,
     pub(crate) heard_ms: u64,
     /// Stopping: the standing is being given up.
@@ -122,16 +122,10 @@ impl Follow {
 
     fn clear(&self, core: &mut Core, set_aside: bool, out: &mut Vec<Output>) -> Stage {
         if set_aside {
-            let text = format!(
-                "the diverged data up to {} is set aside and a whole copy is taken",
-                core.commit
-            );
+            let text = "what is here is set aside and a whole copy is taken".to_owned();
             core.say(true, text, out);
         }
-        core.view.standing = Standing::Lagging { epoch: self.epoch };
-        core.view.history = EpochHistory::default();
-        core.view.copying = Some(set_aside);
-        Stage::Clearing { version: core.save(out), set_aside }
+        Stage::Clearing { version: core.disown_log(set_aside, out), set_aside }
     }
 
     pub(crate) fn state(&self) -> &'static str {
@@ -155,6 +149,10 @@ impl Follow {
 
     pub(crate) fn deadline_ms(&self, core: &Core) -> Option<u64> {
         Some(self.heard_ms + core.config.suspect_ms)
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.is_some() || self.heir
     }
 
     fn is_streaming(&self) -> bool {
@@ -369,6 +367,7 @@ impl Follow {
         let Stage::Copying { set_aside } = self.stage else {
             return self.break_off(core, "a copy that was not asked for", out);
         };
+        core.copies.chunk(chunk.first, chunk.bytes.len());
         if chunk.first {
             core.log = Log::ending(LogEnd::default());
             core.commit = Lsn::ZERO;

@@ -21,6 +21,8 @@ pub(crate) struct Hello {
     pub(crate) node: NodeId,
     /// The sender's other half, known or attached.
     pub(crate) peer: Option<NodeId>,
+    /// A node that the sender will not take back.
+    pub(crate) forgotten: Option<NodeId>,
     pub(crate) role: Role,
     pub(crate) standing: Standing,
     pub(crate) promised: Epoch,
@@ -51,6 +53,7 @@ impl Hello {
         put_option(w, self.cluster);
         w.u128(self.node.0);
         put_option(w, self.peer.map(|peer| peer.0));
+        put_option(w, self.forgotten.map(|node| node.0));
         w.bool(self.role == Role::Master);
         self.standing.encode(w);
         put_epoch(w, self.promised);
@@ -73,6 +76,7 @@ impl Hello {
             cluster: get_option(r)?,
             node: NodeId(r.u128()?),
             peer: get_option(r)?.map(NodeId),
+            forgotten: get_option(r)?.map(NodeId),
             role: if r.bool()? { Role::Master } else { Role::Slave },
             standing: Standing::decode(r)?,
             promised: get_epoch(r)?,

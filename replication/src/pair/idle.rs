@@ -121,8 +121,10 @@ impl Idle {
         }
     }
 
-    pub(crate) fn state(&self) -> &'static str {
+    /// `copying`: the next master gives a whole copy.
+    pub(crate) fn state(&self, copying: bool) -> &'static str {
         match self.step {
+            Step::Seeking if copying => "awaiting-copy",
             Step::Seeking if self.deadline_ms.is_none() => "waiting",
             Step::Seeking if self.orphan => "orphan",
             Step::Assuming { .. } => "taking-over",
@@ -335,7 +337,7 @@ impl Idle {
                 None
             }
             (Step::Promised { link: from }, Message::Hello(theirs)) if from == link => {
-                self.follow_winner(core, link, theirs, out)
+                self.follow_winner(core, link, *theirs, out)
             }
             _ => {
                 core.drop_link(link, out);

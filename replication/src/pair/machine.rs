@@ -94,7 +94,7 @@ impl Pair {
         let first = known.theirs.is_none();
         match Message::decode(frame) {
             Ok(Message::Hello(hello)) if first => {
-                known.theirs = Some(hello);
+                known.theirs = Some(*hello);
                 None
             }
             Ok(Message::Foreign { leads, .. }) => {
@@ -296,6 +296,30 @@ impl Pair {
         }
     }
 
+    fn resync(&mut self, out: &mut Vec<Output>) -> Next {
+        let core = &mut self.core;
+        let refused = match &self.state {
+            State::Follow(follow) => match follow.resync(core, out) {
+                Ok(next) => return Some(next),
+                Err(why) => why,
+            },
+            State::Idle(_) => "no master is attached, so there is nothing to copy from",
+            State::Lead(_) | State::Stopped => "this is the master",
+        };
+        core.say(true, format!("resync refused: {refused}"), out);
+        None
+    }
+
+    fn forget_slave(&mut self, force: bool, out: &mut Vec<Output>) {
+        let refused = match &mut self.state {
+            State::Lead(lead) => lead.forget_slave(&mut self.core, force, out),
+            _ => Err("this is not the master"),
+        };
+        if let Err(why) = refused {
+            self.core.say(true, format!("the slave is not forgotten: {why}"), out);
+        }
+    }
+
     /// This node did not run for a while (a stopped process, a frozen machine, a hung disk), so
     /// what it did not hear meanwhile says nothing about its peer: that may have gone on without
     /// it, and is looked for before silence counts again.
@@ -381,6 +405,8 @@ impl Pair {
             }
             Input::HandOver => self.hand_over(out),
             Input::Promote { force } => self.promote(force, out),
+            Input::Resync => return self.resync(out),
+            Input::ForgetSlave { force } => self.forget_slave(force, out),
             Input::Stopping => return self.stopping(out),
             Input::Tick => {}
         }
@@ -428,7 +454,9 @@ impl Backend for Pair {
     fn status(&self) -> Status {
         let core = &self.core;
         let (role, state, in_sync, peer_durable) = match &self.state {
-            State::Idle(idle) => ("slave", idle.state(), false, Lsn::ZERO),
+            State::Idle(idle) => {
+                ("slave", idle.state(core.view.copying.is_some()), false, Lsn::ZERO)
+            }
             State::Follow(follow) => {
                 ("slave", follow.state(), follow.is_synced(), follow.leader_last())
             }
@@ -450,11 +478,18 @@ impl Backend for Pair {
             cluster_id: core.view.cluster.map_or_else(String::new, |id| format!("{id:032x}")),
             peer_node_id: core.view.peer.map_or_else(String::new, |peer| peer.to_string()),
             peer_address: core.peer_address().map_or_else(String::new, |text| text.to_string()),
+            forgotten_node_id: core
+                .view
+                .forgotten
+                .map_or_else(String::new, |node| node.to_string()),
             in_sync,
             durable: core.log.durable.0,
             commit: core.commit.0,
             peer_durable: peer_durable.0,
             lag: ahead,
+            copies_begun: core.copies.begun,
+            copied_bytes: core.copies.bytes,
+            saved: core.is_saved(),
             reason: core.reason.clone(),
         }
     }

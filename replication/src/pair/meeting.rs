@@ -45,6 +45,9 @@ fn unfit(me: &Hello, peer: &Hello) -> Option<Code> {
     {
         return Some(Code::Unrelated);
     }
+    if me.forgotten == Some(peer.node) || peer.forgotten == Some(me.node) {
+        return Some(Code::Forgotten);
+    }
     let mine_is_another = me.peer.is_some_and(|node| node != peer.node);
     let theirs_is_another = peer.peer.is_some_and(|node| node != me.node);
     let replaced = replaces_the_slave(me, peer) || replaces_the_slave(peer, me);
@@ -138,6 +141,7 @@ mod tests {
             cluster: Some(1),
             node: NodeId(node),
             peer: None,
+            forgotten: None,
             role: if node == 1 { Role::Master } else { Role::Slave },
             standing,
             promised: standing.epoch(),
@@ -238,6 +242,9 @@ mod tests {
         leader.standing = ALONE;
         let former = hello(2, SYNCED);
         assert_eq!(both_ways(&leader, &former), (taken, taken));
+        leader.forgotten = Some(NodeId(2));
+        let forgotten = Meeting::Reject(Code::Forgotten);
+        assert_eq!(both_ways(&leader, &former), (forgotten, forgotten));
         let same = Meeting::Reject(Code::SameNode);
         assert_eq!(both_ways(&leader, &leader), (same, same));
     }

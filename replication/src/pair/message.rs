@@ -14,11 +14,19 @@ pub(crate) enum Code {
     SlotTaken,
     /// The other side had promised a newer epoch (R1).
     StaleEpoch,
+    /// The operator said that this node is gone for good.
+    Forgotten,
 }
 
 impl Code {
-    const ALL: [Self; 5] =
-        [Self::Version, Self::Unrelated, Self::SameNode, Self::SlotTaken, Self::StaleEpoch];
+    const ALL: [Self; 6] = [
+        Self::Version,
+        Self::Unrelated,
+        Self::SameNode,
+        Self::SlotTaken,
+        Self::StaleEpoch,
+        Self::Forgotten,
+    ];
 
     pub(crate) fn explain(self) -> &'static str {
         match self {
@@ -26,6 +34,10 @@ impl Code {
             Self::Unrelated => "UNRELATED: the two data directories belong to different clusters",
             Self::SameNode => "SAME_NODE: both data directories carry the same node id",
             Self::SlotTaken => "SLOT_TAKEN: the master has its slave already; only one is allowed",
+            Self::Forgotten => {
+                "FORGOTTEN: the operator told the peer that this node is gone for good; it joins \
+                 anew after `understudy join --discard-local-data`"
+            }
             Self::StaleEpoch => "STALE_EPOCH: a newer mastership is known",
         }
     }
@@ -63,7 +75,7 @@ pub(crate) struct Chunk {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// A hello of another protocol version.
     Foreign {
         version: u64,
@@ -314,7 +326,7 @@ fn decode_hello(mut r: Reader<'_>) -> Result<Message, Malformed> {
     }
     let hello = Hello::decode(leads, &mut r)?;
     r.finish()?;
-    Ok(Message::Hello(hello))
+    Ok(Message::Hello(Box::new(hello)))
 }
 
 fn decode_reject(mut r: Reader<'_>) -> Result<Message, Malformed> {
@@ -341,6 +353,7 @@ mod tests {
             cluster: Some(77),
             node: NodeId(1),
             peer: None,
+            forgotten: None,
             role: Role::Slave,
             standing: Standing::Synced { epoch, led: false },
             promised: epoch,
@@ -360,7 +373,7 @@ mod tests {
         let lsn = Lsn(300);
         let chunk = Bytes::from_static(b"chunk");
         let mut messages = vec![
-            Message::Hello(hello(epoch)),
+            Message::Hello(Box::new(hello(epoch))),
             Message::Foreign { version: 9, leads: true },
             Message::Propose { epoch },
             Message::Promise { epoch },

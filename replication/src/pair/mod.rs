@@ -10,6 +10,7 @@ mod dialer;
 mod exporting;
 mod feed;
 mod follow;
+mod forget;
 mod handing;
 mod hello;
 mod idle;
@@ -21,6 +22,7 @@ mod message;
 mod plan;
 mod random;
 mod recent;
+mod resync;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -79,6 +79,7 @@ mod tests {
             cluster: Some(1),
             node: NodeId(1),
             peer: None,
+            forgotten: None,
             role: Role::Master,
             standing: Standing::Empty,
             promised: Epoch::default(),

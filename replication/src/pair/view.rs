@@ -11,7 +11,8 @@ use understudy_model::{
 
 const TAG: u8 = b'P';
 const STANDALONE_TAG: u8 = b'S';
-const FORMAT_VERSION: u8 = 1;
+/// 2: `forgotten`.
+const FORMAT_VERSION: u8 = 2;
 /// Older masterships are forgotten; a slave from that time takes a whole copy.
 const HISTORY_MAX: usize = 256;
 
@@ -121,6 +122,8 @@ pub(crate) struct View {
     pub(crate) cluster: Option<u128>,
     /// The node that was in-sync with this one; no other gets its place.
     pub(crate) peer: Option<NodeId>,
+    /// A former other half that the operator has given up; it is not taken back.
+    pub(crate) forgotten: Option<NodeId>,
     pub(crate) peer_address: Text,
     pub(crate) peer_policy: Policy,
     /// Highest epoch ever accepted (R1); never goes back.
@@ -164,6 +167,7 @@ impl View {
             node,
             cluster,
             peer: None,
+            forgotten: None,
             peer_address: Text::default(),
             peer_policy: Policy::default(),
             promised: Epoch::default(),
@@ -203,6 +207,7 @@ impl View {
         w.u128(self.node.0);
         put_option(w, self.cluster);
         put_option(w, self.peer.map(|peer| peer.0));
+        put_option(w, self.forgotten.map(|node| node.0));
         w.text(&self.peer_address);
         put_policy(w, self.peer_policy);
         put_epoch(w, self.promised);
@@ -219,13 +224,14 @@ impl View {
             return Err(Malformed("view").into());
         }
         let version = r.u8()?;
-        if version != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&version) {
             return Err(ViewError::Version(version));
         }
         let view = Self {
             node: NodeId(r.u128()?),
             cluster: get_option(&mut r)?,
             peer: get_option(&mut r)?.map(NodeId),
+            forgotten: if version < 2 { None } else { get_option(&mut r)?.map(NodeId) },
             peer_address: r.text()?,
             peer_policy: get_policy(&mut r)?,
             promised: get_epoch(&mut r)?,
@@ -283,6 +289,7 @@ mod tests {
         let mut view = View::new(Role::Master, &mut Random::new(&[1; 8]));
         let epoch = Epoch { number: 3, generation: 9 };
         view.peer = Some(NodeId(7));
+        view.forgotten = Some(NodeId(8));
         view.peer_address = Text::from_static("b:1");
         view.copying = Some(true);
         view.push_epoch(EpochStart { epoch, first: Lsn(4), leader: view.node });

@@ -17,6 +17,17 @@ pub(super) fn promote(force: bool, client: &Client, out: &Output) -> Result<(), 
     client.post(&format!("/api/replication/promote?force={force}"), &json!({})).map(|_| ())
 }
 
+pub(super) fn resync(client: &Client, out: &Output) -> Result<(), Problem> {
+    out.headline("Taking a whole new copy of the master's data ...");
+    client.post("/api/replication/resync", &json!({})).map(|_| ())
+}
+
+pub(super) fn forget_slave(force: bool, client: &Client, out: &Output) -> Result<(), Problem> {
+    out.headline("Forgetting the slave ...");
+    let path = format!("/api/replication/forget-slave?force={force}");
+    client.post(&path, &json!({})).map(|_| ())
+}
+
 /// # Errors
 /// The node does not answer, or is not in-sync within `--timeout`.
 pub(super) fn await_in_sync(client: &Client, out: &Output) -> Result<(), Problem> {
@@ -49,7 +60,7 @@ pub(super) fn replication_status(client: &Client, out: &Output) -> Result<(), Pr
         for key in ["role", "state", "serving", "epoch", "cluster_id", "node_id"] {
             out.pair(key, &status[key]);
         }
-        for group in ["cursors", "peer"] {
+        for group in ["cursors", "peer", "copies"] {
             let rows = status[group].as_object().into_iter().flatten();
             rows.for_each(|(key, value)| out.pair(&format!("{group}.{key}"), value));
         }

@@ -25,6 +25,15 @@ pub(crate) struct Promote {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ForgetSlave {
+    /// Even if it is attached: it is dropped, and only this node's copy is left.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Named {
     name: String,
     #[command(flatten)]
@@ -207,6 +216,10 @@ pub(crate) enum ControlVerb {
     Switchover(Plain),
     /// Let this node lead: the operator says that its peer is dead.
     Promote(Promote),
+    /// Have this slave take a whole new copy; what it holds is set aside in its data directory.
+    Resync(Plain),
+    /// Tell this master that its slave is gone for good: a new node may take its place.
+    ForgetSlave(ForgetSlave),
     /// Wait until the other node's copy holds everything that was answered.
     AwaitInSync(Plain),
     /// Print role, state, epoch, cursors and peer.
@@ -243,10 +256,12 @@ impl ControlVerb {
             Self::ExportDefinitions(a) | Self::ImportDefinitions(a) => &a.common,
             Self::Ping(a)
             | Self::Switchover(a)
+            | Self::Resync(a)
             | Self::AwaitInSync(a)
             | Self::StateDigest(a)
             | Self::ReplicationStatus(a) => &a.common,
             Self::Promote(a) => &a.common,
+            Self::ForgetSlave(a) => &a.common,
         }
     }
 
@@ -323,6 +338,8 @@ impl ControlVerb {
                 Ok(())
             }
             Self::Switchover(_) => pair::switchover(client, out),
+            Self::Resync(_) => pair::resync(client, out),
+            Self::ForgetSlave(a) => pair::forget_slave(a.force, client, out),
             Self::Promote(a) => pair::promote(a.force, client, out),
             Self::AwaitInSync(_) => pair::await_in_sync(client, out),
             Self::StateDigest(_) => pair::state_digest(client, out),

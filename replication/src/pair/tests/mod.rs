@@ -3,6 +3,7 @@
 mod chaos;
 mod checks;
 mod disk;
+mod operator;
 mod stories;
 mod world;
 mod writer;

@@ -5,14 +5,14 @@ use crate::pair::view::Standing;
 use crate::{Backend, Input, PairConfig, Role};
 use understudy_model::Lsn;
 
-fn pair_with(change: impl Fn(&mut PairConfig)) -> World {
+pub(super) fn pair_with(change: impl Fn(&mut PairConfig)) -> World {
     let mut configs = vec![config(Role::Master), config(Role::Slave), config(Role::Slave)];
     configs.iter_mut().for_each(change);
     World::new(1, configs)
 }
 
 /// Host 0 leads, host 1 is in-sync, some groups are committed on both.
-fn in_sync_with(change: impl Fn(&mut PairConfig)) -> World {
+pub(super) fn in_sync_with(change: impl Fn(&mut PairConfig)) -> World {
     let mut world = pair_with(change);
     world.start(0);
     assert!(world.until(50, |w| w.serves(0)), "a new master serves at once");
@@ -23,18 +23,18 @@ fn in_sync_with(change: impl Fn(&mut PairConfig)) -> World {
     world
 }
 
-fn in_sync() -> World {
+pub(super) fn in_sync() -> World {
     in_sync_with(|_| {})
 }
 
-fn publish(world: &mut World, host: usize, groups: u64) {
+pub(super) fn publish(world: &mut World, host: usize, groups: u64) {
     for _ in 0..groups {
         world.publish(host, 2);
         world.run(20);
     }
 }
 
-fn standing(world: &World, host: usize) -> Standing {
+pub(super) fn standing(world: &World, host: usize) -> Standing {
     world.hosts[host].disk.standing()
 }
 
@@ -42,7 +42,7 @@ fn commit(world: &World, host: usize) -> Lsn {
     world.process(host).map_or(Lsn::ZERO, |process| process.commit)
 }
 
-fn ends_equal(world: &World) -> bool {
+pub(super) fn ends_equal(world: &World) -> bool {
     let ends = [0, 1].map(|host| {
         let end = world.hosts[host].disk.end();
         (end.last, end.last_chain)

@@ -8,7 +8,7 @@
 use crate::{Lsn, Malformed};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::{fmt, sync::Arc};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub const GROUP_HEADER_BYTES: usize = 72;
 const MAGIC: u32 = 0x5547_5231;
@@ -40,6 +40,17 @@ impl GroupHeader {
     /// Whole length on disk and wire, header included.
     pub fn group_bytes(&self) -> usize {
         GROUP_HEADER_BYTES + self.records_bytes as usize
+    }
+
+    /// As [`Group::verify_chain`].
+    pub fn verify_chain(&self, previous: u128) -> Result<(), GroupError> {
+        let mut bytes = [0; GROUP_HEADER_BYTES];
+        self.put(&mut bytes);
+        if chain(previous, &bytes) == self.chain {
+            Ok(())
+        } else {
+            Err(GroupError::Chain { first: self.first })
+        }
     }
 
     fn put(&self, out: &mut [u8]) {
@@ -81,6 +92,20 @@ impl GroupHeader {
             return Err(GroupError::NotAGroup);
         }
         Ok(header)
+    }
+}
+
+/// [`GroupHeader::records_hash`] of records that come in parts.
+#[derive(Clone, Default)]
+pub struct RecordsHash(Box<Xxh3>);
+
+impl RecordsHash {
+    pub fn update(&mut self, records: &[u8]) {
+        self.0.update(records);
+    }
+
+    pub fn finish(&self) -> u128 {
+        self.0.digest128()
     }
 }
 

@@ -25,7 +25,7 @@ pub use command::{
 pub use effect::{Delivery, Effect, Refusal, RefusalKind, Reply, Returned};
 pub use enqueue::{DeadLetterView, DelayView, EnqueueView};
 pub use epoch::{EpochHistory, EpochStart};
-pub use group::{GROUP_HEADER_BYTES, Group, GroupError, GroupHeader, OpenGroup};
+pub use group::{GROUP_HEADER_BYTES, Group, GroupError, GroupHeader, OpenGroup, RecordsHash};
 pub use ids::{ConnectionId, ConsumerNumber, Epoch, Lsn, NodeId, QueueId, Token};
 pub use message::{Body, MessageView};
 pub use properties::{Properties, PropertiesView};

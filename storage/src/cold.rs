@@ -2,10 +2,10 @@
 //! their LSNs. Chunks never overlap: a record is found in the one chunk that begins at or before
 //! its LSN. Whoever puts records between those of a chunk has the chunk written anew.
 
-use crate::StorageError;
 use crate::log::Table;
 use crate::piece::{self, CONTENT_BYTES_MAX, Key};
 use crate::reader::holding;
+use crate::{Place, StorageError};
 use bytes::Bytes;
 use heed::{RwTxn, types::DecodeIgnore};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub(crate) fn insert(
         return Ok(());
     };
     for old in reaching_into(table, txn, from, to)? {
-        for (lsn, record) in piece::records_of_cold(&old.content) {
+        for (lsn, record) in old.records()? {
             records.entry(lsn).or_insert(record);
         }
         delete_chunk(table, txn, old.first)?;
@@ -54,7 +54,7 @@ pub(crate) fn remove(
     if let Some(front) = chunk_at(table, txn, first)?.filter(|chunk| chunk.first < first) {
         let inside = |lsn: Lsn| first <= lsn && lsn <= last;
         let (gone, kept): (Vec<_>, Vec<_>) =
-            piece::records_of_cold(&front.content).partition(|(lsn, _)| inside(*lsn));
+            front.records()?.into_iter().partition(|(lsn, _)| inside(*lsn));
         if !gone.is_empty() {
             delete_chunk(table, txn, front.first)?;
             stay.extend(kept);
@@ -65,7 +65,7 @@ pub(crate) fn remove(
     if let Some(key) = doomed.last()
         && let Some(chunk) = chunk_at(table, txn, piece::lsn_of(key))?
     {
-        stay.extend(piece::records_of_cold(&chunk.content).filter(|(lsn, _)| *lsn > last));
+        stay.extend(chunk.records()?.into_iter().filter(|(lsn, _)| *lsn > last));
     }
     for key in &doomed {
         table.delete(txn, key)?;
@@ -79,9 +79,15 @@ struct Chunk {
     content: Bytes,
 }
 
+impl Chunk {
+    fn records(&self) -> Result<Vec<(Lsn, Bytes)>, StorageError> {
+        piece::records_of_cold(self.first, &self.content).collect()
+    }
+}
+
 /// The chunk that begins at or before `lsn`.
 fn chunk_at(table: Table, txn: &RwTxn<'_>, lsn: Lsn) -> Result<Option<Chunk>, StorageError> {
-    let found = holding(table, txn, &[lsn])?;
+    let found = holding(Place::Cold, table, txn, &[lsn])?;
     Ok(found.map(|(_, first, content)| Chunk { first, content }))
 }
 
@@ -93,7 +99,7 @@ fn reaching_into(
 ) -> Result<Vec<Chunk>, StorageError> {
     let mut chunks = Vec::new();
     if let Some(front) = chunk_at(table, txn, from)?
-        && piece::records_of_cold(&front.content).any(|(lsn, _)| lsn >= from)
+        && front.records()?.iter().any(|(lsn, _)| *lsn >= from)
     {
         chunks.push(front);
     }
@@ -105,7 +111,11 @@ fn reaching_into(
     Ok(chunks)
 }
 
-fn delete_chunk(table: Table, txn: &mut RwTxn<'_>, first: Lsn) -> Result<(), StorageError> {
+pub(crate) fn delete_chunk(
+    table: Table,
+    txn: &mut RwTxn<'_>,
+    first: Lsn,
+) -> Result<(), StorageError> {
     let (from, to) = (piece::key(first, 0), piece::key(first, u16::MAX));
     table.delete_range(txn, &(Bound::Included(&from[..]), Bound::Included(&to[..])))?;
     Ok(())

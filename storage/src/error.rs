@@ -1,3 +1,4 @@
+use crate::Damage;
 use std::path::PathBuf;
 use understudy_model::{GroupError, Lsn};
 
@@ -6,6 +7,9 @@ use understudy_model::{GroupError, Lsn};
 pub enum StorageError {
     #[error("the store is full: raise storage.map_bytes_max or free disk space")]
     Full,
+    /// What a peer's copy, or a copy of the data directory, can replace.
+    #[error("{damage} is damaged: {what}")]
+    Damaged { damage: Damage, what: String },
     #[error("the log is corrupt at LSN {lsn}: {what}")]
     Corrupt { lsn: Lsn, what: String },
     #[error("group at LSN {first} does not follow the log's end {last}")]
@@ -18,6 +22,12 @@ pub enum StorageError {
     Lmdb(String),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+impl Damage {
+    pub(crate) fn error(self, what: impl ToString) -> StorageError {
+        StorageError::Damaged { damage: self, what: what.to_string() }
+    }
 }
 
 impl StorageError {

@@ -9,6 +9,10 @@ mod log;
 mod pages;
 mod piece;
 mod reader;
+mod repair;
+#[cfg(test)]
+mod repair_tests;
+mod scrub;
 mod space;
 mod state;
 #[cfg(test)]
@@ -17,5 +21,7 @@ mod tests;
 pub use error::StorageError;
 pub use log::{Batch, Log, LogEnd, LogOptions};
 pub use reader::LogReader;
+pub use repair::{Damage, Place, Repair};
+pub use scrub::{Scrub, ScrubStep};
 pub use space::Space;
 pub use state::{DataDirLock, StateStore};

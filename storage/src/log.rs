@@ -3,15 +3,15 @@
 use crate::cold::{self, Records};
 use crate::pages::MappedPages;
 use crate::piece;
-use crate::{LogReader, StorageError};
+use crate::{Damage, LogReader, Place, StorageError};
 use bytes::Bytes;
 use heed::types::Bytes as Raw;
-use heed::{Database, Env, EnvOpenOptions, PutFlags, RwTxn, WithoutTls};
+use heed::{Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls};
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
-use understudy_model::{GROUP_HEADER_BYTES, Group, GroupHeader, Lsn};
+use understudy_model::{Group, GroupHeader, Lsn};
 
 #[derive(Clone, Debug)]
 pub struct LogOptions {
@@ -60,13 +60,17 @@ pub(crate) struct Tables {
 
 /// Owned by one thread: LMDB's write transactions belong to the thread that began them.
 pub struct Log {
-    tables: Tables,
-    end: LogEnd,
+    pub(crate) tables: Tables,
+    pub(crate) end: LogEnd,
+    /// What keeps reclaim and the cold store from going on.
+    blocked_by: Option<Damage>,
+    /// … and was not told yet.
+    untold: Option<StorageError>,
     /// Ranges of dead log that are deleted piece by piece with later commits.
     reclaim: VecDeque<Reclaim>,
     /// Relocated records that ride in the next commit.
     cold: Records,
-    scratch: Vec<u8>,
+    pub(crate) scratch: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -95,6 +99,26 @@ impl Log {
         dir: &Path,
         options: &LogOptions,
     ) -> Result<(Self, LogReader, LogEnd), StorageError> {
+        match Self::open_damaged(dir, options, None)? {
+            (log, reader, None) => {
+                let end = log.end;
+                Ok((log, reader, end))
+            }
+            (.., Some(damage)) => Err(damage),
+        }
+    }
+
+    /// As [`Self::open`], but a last group that cannot be read is told, not an error. The log then
+    /// seems to end in front of it and must not be written. `known` is where the log once ended,
+    /// with the chain hash there: if nothing was written since, that is its end, damaged or not.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but for damage to the last group.
+    pub fn open_damaged(
+        dir: &Path,
+        options: &LogOptions,
+        known: Option<(Lsn, u128)>,
+    ) -> Result<(Self, LogReader, Option<StorageError>), StorageError> {
         let path = dir.join("log");
         std::fs::create_dir_all(&path)?;
         let env = open_env(&path, options.map_bytes_max * MAP_FACTOR, 3)?;
@@ -107,10 +131,12 @@ impl Log {
         let bytes_max = options.map_bytes_max as u64;
         let tables = Tables { env, log, cold, meta, pages, bytes_max };
         let reader = LogReader::new(tables.clone());
-        let end = find_end(&tables, &reader)?;
+        let (end, damage) = find_end(&tables, &reader, known)?;
         let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
         let (reclaim, cold) = (VecDeque::new(), Records::new());
-        Ok((Self { tables, end, reclaim, cold, scratch }, reader, end))
+        let (blocked_by, untold) = (None, None);
+        let log = Self { tables, end, blocked_by, untold, reclaim, cold, scratch };
+        Ok((log, reader, damage))
     }
 
     pub fn end(&self) -> LogEnd {
@@ -133,10 +159,30 @@ impl Log {
     pub fn commit(&mut self, batch: &Batch<'_>) -> Result<(), StorageError> {
         let (reclaim, cold) = (self.reclaim.clone(), self.cold.clone());
         let result = self.write(batch);
-        if matches!(result, Err(StorageError::Full)) {
-            (self.reclaim, self.cold) = (reclaim, cold);
+        match result {
+            Err(StorageError::Full) => {
+                (self.reclaim, self.cold) = (reclaim, cold);
+                Err(StorageError::Full)
+            }
+            // Only giving back and packing read what is there; commits go on without them.
+            Err(StorageError::Damaged { damage, what }) if self.blocked_by.is_none() => {
+                (self.reclaim, self.cold) = (reclaim, cold);
+                self.blocked_by = Some(damage);
+                self.untold = Some(damage.error(what));
+                self.write(batch)
+            }
+            result => result,
         }
-        result
+    }
+
+    /// Damage that keeps reclaim from going on, told once.
+    pub fn take_damage(&mut self) -> Option<StorageError> {
+        self.untold.take()
+    }
+
+    /// Reclaim and packing are tried again.
+    pub(crate) fn unblock(&mut self) {
+        self.blocked_by = None;
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), StorageError> {
@@ -159,8 +205,10 @@ impl Log {
         if let Some(view) = batch.view {
             tables.meta.put(&mut txn, VIEW, view)?;
         }
-        self.write_cold(&mut txn)?;
-        self.delete_some(&mut txn, &mut end, RECLAIM_PIECES_MIN + 2 * pieces)?;
+        if self.blocked_by.is_none() {
+            self.write_cold(&mut txn)?;
+            self.delete_some(&mut txn, &mut end, RECLAIM_PIECES_MIN + 2 * pieces)?;
+        }
         txn.commit()?;
         self.end = end;
         tables.pages.touched(batch.groups.iter().map(|group| group.bytes().len()).sum());
@@ -178,7 +226,7 @@ impl Log {
     }
 
     pub fn reclaim_pending(&self) -> bool {
-        !self.reclaim.is_empty()
+        !self.reclaim.is_empty() && self.blocked_by.is_none()
     }
 
     /// Stages records to be packed into the cold store by the next commit.
@@ -200,7 +248,9 @@ impl Log {
         self.tables.log.delete_range(&mut txn, &bounds)?;
         txn.commit()?;
         let reader = LogReader::new(self.tables.clone());
-        self.end = find_end(&self.tables, &reader)?;
+        let (end, damage) = find_end(&self.tables, &reader, None)?;
+        damage.map_or(Ok(()), Err)?;
+        self.end = end;
         if self.end.last != after {
             let what = format!("no group ends there; the log now ends at {}", self.end.last);
             return Err(StorageError::corrupt(after, what));
@@ -215,6 +265,7 @@ impl Log {
     pub fn reset(&mut self, at: Lsn, chain: u128) -> Result<LogEnd, StorageError> {
         self.reclaim.clear();
         self.cold.clear();
+        self.unblock();
         let mut txn = self.tables.env.write_txn()?;
         self.tables.log.clear(&mut txn)?;
         self.tables.cold.clear(&mut txn)?;
@@ -246,7 +297,12 @@ impl Log {
         Ok(self.tables.env.non_free_pages_size()?)
     }
 
-    fn put_base(&self, txn: &mut RwTxn<'_>, at: Lsn, chain: u128) -> Result<(), StorageError> {
+    pub(crate) fn put_base(
+        &self,
+        txn: &mut RwTxn<'_>,
+        at: Lsn,
+        chain: u128,
+    ) -> Result<(), StorageError> {
         let mut value = [0; 24];
         value[..8].copy_from_slice(&at.0.to_be_bytes());
         value[8..].copy_from_slice(&chain.to_be_bytes());
@@ -290,22 +346,21 @@ impl Log {
         Ok(())
     }
 
-    /// Chain hash of the group that ends at `last`.
+    /// Chain hash of the group that ends at `last`. The group's other pieces may be damaged.
     fn chain_at(&self, txn: &RwTxn<'_>, last: Lsn) -> Result<u128, StorageError> {
         let key = piece::key(last, u16::MAX);
         let bounds = (Bound::Unbounded, Bound::Included(&key[..]));
         for entry in self.tables.log.rev_range(txn, &bounds)? {
             let (key, value) = entry?;
-            let (kind, content) = piece::decode(piece::lsn_of(key), value)?;
-            if kind == piece::GROUP_START {
-                let header = GroupHeader::decode(content)?;
+            if piece::begins_group(value) {
+                let header = GroupHeader::decode(piece::decode(Place::Log, key, value)?.1)?;
                 if header.last() == last {
                     return Ok(header.chain);
                 }
                 break;
             }
         }
-        Err(StorageError::corrupt(last, "no group ends there"))
+        Err(Damage { place: Place::Log, lsn: last }.error("no group ends there"))
     }
 }
 
@@ -336,32 +391,52 @@ fn delete_pieces(
     Ok(doomed.len())
 }
 
-fn find_end(tables: &Tables, reader: &LogReader) -> Result<LogEnd, StorageError> {
+/// Where the log is complete from, with the chain hash there.
+pub(crate) fn base_of(meta: Table, txn: &RoTxn<'_>) -> Result<Option<(Lsn, u128)>, StorageError> {
+    let Some(value) = meta.get(txn, BASE)? else { return Ok(None) };
+    match (value.first_chunk::<8>(), value.last_chunk::<16>()) {
+        (Some(at), Some(chain)) => {
+            Ok(Some((Lsn(u64::from_be_bytes(*at)), u128::from_be_bytes(*chain))))
+        }
+        _ => Err(StorageError::corrupt(Lsn::ZERO, "base record")),
+    }
+}
+
+/// The log's end, and what keeps its last group from being read.
+fn find_end(
+    tables: &Tables,
+    reader: &LogReader,
+    known: Option<(Lsn, u128)>,
+) -> Result<(LogEnd, Option<StorageError>), StorageError> {
     let txn = tables.env.read_txn()?;
-    let (base, base_chain) = match tables.meta.get(&txn, BASE)? {
-        Some(value) => match (value.first_chunk::<8>(), value.last_chunk::<16>()) {
-            (Some(at), Some(chain)) => (Lsn(u64::from_be_bytes(*at)), u128::from_be_bytes(*chain)),
-            _ => return Err(StorageError::corrupt(Lsn::ZERO, "base record")),
-        },
-        None => (Lsn::ZERO, 0),
-    };
+    let (base, base_chain) = base_of(tables.meta, &txn)?.unwrap_or_default();
     let mut end = LogEnd { base, base_chain, last: base, last_chain: base_chain };
-    let mut last_start = None;
+    let mut damage = None;
     for entry in tables.log.rev_iter(&txn)? {
         let (key, value) = entry?;
-        let lsn = piece::lsn_of(key);
-        let (kind, content) = piece::decode(lsn, value)?;
-        if kind == piece::GROUP_START {
-            last_start = Some((lsn, content.len() >= GROUP_HEADER_BYTES));
+        let first = piece::lsn_of(key);
+        if first <= base {
             break;
         }
+        // A piece says unverified that a group begins with it: if it does not, reading it fails.
+        if !piece::begins_group(value) && piece::decode(Place::Log, key, value).is_ok() {
+            continue;
+        }
+        match reader.group_at(first) {
+            Ok(group) => {
+                (end.last, end.last_chain) = (group.last(), group.header().chain);
+                break;
+            }
+            Err(error @ StorageError::Damaged { .. }) => damage = damage.or(Some(error)),
+            Err(error) => return Err(error),
+        }
     }
-    drop(txn);
-    if let Some((first, _)) = last_start
-        && first > base
+    if damage.is_some()
+        && let (Some((last, last_chain)), Some(written)) = (known, tables.log.last(&txn)?)
+        && piece::lsn_of(written.0) <= last
     {
-        let group = reader.group_at(first)?;
-        (end.last, end.last_chain) = (group.last(), group.header().chain);
+        (end.last, end.last_chain) = (last, last_chain);
+        damage = None;
     }
-    Ok(end)
+    Ok((end, damage))
 }

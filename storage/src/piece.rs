@@ -1,11 +1,11 @@
 //! Pieces: what a group is cut into, so that no LMDB value spans more than sixteen pages. LMDB has
 //! to search its free list for a contiguous run for longer ones, and slows down with use.
 //!
-//! A piece is `crc32 (u32) · kind (u8) · 3 zero bytes · content`, all numbers big endian. Pieces
-//! are cut at records, so that one message can be read without the rest of its group; a record
+//! A piece is `crc32 (u32) · kind (u8) · 3 zero bytes · content`, all numbers big endian. The crc
+//! covers the key too: a piece that is found under another's key is damage. Pieces are cut at records, so that one message can be read without the rest of its group; a record
 //! that is longer than a piece goes on in parts 1, 2, … of the same key.
 
-use crate::StorageError;
+use crate::{Damage, Place, StorageError};
 use bytes::{BufMut, Bytes};
 use understudy_model::{GROUP_HEADER_BYTES, Group, Lsn};
 
@@ -36,26 +36,44 @@ pub(crate) fn lsn_of(key: &[u8]) -> Lsn {
 }
 
 /// Writes one piece into `out`, which is cleared first.
-pub(crate) fn encode(kind: u8, content: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn encode(key: &Key, kind: u8, content: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.put_u32(0);
     out.put_slice(&[kind, 0, 0, 0]);
     out.put_slice(content);
-    let crc = crc32fast::hash(&out[4..]);
+    let crc = checksum(key, &out[4..]);
     out[..4].copy_from_slice(&crc.to_be_bytes());
 }
 
+fn checksum(key: &[u8], rest: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(key);
+    crc.update(rest);
+    crc.finalize()
+}
+
 /// The kind and the content, verified.
-pub(crate) fn decode(lsn: Lsn, piece: &[u8]) -> Result<(u8, &[u8]), StorageError> {
-    let (crc, rest) =
-        piece.split_first_chunk::<4>().ok_or_else(|| StorageError::corrupt(lsn, "short piece"))?;
-    if crc32fast::hash(rest) != u32::from_be_bytes(*crc) {
-        return Err(StorageError::corrupt(lsn, "checksum of a piece"));
+pub(crate) fn decode<'a>(
+    place: Place,
+    key: &[u8],
+    piece: &'a [u8],
+) -> Result<(u8, &'a [u8]), StorageError> {
+    let damage = Damage { place, lsn: lsn_of(key) };
+    let Some((crc, rest)) = piece.split_first_chunk::<4>() else {
+        return Err(damage.error("short piece"));
+    };
+    if checksum(key, rest) != u32::from_be_bytes(*crc) {
+        return Err(damage.error("checksum of a piece"));
     }
     match rest {
         [kind, _, _, _, content @ ..] => Ok((*kind, content)),
-        _ => Err(StorageError::corrupt(lsn, "short piece")),
+        _ => Err(damage.error("short piece")),
     }
+}
+
+/// Whether a piece says, unverified, that a group begins with it.
+pub(crate) fn begins_group(piece: &[u8]) -> bool {
+    piece.get(4) == Some(&GROUP_START)
 }
 
 /// Cuts a group into pieces and gives each, encoded, to `put`.
@@ -94,47 +112,59 @@ pub(crate) fn put_parts(
 ) -> Result<(), StorageError> {
     for (part, content) in content.chunks(CONTENT_BYTES_MAX).enumerate() {
         let part = u16::try_from(part).map_err(|_| StorageError::corrupt(lsn, "too long"))?;
-        encode(if part == 0 { kind } else { CONTINUATION }, content, scratch);
-        put(key(lsn, part), scratch)?;
+        let key = key(lsn, part);
+        encode(&key, if part == 0 { kind } else { CONTINUATION }, content, scratch);
+        put(key, scratch)?;
     }
     Ok(())
 }
 
 /// Records of a log piece: where each begins behind its length prefix. `content` may be several
-/// parts joined.
+/// parts joined. A last one that is cut short is an error: a part of it is not there.
 pub(crate) fn records_of_log(
     kind: u8,
     first: Lsn,
     content: &Bytes,
-) -> impl Iterator<Item = (Lsn, Bytes)> {
+) -> impl Iterator<Item = Result<(Lsn, Bytes), StorageError>> {
     let mut at = if kind == GROUP_START { GROUP_HEADER_BYTES } else { 0 };
     let mut lsn = first;
     std::iter::from_fn(move || {
-        let length = content.get(at..at + 4)?.first_chunk::<4>()?;
-        let length = u32::from_be_bytes(*length) as usize;
-        let begin = at + 4;
-        if begin + length > content.len() {
+        if at >= content.len() {
             return None;
         }
-        at = begin + length;
-        let found = (lsn, content.slice(begin..at));
+        let length = content.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>());
+        let begin = at + 4;
+        let end = length.map(|length| begin + u32::from_be_bytes(*length) as usize);
+        let Some(end) = end.filter(|end| *end <= content.len()) else {
+            at = content.len();
+            return Some(Err(Damage { place: Place::Log, lsn: first }.error("a part is missing")));
+        };
+        at = end;
+        let found = (lsn, content.slice(begin..end));
         lsn = lsn.next();
-        Some(found)
+        Some(Ok(found))
     })
 }
 
 /// Records of a cold piece: each behind its own LSN and length.
-pub(crate) fn records_of_cold(content: &Bytes) -> impl Iterator<Item = (Lsn, Bytes)> {
+pub(crate) fn records_of_cold(
+    first: Lsn,
+    content: &Bytes,
+) -> impl Iterator<Item = Result<(Lsn, Bytes), StorageError>> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        let head = content.get(at..at + 12)?;
-        let lsn = lsn_of(head);
-        let length = u32::from_be_bytes(*head[8..].first_chunk::<4>()?) as usize;
-        let begin = at + 12;
-        if begin + length > content.len() {
+        if at >= content.len() {
             return None;
         }
-        at = begin + length;
-        Some((lsn, content.slice(begin..at)))
+        let head = content.get(at..at + 12);
+        let length = head.and_then(|head| head.last_chunk::<4>());
+        let begin = at + 12;
+        let end = length.map(|length| begin + u32::from_be_bytes(*length) as usize);
+        let (Some(head), Some(end)) = (head, end.filter(|end| *end <= content.len())) else {
+            at = content.len();
+            return Some(Err(Damage { place: Place::Cold, lsn: first }.error("a part is missing")));
+        };
+        at = end;
+        Some(Ok((lsn_of(head), content.slice(begin..end))))
     })
 }

@@ -1,9 +1,9 @@
 //! Reading the log. Each call is one short transaction that copies out what it returns: an old
 //! reader would keep LMDB from using freed pages again.
 
-use crate::StorageError;
-use crate::log::{Table, Tables};
+use crate::log::{Table, Tables, base_of};
 use crate::piece;
+use crate::{Damage, Place, StorageError};
 use bytes::{Bytes, BytesMut};
 use heed::{Env, RoTxn, WithoutTls};
 use std::ops::Bound;
@@ -11,7 +11,7 @@ use understudy_model::{Group, GroupHeader, Lsn};
 
 #[derive(Clone)]
 pub struct LogReader {
-    tables: Tables,
+    pub(crate) tables: Tables,
 }
 
 impl LogReader {
@@ -28,10 +28,11 @@ impl LogReader {
     }
 
     /// The records at `lsns` (ascending), from the log or the cold store; those that are in
-    /// neither are left out. Ends early after `bytes_max`, but not before the first record.
+    /// neither are left out. Ends early after `bytes_max`, or in front of damage, but not before
+    /// the first record.
     ///
     /// # Errors
-    /// `Corrupt` if a piece's checksum does not fit.
+    /// `Damaged` if the first record cannot be read.
     pub fn records(
         &self,
         lsns: &[Lsn],
@@ -46,9 +47,9 @@ impl LogReader {
                 break;
             }
             let before = found.len();
-            self.take_from_log(&txn, &mut rest, &mut found)?;
-            if found.len() == before {
-                self.take_from_cold(&txn, &mut rest, &mut found)?;
+            match self.take_some(&txn, &mut rest, &mut found) {
+                Err(StorageError::Damaged { .. }) if !found.is_empty() => break,
+                taken => taken?,
             }
             if found.len() == before && rest.first() == Some(&first) {
                 rest = &rest[1..];
@@ -61,17 +62,41 @@ impl LogReader {
         Ok(found)
     }
 
+    fn take_some(
+        &self,
+        txn: &RoTxn<'_>,
+        rest: &mut &[Lsn],
+        found: &mut Vec<(Lsn, Bytes)>,
+    ) -> Result<(), StorageError> {
+        let before = found.len();
+        self.take_from_log(txn, rest, found)?;
+        if found.len() == before {
+            self.take_from_cold(txn, rest, found)?;
+        }
+        Ok(())
+    }
+
     /// Whole groups that follow `after` without gap, verified, about `bytes_max` of them and at
-    /// least one. Empty at the log's end, or if the log no longer reaches back to `after`.
+    /// least one. Empty at the log's end, or if the log no longer reaches back to `after`. Ends
+    /// early in front of damage, but not before the first group.
     ///
     /// # Errors
-    /// `Corrupt` if a checksum does not fit.
+    /// `Damaged` if the first group cannot be read.
     pub fn groups(&self, after: Lsn, bytes_max: usize) -> Result<Vec<Group>, StorageError> {
         let txn = self.tables.env.read_txn()?;
         let mut groups = Vec::new();
         let (mut bytes, mut next) = (0, after.next());
         while bytes < bytes_max {
-            let Some(group) = self.read_group(&txn, next)? else { break };
+            let group = match self.read_group(&txn, next) {
+                Err(StorageError::Damaged { .. }) if !groups.is_empty() => break,
+                read => read?,
+            };
+            let Some(group) = group else {
+                if groups.is_empty() {
+                    self.expect_none(&txn, next)?;
+                }
+                break;
+            };
             bytes += group.bytes().len();
             next = group.last().next();
             groups.push(group);
@@ -81,15 +106,27 @@ impl LogReader {
         Ok(groups)
     }
 
+    /// What is missing between the log's base and its end is damage.
+    fn expect_none(&self, txn: &RoTxn<'_>, next: Lsn) -> Result<(), StorageError> {
+        let from = piece::key(next, 0);
+        let bounds = (Bound::Included(&from[..]), Bound::Unbounded);
+        let base = base_of(self.tables.meta, txn)?.map_or(Lsn::ZERO, |(base, _)| base);
+        if next > base && self.tables.log.range(txn, &bounds)?.next().is_some() {
+            return Err(Damage { place: Place::Log, lsn: next }.error("group is missing"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn group_at(&self, first: Lsn) -> Result<Group, StorageError> {
         let txn = self.tables.env.read_txn()?;
         let group = self.read_group(&txn, first)?;
-        group.ok_or_else(|| StorageError::corrupt(first, "group is missing"))
+        let damage = Damage { place: Place::Log, lsn: first };
+        group.ok_or_else(|| damage.error("group is missing"))
     }
 
-    fn read_group(
+    pub(crate) fn read_group(
         &self,
-        txn: &RoTxn<'_, WithoutTls>,
+        txn: &RoTxn<'_>,
         first: Lsn,
     ) -> Result<Option<Group>, StorageError> {
         let from = piece::key(first, 0);
@@ -100,59 +137,64 @@ impl LogReader {
         if piece::lsn_of(key) != first {
             return Ok(None);
         }
-        let (kind, content) = piece::decode(first, value)?;
+        let damage = Damage { place: Place::Log, lsn: first };
+        let (kind, content) = piece::decode(Place::Log, key, value)?;
         if kind != piece::GROUP_START {
-            return Err(StorageError::corrupt(first, "no group begins there"));
+            return Err(damage.error("no group begins there"));
         }
-        let header = GroupHeader::decode(content)?;
+        let header = GroupHeader::decode(content).map_err(|error| damage.error(error))?;
+        if header.first != first {
+            return Err(damage.error("a group under another's key"));
+        }
         let mut bytes = BytesMut::with_capacity(header.group_bytes());
         bytes.extend_from_slice(content);
         while bytes.len() < header.group_bytes() {
             let Some(entry) = pieces.next() else {
-                return Err(StorageError::corrupt(first, "the end of the group is missing"));
+                return Err(damage.error("the end of the group is missing"));
             };
             let (key, value) = entry?;
-            bytes.extend_from_slice(piece::decode(piece::lsn_of(key), value)?.1);
+            bytes.extend_from_slice(piece::decode(Place::Log, key, value)?.1);
         }
-        Ok(Some(Group::decode(bytes.freeze())?))
+        Ok(Some(Group::decode(bytes.freeze()).map_err(|error| damage.error(error))?))
     }
 
     /// Takes from `rest` what lies in the piece that holds its first LSN.
     fn take_from_log(
         &self,
-        txn: &RoTxn<'_, WithoutTls>,
+        txn: &RoTxn<'_>,
         rest: &mut &[Lsn],
         found: &mut Vec<(Lsn, Bytes)>,
     ) -> Result<(), StorageError> {
-        let Some((kind, first, content)) = holding(self.tables.log, txn, rest)? else {
+        let Some((kind, first, content)) = holding(Place::Log, self.tables.log, txn, rest)? else {
             return Ok(());
         };
-        take(rest, piece::records_of_log(kind, first, &content), found);
-        Ok(())
+        take(rest, piece::records_of_log(kind, first, &content), found)
     }
 
     fn take_from_cold(
         &self,
-        txn: &RoTxn<'_, WithoutTls>,
+        txn: &RoTxn<'_>,
         rest: &mut &[Lsn],
         found: &mut Vec<(Lsn, Bytes)>,
     ) -> Result<(), StorageError> {
-        let Some((_, _, content)) = holding(self.tables.cold, txn, rest)? else { return Ok(()) };
-        take(rest, piece::records_of_cold(&content), found);
-        Ok(())
+        let Some((_, first, content)) = holding(Place::Cold, self.tables.cold, txn, rest)? else {
+            return Ok(());
+        };
+        take(rest, piece::records_of_cold(first, &content), found)
     }
 }
 
 /// Joins `rest` with ascending `records`, until the records end.
 fn take(
     rest: &mut &[Lsn],
-    records: impl Iterator<Item = (Lsn, Bytes)>,
+    records: impl Iterator<Item = Result<(Lsn, Bytes), StorageError>>,
     found: &mut Vec<(Lsn, Bytes)>,
-) {
-    for (lsn, record) in records {
+) -> Result<(), StorageError> {
+    for record in records {
+        let (lsn, record) = record?;
         match rest.first() {
-            None => return,
-            Some(&wanted) if wanted < lsn => return,
+            None => break,
+            Some(&wanted) if wanted < lsn => break,
             Some(&wanted) if wanted == lsn => {
                 found.push((lsn, record));
                 *rest = &rest[1..];
@@ -160,10 +202,12 @@ fn take(
             Some(_) => {}
         }
     }
+    Ok(())
 }
 
 /// The piece, its parts joined, that begins at or before the first wanted LSN.
 pub(crate) fn holding(
+    place: Place,
     table: Table,
     txn: &RoTxn<'_>,
     wanted: &[Lsn],
@@ -174,22 +218,23 @@ pub(crate) fn holding(
         return Ok(None);
     };
     let first = piece::lsn_of(key);
-    let (kind, content) = match piece::decode(first, value)? {
+    let (kind, content) = match piece::decode(place, key, value)? {
         // A long record in front: what is wanted is in none of its parts but perhaps its first.
         (piece::CONTINUATION, _) => {
             let key = piece::key(first, 0);
             let value = table.get(txn, &key)?;
             // Without its first part it is being reclaimed: what lives on is in the cold store.
             let Some(value) = value else { return Ok(None) };
-            piece::decode(first, value)?
+            piece::decode(place, &key, value)?
         }
         piece => piece,
     };
     let mut joined = BytesMut::from(content);
     if content.len() == piece::CONTENT_BYTES_MAX {
         for part in 1..=u16::MAX {
-            let Some(value) = table.get(txn, &piece::key(first, part))? else { break };
-            joined.extend_from_slice(piece::decode(first, value)?.1);
+            let key = piece::key(first, part);
+            let Some(value) = table.get(txn, &key)? else { break };
+            joined.extend_from_slice(piece::decode(place, &key, value)?.1);
         }
     }
     Ok(Some((kind, first, joined.freeze())))

@@ -5,12 +5,12 @@ use understudy_model::{Group, Lsn, OpenGroup};
 
 const OPTIONS: LogOptions = LogOptions { map_bytes_max: 1 << 30 };
 
-fn open(dir: &Path) -> (Log, LogReader, LogEnd) {
+pub(crate) fn open(dir: &Path) -> (Log, LogReader, LogEnd) {
     Log::open(dir, &OPTIONS).unwrap()
 }
 
 /// A group of records of these lengths that follows `end`; record n is filled with its LSN.
-fn group(end: LogEnd, lengths: &[usize]) -> Group {
+pub(crate) fn group(end: LogEnd, lengths: &[usize]) -> Group {
     let mut open = OpenGroup::new(end.last.next());
     for &length in lengths {
         let fill = open.next_lsn().0 as u8;
@@ -19,13 +19,13 @@ fn group(end: LogEnd, lengths: &[usize]) -> Group {
     open.seal(1, 1_000, end.last_chain)
 }
 
-fn append(log: &mut Log, lengths: &[usize]) -> Group {
+pub(crate) fn append(log: &mut Log, lengths: &[usize]) -> Group {
     let group = group(log.end(), lengths);
     log.commit(&Batch { groups: std::slice::from_ref(&group), view: None }).unwrap();
     group
 }
 
-fn lsns(from: u64, to: u64) -> Vec<Lsn> {
+pub(crate) fn lsns(from: u64, to: u64) -> Vec<Lsn> {
     (from..=to).map(Lsn).collect()
 }
 
@@ -153,7 +153,7 @@ fn a_reset_log_begins_behind_the_copy() {
 }
 
 /// Finds `needle` in the file and flips a bit of it.
-fn corrupt(path: &Path, needle: &[u8]) {
+pub(crate) fn corrupt(path: &Path, needle: &[u8]) {
     let mut bytes = std::fs::read(path).unwrap();
     let at = bytes.windows(needle.len()).position(|w| w == needle).unwrap();
     bytes[at + 3] ^= 1;
@@ -170,9 +170,11 @@ fn corruption_is_an_error_and_never_a_missing_message() {
     drop((log, reader));
     corrupt(&dir.path().join("log/data.mdb"), &[2; 1_000]);
     let (_log, reader, _) = open(dir.path());
-    assert!(matches!(reader.records(&[Lsn(2)], 1), Err(StorageError::Corrupt { .. })));
-    assert!(matches!(reader.groups(Lsn(1), 1), Err(StorageError::Corrupt { .. })));
+    assert!(matches!(reader.records(&[Lsn(2)], 1), Err(StorageError::Damaged { .. })));
+    assert!(matches!(reader.groups(Lsn(1), 1), Err(StorageError::Damaged { .. })));
     assert_eq!(reader.records(&[Lsn(1), Lsn(3)], 1_000).unwrap().len(), 2);
+    assert_eq!(reader.records(&lsns(1, 3), usize::MAX).unwrap().len(), 1);
+    assert_eq!(reader.groups(Lsn::ZERO, usize::MAX).unwrap().len(), 1);
 }
 
 #[test]

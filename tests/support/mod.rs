@@ -152,10 +152,29 @@ impl Node {
 
     /// SIGTERM, and the exit that follows.
     pub fn terminate(&mut self) -> ExitStatus {
-        let child = self.child.as_ref().expect("a running node");
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         self.wait_exit()
+    }
+
+    /// TERM, STOP, CONT, …
+    pub fn signal(&self, name: &str) {
+        let signal = format!("-{name}");
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args([&signal, &pid]).status().unwrap().success());
+    }
+
+    /// Starts it again if it has ended, as a supervisor would. True if it had.
+    pub fn revive(&mut self) -> bool {
+        if self.is_running() {
+            return false;
+        }
+        self.child = None;
+        self.start();
+        true
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join(self.name)
     }
 
     pub fn pid(&self) -> u32 {

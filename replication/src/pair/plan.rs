@@ -23,7 +23,11 @@ pub(crate) fn plan(core: &Core, leader: &Hello) -> Plan {
         // Once the copy has begun to come in, what was here is set aside already.
         return Plan::Copy { set_aside: set_aside && log.appended > Lsn::ZERO };
     }
-    let common = core.view.history.common_point(log.appended, &leader.history, leader.last);
+    // Hellos of crossing links may be older than what came on another one meanwhile; all that came
+    // in the mastership that still leads is the leader's, whatever its hello says.
+    let same = core.view.history.0.last().is_some_and(|s| leader.leading == Some(s.epoch));
+    let leader_last = if same { leader.last.max(log.appended) } else { leader.last };
+    let common = core.view.history.common_point(log.appended, &leader.history, leader_last);
     let common = common.unwrap_or(Lsn::ZERO);
     let corrupt = common == log.appended && common == leader.last && log.chain != leader.chain;
     if common < core.commit {
@@ -117,6 +121,18 @@ mod tests {
         assert_eq!(plan(&core, &leader(&core, 0, 20)), Plan::Copy { set_aside: true });
         core.log.appended = Lsn::ZERO;
         assert_eq!(plan(&core, &leader(&core, 0, 20)), Plan::Copy { set_aside: false });
+    }
+
+    #[test]
+    fn a_hello_older_than_what_its_sender_has_written_since_parts_no_logs() {
+        let mut core = follower(13, 12);
+        let mut stale = leader(&core, 0, 11);
+        core.view.history = stale.history.clone();
+        assert_eq!(plan(&core, &stale), Plan::Continue);
+        // Another mastership may have begun in front of that.
+        stale.leading = Some(Epoch { number: 3, generation: 3 });
+        stale.history = history(&[(1, 1), (2, 11), (3, 12)]);
+        assert_eq!(plan(&core, &stale), Plan::Export { common: Lsn(11) });
     }
 
     #[test]

@@ -1,0 +1,137 @@
+//! What is done to a pair, drawn from the seed.
+
+use crate::cluster::{Cluster, Policy, Side};
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Kill(Side),
+    KillBoth,
+    Terminate(Side),
+    Pause(Side),
+    PauseBoth,
+    Cut,
+    CutTowards(Side),
+    Slow,
+    FullDisk(Side),
+    FlippedBits(Side),
+    Switchover,
+}
+
+/// The numbers of a round.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// 0 to `below - 1`.
+    pub(crate) fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below.max(1)
+    }
+
+    pub(crate) fn pause(&mut self, below_ms: u64) {
+        std::thread::sleep(Duration::from_millis(self.roll(below_ms)));
+    }
+
+    /// `master` serves now.
+    pub(crate) fn fault(&mut self, cluster: &Cluster, master: Side) -> Fault {
+        let slave = master.other();
+        let either = if self.roll(2) == 0 { master } else { slave };
+        match self.roll(20) {
+            0..=2 => Fault::Kill(master),
+            3 => Fault::Kill(slave),
+            4 | 5 => Fault::KillBoth,
+            6 | 7 => Fault::Terminate(master),
+            8 => Fault::Terminate(slave),
+            9 => Fault::Pause(master),
+            10 => Fault::Pause(slave),
+            11 => Fault::PauseBoth,
+            12 | 13 => Fault::Cut,
+            14 => Fault::CutTowards(either),
+            15 => Fault::Slow,
+            16 if cluster.has_small_disks() => Fault::FullDisk(either),
+            // A new node takes the place of one whose data is bad only beside a master that may
+            // be alone.
+            17 if cluster.policy.master_may_stay() => Fault::FlippedBits(slave),
+            18 => Fault::Kill(either),
+            _ => Fault::Switchover,
+        }
+    }
+}
+
+impl Fault {
+    /// A node is silent though it lives, so that the other may serve beside it for a while.
+    pub(crate) fn is_silence(self) -> bool {
+        matches!(
+            self,
+            Self::Pause(_) | Self::PauseBoth | Self::Cut | Self::CutTowards(_) | Self::Slow
+        )
+    }
+
+    /// May come while another one lasts.
+    pub(crate) fn combines(self) -> bool {
+        !matches!(self, Self::FlippedBits(_) | Self::FullDisk(_))
+    }
+
+    pub(crate) fn begin(self, cluster: &mut Cluster, dice: &mut Dice) {
+        match self {
+            Self::Kill(side) => cluster.kill(side),
+            Self::KillBoth => Side::BOTH.into_iter().for_each(|side| cluster.kill(side)),
+            Self::Terminate(side) => cluster.terminate(side),
+            Self::Pause(side) => cluster.pause(side),
+            Self::PauseBoth => Side::BOTH.into_iter().for_each(|side| cluster.pause(side)),
+            Self::Cut => cluster.cut(),
+            Self::CutTowards(side) => cluster.cut_towards(side),
+            Self::Slow => cluster.slow_down(1 + dice.roll(100)),
+            // Either the alarm comes first, or the disk is really full at the next write.
+            Self::FullDisk(side) => {
+                let spare = [0, 1 << 20, 12 << 20][dice.roll(3) as usize];
+                cluster.fill_disk(side, spare);
+            }
+            Self::FlippedBits(side) => {
+                cluster.kill(side);
+                let count = 1 + dice.roll(40);
+                cluster.flip_bits(side, count, |below| dice.roll(below));
+            }
+            Self::Switchover => {
+                if let Some(master) = cluster.master() {
+                    cluster.verb(master, &["switchover"]);
+                }
+            }
+        }
+    }
+
+    /// The longest that it lasts.
+    pub(crate) fn lasts_ms(self) -> u64 {
+        match self {
+            Self::Switchover => 300,
+            Self::KillBoth => 800,
+            Self::FlippedBits(_) => 500,
+            _ => 3_500,
+        }
+    }
+}
+
+/// Everything works again. Which node starts first is drawn, too.
+pub(crate) fn repair(cluster: &mut Cluster, dice: &mut Dice) {
+    cluster.heal();
+    let first = if dice.roll(2) == 0 { Side::A } else { Side::B };
+    for side in [first, first.other()] {
+        cluster.resume(side);
+        cluster.empty_disk(side);
+        if cluster.node(side).revive() {
+            dice.pause(1_000);
+        }
+    }
+}
+
+/// Whether two nodes may have served at one time: then repetitions and another order are no
+/// breach.
+pub(crate) fn may_have_been_apart(policy: Policy, faults: &[Fault]) -> bool {
+    policy.slave_may_lead() && faults.iter().any(|fault| fault.is_silence())
+}

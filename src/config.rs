@@ -8,7 +8,9 @@ mod given;
 mod layers;
 mod unknown;
 
-pub use given::{AmqpSettings, LimitSettings, StompSettings, StorageSettings, TlsSettings};
+pub use given::{
+    AmqpSettings, HookSettings, LimitSettings, StompSettings, StorageSettings, TlsSettings,
+};
 pub use layers::{Flags, load};
 
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ pub struct Settings {
     pub amqp: AmqpSettings,
     pub stomp: StompSettings,
     pub storage: StorageSettings,
+    pub hooks: HookSettings,
     pub tls: TlsSettings,
     pub log_level: String,
     pub log_json: bool,

@@ -85,7 +85,7 @@ impl PeerHandle {
         let _ = self.commands.send(PeerCommand::HangUp { link });
     }
 
-    /// Closes all links once what was queued for them is written, within a bound: a last Goodbye
+    /// Closes the listener, and all links once what was queued for them is written, within a bound: a last Goodbye
     /// must reach the peer.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -112,15 +112,17 @@ impl PeerHandle {
         let secret = Secret::new(user, password);
         let (commands, inbox) = mpsc::unbounded_channel();
         let links = Links::default();
+        let accepting =
+            tokio::spawn(accept(listener, secret.clone(), security.clone(), commands.clone()));
         let manager = Manager {
-            secret: secret.clone(),
-            security: security.clone(),
+            secret,
+            security,
             commands: commands.clone(),
             tell,
             links: links.clone(),
             next_link: 1,
+            accepting,
         };
-        tokio::spawn(accept(listener, secret, security, commands.clone()));
         tokio::spawn(manager.run(inbox));
         Ok((Self { commands, links }, bound))
     }
@@ -175,6 +177,7 @@ struct Manager<T> {
     tell: T,
     links: Links,
     next_link: u64,
+    accepting: tokio::task::JoinHandle<()>,
 }
 
 impl<T: Fn(PeerEvent) -> bool + Clone + Send + Sync + 'static> Manager<T> {
@@ -188,6 +191,8 @@ impl<T: Fn(PeerEvent) -> bool + Clone + Send + Sync + 'static> Manager<T> {
                 }
                 PeerCommand::Established { socket, dialed } => self.established(socket, dialed),
                 PeerCommand::Close { done } => {
+                    // From now on the peer is refused: the node behind is no more.
+                    self.accepting.abort();
                     let links = std::mem::take(&mut *lock(&self.links));
                     for writer in links.into_values().filter_map(link::LinkHandle::finish) {
                         let _ = tokio::time::timeout(CONNECT_TIMEOUT, writer).await;

@@ -1,5 +1,6 @@
 //! Starts the node and its shells in order, and stops them in order.
 
+mod hooks;
 mod ready_file;
 mod sessions;
 
@@ -149,6 +150,12 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     };
     let tls = start_tls(&settings)?;
     let failed = start_listeners(&settings, &shared, tls.as_ref()).await?;
+    let hooks = hooks::Hooks {
+        settings: settings.hooks.clone(),
+        name: settings.name.clone(),
+        node: handle.clone(),
+    };
+    let hooks = tokio::spawn(hooks.run());
     if let Some(path) = ready_file {
         tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
     }
@@ -157,6 +164,8 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     if let Some(links) = links {
         links.close().await;
     }
+    // The address of a master that stops is given up before its process ends.
+    let _ = hooks.await;
     outcome
 }
 

@@ -52,6 +52,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
         amqp: given.amqp,
         stomp: given.stomp,
         storage: given.storage,
+        hooks: given.hooks,
         tls: given.tls,
         log_level: given.log.level,
         log_json,
@@ -224,6 +225,7 @@ impl Checker<'_> {
             ("amqp.handshake_timeout_ms", given.amqp.handshake_timeout_ms),
             ("stomp.handshake_timeout_ms", given.stomp.handshake_timeout_ms),
             ("storage.save_after_bytes", given.storage.save_after_bytes),
+            ("hooks.timeout_ms", given.hooks.timeout_ms),
         ] {
             if value == 0 {
                 return self.wrong(key, "must be at least 1");

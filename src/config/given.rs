@@ -15,6 +15,7 @@ pub(super) struct Given {
     pub(super) stomp: StompSettings,
     pub(super) storage: StorageSettings,
     pub(super) tls: TlsSettings,
+    pub(super) hooks: HookSettings,
     pub(super) log: Log,
 }
 
@@ -115,6 +116,21 @@ pub struct StorageSettings {
     pub free_bytes_min: u64,
     pub save_after_bytes: u64,
     pub retain_bytes: u64,
+}
+
+/// Commands for `/bin/sh`; empty: none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HookSettings {
+    pub on_promoted: String,
+    pub on_demoted: String,
+    pub timeout_ms: u64,
+}
+
+impl Default for HookSettings {
+    fn default() -> Self {
+        Self { on_promoted: String::new(), on_demoted: String::new(), timeout_ms: 10_000 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
 //! The real process on free ports: durability, takeover, the seed's flags, protocols, admin.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "tests")]
 
 #[path = "../support/certificates.rs"]
 mod certificates;
@@ -12,6 +12,7 @@ mod bench;
 mod control;
 mod disk_full;
 mod durability;
+mod high_availability;
 mod hostile;
 mod operator;
 mod pair;

@@ -32,6 +32,21 @@ impl Stomp {
         stomp
     }
 
+    /// None if nobody answers there, or closes at once.
+    pub fn try_connect(address: &str) -> Option<Self> {
+        let mut socket = TcpStream::connect(address).ok()?;
+        socket.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+        socket.set_nodelay(true).ok()?;
+        let connect = b"CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\n\0";
+        socket.write_all(connect).ok()?;
+        let mut buffer = [0; 16 * 1024];
+        let read = socket.read(&mut buffer).ok().filter(|read| *read > 0)?;
+        let mut stomp = Self { socket, input: buffer[..read].to_vec() };
+        let connected = stomp.receive();
+        assert_eq!(connected.command, "CONNECTED", "{connected:?}");
+        Some(stomp)
+    }
+
     pub fn open(address: &str) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

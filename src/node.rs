@@ -22,7 +22,7 @@ use understudy_model::{
     UserRecord,
 };
 use understudy_replication::{
-    Backend, Input as BackendInput, LinkId, Output as BackendOutput, Status,
+    ArbiterCall, Backend, Input as BackendInput, LinkId, Output as BackendOutput, Status,
 };
 
 /// Everything that can happen to a node.
@@ -118,6 +118,7 @@ pub struct Outputs {
     /// Slices of state for the state writer; with `Some`, they end a round.
     pub save: Vec<Slice>,
     pub save_ends: Option<Lsn>,
+    pub ask_arbiter: Vec<(u64, ArbiterCall)>,
     pub dial: Option<understudy_model::Text>,
     pub send: Vec<(LinkId, Vec<Bytes>)>,
     pub hang_up: Vec<LinkId>,
@@ -499,6 +500,7 @@ impl Node {
             BackendOutput::InstallSnapshot { first, last, set_aside, at, chain, chunk } => {
                 self.install(first, last, set_aside, at, chain, &chunk, out);
             }
+            BackendOutput::AskArbiter { serial, call } => out.ask_arbiter.push((serial, call)),
             BackendOutput::Log { warn, text } => out.notices.push((warn, text)),
             BackendOutput::Stop { outcome } => out.stop = Some(outcome),
         }

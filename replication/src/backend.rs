@@ -1,5 +1,6 @@
 //! The seam: what every replication backend is told and what it may ask for.
 
+use crate::{ArbiterAnswer, ArbiterCall};
 use bytes::Bytes;
 use understudy_model::{Epoch, Group, Lsn, NodeId, Text};
 
@@ -93,6 +94,11 @@ pub enum Input {
     /// Answer to the `last` [`Output::InstallSnapshot`]: state and log now begin at the snapshot.
     Installed {
         log: LogEnd,
+    },
+    /// Answer to [`Output::AskArbiter`].
+    ArbiterAnswered {
+        serial: u64,
+        answer: ArbiterAnswer,
     },
     /// The operator wants the in-sync slave to lead from now on (switchover).
     HandOver,
@@ -188,6 +194,11 @@ pub enum Output {
         chain: u128,
         chunk: Bytes,
     },
+    /// One call of the arbiter's seam; answered by [`Input::ArbiterAnswered`] within a bound.
+    AskArbiter {
+        serial: u64,
+        call: ArbiterCall,
+    },
     /// One line for the log: a change of state worth telling the operator.
     Log {
         warn: bool,
@@ -227,6 +238,8 @@ pub struct Status {
     pub copied_bytes: u64,
     /// All that this says is on disk.
     pub saved: bool,
+    /// `none`: not configured; `answers`; `silent`.
+    pub arbiter: &'static str,
     pub reason: String,
 }
 

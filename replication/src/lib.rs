@@ -4,10 +4,12 @@
 //! It treats groups as bytes with a header, keeps no clock and opens no socket: the shell feeds it
 //! [`Input`]s and carries out its [`Output`]s in order.
 
+mod arbiter;
 mod backend;
 mod pair;
 mod standalone;
 
+pub use arbiter::{ArbiterAnswer, ArbiterCall, Held, Register, Registers};
 pub use backend::{Backend, Boot, Input, LinkId, LogEnd, Output, SnapshotCursor, Status};
-pub use pair::{Pair, PairConfig, Policy, Role, Standing, ViewError};
+pub use pair::{ArbiterConfig, Pair, PairConfig, Policy, Role, Standing, ViewError};
 pub use standalone::Standalone;

@@ -115,6 +115,7 @@ impl Backend for Standalone {
             node_id: self.view.node.to_string(),
             durable: self.log.last.0,
             commit: self.commit.0,
+            arbiter: "none",
             ..Status::default()
         }
     }

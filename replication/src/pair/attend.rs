@@ -24,7 +24,7 @@ impl Lead {
                 let resumes = synced(&mine)
                     && synced(&theirs)
                     && core.view.standing.is_synced(self.epoch)
-                    && !self.is_shrinking();
+                    && !self.is_saving_alone();
                 self.attach(core, link, resumes, out);
                 None
             }
@@ -61,6 +61,9 @@ impl Lead {
 
     fn attach(&mut self, core: &mut Core, link: LinkId, resumes: bool, out: &mut Vec<Output>) {
         core.reinjecting = false;
+        if resumes {
+            self.slave_is_back(core);
+        }
         let mut feed = Feed::new(core, link, self.epoch, resumes);
         if let (true, Peer::Lost { progress_ms, acked, .. }) = (resumes, &self.peer)
             && *acked < core.log.appended
@@ -102,7 +105,10 @@ impl Lead {
                 Err(unfit) => return self.unfit(core, unfit, out),
             },
             Message::Ack { epoch, durable } => epoch == self.epoch && feed.reported(core, durable),
-            Message::BeatOk { epoch, .. } => epoch == self.epoch,
+            Message::BeatOk { epoch, .. } => {
+                feed.contact.answered();
+                epoch == self.epoch
+            }
             Message::Export(chunk) if chunk.epoch == self.epoch && feed.stage == Stage::Greeted => {
                 core.reinjecting = true;
                 if chunk.first {

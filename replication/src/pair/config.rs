@@ -33,6 +33,17 @@ pub struct PairConfig {
     pub redial_max_ms: u64,
     /// Bytes of groups that may be on their way to the slave and not yet on its disk.
     pub window_bytes_max: usize,
+    /// None: the pair decides by itself.
+    pub arbiter: Option<ArbiterConfig>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArbiterConfig {
+    /// Tells one arbiter and register from another: both nodes must name the same. Not 0.
+    pub id: u64,
+    /// How long a leader relies on a lease. The arbiter keeps it half as long again and a second
+    /// more, for clocks that differ; so long a takeover waits for a silent master.
+    pub lease_ms: u64,
 }
 
 impl Default for PairConfig {
@@ -52,6 +63,7 @@ impl Default for PairConfig {
             redial_ms: 100,
             redial_max_ms: 1_000,
             window_bytes_max: 4 * 1024 * 1024,
+            arbiter: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What every state of the pair shares: view, log ends, links, clock.
 
+use crate::pair::arbitration::Arbitration;
 use crate::pair::config::{PairConfig, Policy, Role};
 use crate::pair::dialer::Dialer;
 use crate::pair::hello::Hello;
@@ -52,6 +53,9 @@ pub(crate) struct Core {
     /// The node takes in what a returning slave had committed alone, and has not answered.
     pub(crate) reinjecting: bool,
     pub(crate) copies: Copies,
+    pub(crate) arbiter: Option<Arbitration>,
+    /// When the disk last completed a write.
+    pub(crate) disk_ms: Option<u64>,
     /// This node was half of an in-sync pair since it started.
     pub(crate) paired: bool,
     /// Last thing that was said to the operator, also the status page's reason.
@@ -77,6 +81,8 @@ impl Core {
         Ok(Self {
             dialer: Dialer::new(config.redial_ms, config.redial_max_ms),
             process: random.next(),
+            arbiter: config.arbiter.map(|arbiter| Arbitration::new(arbiter.lease_ms)),
+            disk_ms: None,
             config,
             view,
             log: Log::ending(boot.log),
@@ -130,7 +136,7 @@ impl Core {
 
     /// A hello describes what is on disk, so none is said while that is changing.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_saved() && !self.log_changes
+        self.is_saved() && !self.log_changes && self.arbiter_is_settled()
     }
 
     pub(crate) fn commit_through(&mut self, through: Lsn, out: &mut Vec<Output>) {
@@ -209,7 +215,7 @@ impl Core {
             peer: attached.or(self.view.peer),
             forgotten: self.view.forgotten,
             role: self.config.role,
-            standing: self.view.standing,
+            standing: self.standing_to_say(leading.is_some()),
             promised: self.view.promised,
             history: self.view.history.clone(),
             base: self.log.base,
@@ -218,11 +224,17 @@ impl Core {
             commit: self.commit,
             address: self.config.advertised_address.clone(),
             policy: Policy::of(&self.config),
+            arbiter: self.config.arbiter.map_or(0, |arbiter| arbiter.id),
         };
         if let Some(known) = self.links.get_mut(link) {
             known.mine = Some(hello.clone());
             self.send(link, &Message::Hello(Box::new(hello)), out);
         }
+    }
+
+    /// A leader in office claims what its disk says.
+    pub(crate) fn standing_to_say(&self, leads: bool) -> Standing {
+        if leads { self.view.standing } else { self.claim() }
     }
 
     pub(crate) fn send(&self, link: LinkId, message: &Message, out: &mut Vec<Output>) {

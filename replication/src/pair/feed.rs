@@ -1,5 +1,6 @@
 //! What the master sends to its slave, and how far the slave has come.
 
+use crate::pair::contact::Contact;
 use crate::pair::core::Core;
 use crate::pair::message::{Chunk, Message, Position};
 use crate::pair::recent::Recent;
@@ -26,6 +27,10 @@ pub(crate) enum Stage {
     Widening {
         target: Lsn,
         version: u64,
+    },
+    /// The arbiter is asked to let the slave lead next.
+    Registering {
+        target: Lsn,
     },
     /// The slave is told, and saves `Synced` last.
     Inviting,
@@ -64,6 +69,7 @@ pub(crate) struct Feed {
     pub(crate) heard_ms: u64,
     pub(crate) progress_ms: u64,
     pub(crate) beat_ms: u64,
+    pub(crate) contact: Contact,
 }
 
 /// The slave's log cannot be continued from this one.
@@ -91,6 +97,7 @@ impl Feed {
             heard_ms: core.now_ms,
             progress_ms: core.now_ms,
             beat_ms: core.now_ms + core.config.beat_ms,
+            contact: Contact::default(),
         }
     }
 
@@ -99,7 +106,11 @@ impl Feed {
         self.resumes
             || matches!(
                 self.stage,
-                Stage::Joining { .. } | Stage::Widening { .. } | Stage::Inviting | Stage::Synced
+                Stage::Joining { .. }
+                    | Stage::Widening { .. }
+                    | Stage::Registering { .. }
+                    | Stage::Inviting
+                    | Stage::Synced
             )
     }
 
@@ -255,8 +266,10 @@ impl Feed {
         self.chain = group.header().chain;
         self.in_flight.push_back((group.last(), group.bytes().len()));
         self.in_flight_bytes += group.bytes().len();
-        // Beats are for idle links.
-        self.beat_ms = core.now_ms + core.config.beat_ms;
+        // Beats are for idle links, unless their answers are a lease.
+        if !core.has_arbiter() {
+            self.beat_ms = core.now_ms + core.config.beat_ms;
+        }
         let head = Message::group_head(self.epoch, core.commit);
         out.push(Output::SendGroup { link: self.link, head, group });
         Ok(())
@@ -269,6 +282,7 @@ impl Feed {
         self.beat_ms = core.now_ms + core.config.beat_ms;
         // A commit point is news only for a log that is known to be the same.
         let commit = if self.verified { core.commit } else { Lsn::ZERO };
+        self.contact.sent(core.now_ms);
         core.send(self.link, &Message::Beat { epoch: self.epoch, commit }, out);
     }
 

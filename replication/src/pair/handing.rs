@@ -77,6 +77,7 @@ impl Lead {
     /// The right is given up on disk (R4): the slave may take it.
     pub(crate) fn handed_over(&mut self, core: &mut Core, out: &mut Vec<Output>) -> State {
         core.say(false, format!("epoch {} is handed over", self.epoch), out);
+        core.release_lease(self.epoch, out);
         if let Peer::Attached(feed) = &self.peer {
             core.send(feed.link, &Message::Handover { epoch: self.epoch }, out);
             core.drop_link(feed.link, out);

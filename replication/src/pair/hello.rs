@@ -34,6 +34,8 @@ pub(crate) struct Hello {
     pub(crate) commit: Lsn,
     pub(crate) address: Text,
     pub(crate) policy: Policy,
+    /// [`crate::ArbiterConfig::id`]; 0: none.
+    pub(crate) arbiter: u64,
 }
 
 impl Hello {
@@ -64,6 +66,7 @@ impl Hello {
         w.varint(self.commit.0);
         w.text(&self.address);
         put_policy(w, self.policy);
+        w.varint(self.arbiter);
     }
 
     /// Behind version and the leading flag.
@@ -87,6 +90,7 @@ impl Hello {
             commit: Lsn(r.varint()?),
             address: r.text()?,
             policy: get_policy(r)?,
+            arbiter: r.varint()?,
         })
     }
 }

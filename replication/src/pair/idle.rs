@@ -1,5 +1,6 @@
 //! Neither leading nor following: at start, after the master was lost, while an election runs.
 
+use crate::pair::arbitration::Want;
 use crate::pair::config::Survival;
 use crate::pair::core::Core;
 use crate::pair::follow::Follow;
@@ -13,7 +14,7 @@ use crate::{LinkId, Output};
 use understudy_model::Epoch;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Seeking,
     /// I won the election; my own promise is being saved.
     Proposing {
@@ -39,6 +40,11 @@ enum Step {
     Promised {
         link: LinkId,
     },
+    /// The arbiter is asked; the peer on `link` has promised `epoch`.
+    Claiming {
+        link: LinkId,
+        epoch: Epoch,
+    },
     /// The right to lead is being saved (R3, R5); the peer on `link` has promised.
     Assuming {
         link: Option<LinkId>,
@@ -50,23 +56,32 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct Idle {
     /// Lost its master in this run; otherwise just started, or stepped down.
-    orphan: bool,
+    pub(crate) orphan: bool,
     /// When silence decides; none: only the peer can.
-    deadline_ms: Option<u64>,
-    step: Step,
+    pub(crate) deadline_ms: Option<u64>,
+    /// The arbiter is asked for the role while the peer is still looked for.
+    pub(crate) claims: bool,
+    pub(crate) step: Step,
     step_since_ms: u64,
 }
 
 impl Idle {
     pub(crate) fn starting(core: &mut Core) -> Self {
         core.dialer.investigate(core.now_ms);
-        let deadline_ms = Some(core.now_ms + core.config.meet_timeout_ms);
-        Self { orphan: false, deadline_ms, step: Step::Seeking, step_since_ms: core.now_ms }
+        core.read_register();
+        let deadline_ms = Some(core.now_ms + core.silence_ms());
+        Self {
+            orphan: false,
+            deadline_ms,
+            claims: false,
+            step: Step::Seeking,
+            step_since_ms: core.now_ms,
+        }
     }
 
     /// The link to the master ended; its last sign of life was at `heard_ms`.
     pub(crate) fn orphan(core: &mut Core, heard_ms: u64) -> Self {
-        let deadline_ms = Some(heard_ms + core.config.takeover_ms);
+        let deadline_ms = Some(heard_ms + core.takeover_ms());
         Self { orphan: true, deadline_ms, ..Self::starting(core) }
     }
 
@@ -81,8 +96,7 @@ impl Idle {
     pub(crate) fn heir(core: &mut Core, out: &mut Vec<Output>) -> State {
         let mut idle = Self::orphan(core, core.now_ms);
         core.say(false, "the master hands over".into(), out);
-        let epoch = core.next_epoch();
-        idle.assume(core, None, epoch, out);
+        idle.claim(core, false, out);
         State::Idle(idle)
     }
 
@@ -104,8 +118,7 @@ impl Idle {
         }
         let text = format!("promoted by the operator, {}, force: {force}", core.view.standing);
         core.say(true, text, out);
-        let epoch = core.next_epoch();
-        self.assume(core, None, epoch, out);
+        self.claim(core, force, out);
         Ok(())
     }
 
@@ -116,7 +129,8 @@ impl Idle {
             | Step::Proposed { link, .. }
             | Step::Yielding { link }
             | Step::Promising { link, .. }
-            | Step::Promised { link } => Some(link),
+            | Step::Promised { link }
+            | Step::Claiming { link, .. } => Some(link),
             Step::Assuming { link, .. } => link,
         }
     }
@@ -125,9 +139,10 @@ impl Idle {
     pub(crate) fn state(&self, copying: bool) -> &'static str {
         match self.step {
             Step::Seeking if copying => "awaiting-copy",
+            Step::Seeking if self.claims => "taking-over",
             Step::Seeking if self.deadline_ms.is_none() => "waiting",
             Step::Seeking if self.orphan => "orphan",
-            Step::Assuming { .. } => "taking-over",
+            Step::Assuming { .. } | Step::Claiming { .. } => "taking-over",
             _ => "meeting",
         }
     }
@@ -148,21 +163,23 @@ impl Idle {
         self.deadline_ms = self.deadline_ms.map(|at_ms| at_ms.max(earliest_ms));
     }
 
-    fn go(&mut self, core: &Core, step: Step) {
+    pub(crate) fn go(&mut self, core: &Core, step: Step) {
         self.step = step;
         self.step_since_ms = core.now_ms;
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
+        if core.register_is_foreign() {
+            return Some(self.stop_at_foreign_register(core, out));
+        }
         let late = self.deadline_ms(core).is_some_and(|at| at <= core.now_ms);
         let mut next = None;
         if let (true, Some(link)) = (late, self.link()) {
             core.drop_link(link, out);
-            self.go(core, Step::Seeking);
+            self.seek(core);
         } else if self.step == Step::Seeking && !core.log_changes {
-            if matches!(core.view.standing, Standing::Alone { .. }) {
-                let epoch = core.next_epoch();
-                self.assume(core, None, epoch, out);
+            if self.is_sure_to_lead(core) {
+                self.claim(core, false, out);
             } else if late {
                 next = self.decide(core, "nobody answers", out);
             }
@@ -174,6 +191,9 @@ impl Idle {
     /// Whether to go on without the peer, which is gone or silent (8.2).
     fn decide(&mut self, core: &mut Core, why: &str, out: &mut Vec<Output>) -> Next {
         self.deadline_ms = None;
+        if core.has_arbiter() {
+            return self.decide_by_arbiter(core, why, out);
+        }
         let Standing::Synced { led, epoch } = core.view.standing else {
             let text = format!("waiting for the master: {why}, and this copy may lack commands");
             core.say(true, text, out);
@@ -185,8 +205,7 @@ impl Idle {
         match survival {
             Survival::Lead => {
                 core.say(true, format!("{why}: going on without the peer of epoch {epoch}"), out);
-                let epoch = core.next_epoch();
-                self.assume(core, None, epoch, out);
+                self.claim(core, false, out);
                 None
             }
             Survival::Wait => {
@@ -207,7 +226,7 @@ impl Idle {
         }
     }
 
-    fn assume(
+    pub(crate) fn assume(
         &mut self,
         core: &mut Core,
         link: Option<LinkId>,
@@ -225,7 +244,8 @@ impl Idle {
         out: &mut Vec<Output>,
     ) -> Next {
         // At start a refusal says only that the peer is not up yet, not what it did before.
-        let in_sync = matches!(core.view.standing, Standing::Synced { .. });
+        // With an arbiter, only the end of the master's lease counts.
+        let in_sync = matches!(core.view.standing, Standing::Synced { .. }) && !core.has_arbiter();
         if refused && self.orphan && in_sync && self.step == Step::Seeking {
             return self.decide(core, "the master's process is gone", out);
         }
@@ -236,9 +256,10 @@ impl Idle {
         let known = core.links.get(link)?;
         let (mine, theirs) = (known.mine.clone()?, known.theirs.clone()?);
         if self.orphan && self.deadline_ms.is_some() {
-            self.deadline_ms = Some(core.now_ms + core.config.takeover_ms);
+            self.deadline_ms = Some(core.now_ms + core.takeover_ms());
         }
         core.heard_of(theirs.promised);
+        self.no_claim(core);
         match meet(&mine, &theirs) {
             Meeting::Reject(code) => {
                 core.reject(link, code, false, out);
@@ -275,7 +296,7 @@ impl Idle {
         }
     }
 
-    pub(crate) fn lost(&mut self, core: &Core, link: LinkId) {
+    pub(crate) fn lost(&mut self, core: &mut Core, link: LinkId) {
         if self.link() != Some(link) {
             return;
         }
@@ -284,7 +305,7 @@ impl Idle {
             Step::Assuming { epoch, version, .. } => {
                 self.step = Step::Assuming { link: None, epoch, version };
             }
-            _ => self.go(core, Step::Seeking),
+            _ => self.seek(core),
         }
     }
 
@@ -333,7 +354,12 @@ impl Idle {
             (Step::Proposed { link: from, epoch }, Message::Promise { epoch: promised })
                 if from == link && epoch == promised =>
             {
-                self.assume(core, Some(link), epoch, out);
+                if core.has_arbiter() {
+                    core.want(Want::Lead { epoch: Some(epoch), force: false });
+                    self.go(core, Step::Claiming { link, epoch });
+                } else {
+                    self.assume(core, Some(link), epoch, out);
+                }
                 None
             }
             (Step::Promised { link: from }, Message::Hello(theirs)) if from == link => {
@@ -352,7 +378,7 @@ impl Idle {
         let Some(theirs) = core.links.theirs(link).cloned() else { return };
         if epoch <= core.view.promised {
             core.reject(link, Code::StaleEpoch, false, out);
-            self.go(core, Step::Seeking);
+            self.seek(core);
             return;
         }
         core.adopt_peer(&theirs);

@@ -23,8 +23,12 @@ pub(crate) enum Peer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Saving {
+pub(crate) enum Saving {
     None,
+    /// The arbiter is asked whether the slave may be left behind; then as below.
+    Asking {
+        stop: bool,
+    },
     /// `Alone` (R3), and whether the node then stops.
     Shrink {
         version: u64,
@@ -41,7 +45,7 @@ pub(crate) struct Lead {
     pub(crate) announce: bool,
     pub(crate) peer: Peer,
     pub(crate) recent: Recent,
-    saving: Saving,
+    pub(crate) saving: Saving,
     pub(crate) handing: Handing,
     /// End of the group of `NewEpoch`, once it is sealed.
     opens_at: Option<Lsn>,
@@ -147,7 +151,7 @@ impl Lead {
         let may_open = core.paired || !core.config.wait_for_slave;
         self.hand_over_if_drained(core, out);
         let stays = self.stopping_ms.is_none() && self.handing == Handing::No;
-        if begun && may_open && !self.open && stays {
+        if begun && may_open && !self.open && stays && self.holds_role(core) {
             self.open = true;
             self.wait_until_ms = None;
             out.push(Output::OpenFrontends);
@@ -173,7 +177,11 @@ impl Lead {
 
     /// R4, in this order: require acks, wait for them, give up the exclusive right, tell.
     fn widen(&mut self, core: &mut Core, out: &mut Vec<Output>) {
-        let ready = self.sole && self.opens_at.is_some() && self.stopping_ms.is_none();
+        // Without the arbiter the slave could not be let in, and the right would be given up.
+        let ready = self.sole
+            && self.opens_at.is_some()
+            && self.stopping_ms.is_none()
+            && core.arbiter_state() != "silent";
         let Peer::Attached(feed) = &mut self.peer else { return };
         if ready && feed.is_caught_up(core) {
             feed.stage = Stage::Joining { target: core.log.appended };
@@ -211,6 +219,7 @@ impl Lead {
             core.dialer.slow_down(core.now_ms);
             core.say(true, format!("going on without a slave since LSN {}", core.commit), out);
             if stop {
+                core.release_lease(self.epoch, out);
                 let text =
                     "the slave has left; shutdown_on_slave_failure is set: this master stops";
                 return Some(State::stop(Ok(text.into()), out));
@@ -220,8 +229,7 @@ impl Lead {
             && let Stage::Widening { target, version } = feed.stage
             && version <= saved
         {
-            feed.stage = Stage::Inviting;
-            core.send(feed.link, &Message::InSync { epoch: self.epoch, at: target }, out);
+            self.register_or_invite(core, target, out);
         }
         None
     }
@@ -232,14 +240,26 @@ impl Lead {
         if self.has_given_up() {
             return;
         }
-        if !matches!(self.saving, Saving::Shrink { .. }) {
-            core.view.standing = Standing::Alone { epoch: self.epoch, since: core.commit };
-            self.saving = Saving::Shrink { version: core.save(out), stop };
+        if !self.is_saving_alone() {
+            if core.has_arbiter() {
+                self.ask_to_shrink(core, stop);
+            } else {
+                self.save_alone(core, stop, out);
+            }
         }
+    }
+
+    pub(crate) fn save_alone(&mut self, core: &mut Core, stop: bool, out: &mut Vec<Output>) {
+        core.view.standing = Standing::Alone { epoch: self.epoch, since: core.commit };
+        self.saving = Saving::Shrink { version: core.save(out), stop };
     }
 
     pub(crate) fn is_shrinking(&self) -> bool {
         self.saving != Saving::None
+    }
+
+    pub(crate) fn is_saving_alone(&self) -> bool {
+        matches!(self.saving, Saving::Shrink { .. })
     }
 
     /// The in-sync slave is gone, silent or useless: the policy decides (8.2).
@@ -255,6 +275,7 @@ impl Lead {
         if core.policy().stops_without_slave {
             let text = format!("{why}; shutdown_on_slave_failure is set: this master stops");
             core.say(true, text.clone(), out);
+            core.release_lease(self.epoch, out);
             return Some(State::stop(Ok(text), out));
         }
         core.say(true, format!("{why}: going on alone"), out);
@@ -324,6 +345,9 @@ impl Lead {
         let limit = core.config.suspect_ms;
         let now = core.now_ms;
         self.stay_if_late(core, out);
+        if let Some(next) = self.keep_role(core, out) {
+            return Some(next);
+        }
         if let Peer::Attached(feed) = &mut self.peer {
             feed.beat(core, out);
             let silent = feed.heard_ms + limit <= now;
@@ -366,7 +390,8 @@ impl Lead {
                 Some(feed.beat_ms.min(feed.heard_ms + limit).min(stuck.unwrap_or(u64::MAX)))
             }
         };
-        [peer, self.wait_until_ms, self.stopping_ms, self.handing.until_ms()]
+        let lease = self.role_until_ms(core).filter(|_| self.open);
+        [lease, peer, self.wait_until_ms, self.stopping_ms, self.handing.until_ms()]
             .into_iter()
             .flatten()
             .min()
@@ -394,7 +419,7 @@ impl Lead {
         }
     }
 
-    fn stop_if_done(&mut self, core: &Core, out: &mut Vec<Output>) -> Next {
+    fn stop_if_done(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
         let until_ms = self.stopping_ms?;
         let waits = self.feed().is_some_and(Feed::is_required) && core.commit < core.log.appended;
         if waits && until_ms > core.now_ms {
@@ -404,6 +429,7 @@ impl Lead {
             let goodbye = Message::Goodbye { epoch: self.epoch };
             core.send(feed.link, &goodbye, out);
         }
+        core.release_lease(self.epoch, out);
         Some(State::stop(Ok("asked to stop".into()), out))
     }
 

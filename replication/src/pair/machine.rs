@@ -9,7 +9,7 @@ use crate::pair::state::{Next, State, rejected};
 use crate::pair::view::{Standing, ViewError};
 use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Status};
 use bytes::Bytes;
-use understudy_model::Lsn;
+use understudy_model::{Epoch, Lsn};
 
 /// One node of a master and slave pair. Holds the rules R1 to R9 of replication.md 8.4.
 pub struct Pair {
@@ -33,12 +33,14 @@ impl Pair {
         }
         let state = State::Idle(Idle::starting(&mut core));
         let mut pair = Self { core, state };
+        let has_arbiter = pair.core.has_arbiter();
         let text = format!(
             "node {} starts, {}; policy {}{}",
             pair.core.view.node,
             pair.core.view.standing,
             pair.core.policy().name(),
             match pair.core.policy().name() {
+                _ if has_arbiter => ", the arbiter decides who leads",
                 "both" =>
                     ": a cut between living nodes can leave two masters, whose messages are \
                            merged later; shutdown_on_master_failure, shutdown_on_slave_failure or \
@@ -46,7 +48,7 @@ impl Pair {
                 _ => "",
             }
         );
-        pair.core.say(pair.core.policy().name() == "both", text, out);
+        pair.core.say(pair.core.policy().name() == "both" && !has_arbiter, text, out);
         pair.finish(out);
         Ok(pair)
     }
@@ -77,7 +79,7 @@ impl Pair {
         let next = match &mut self.state {
             State::Follow(follow) if follow.link == link => Some(follow.lost(&mut self.core, out)),
             State::Idle(idle) => {
-                idle.lost(&self.core, link);
+                idle.lost(&mut self.core, link);
                 None
             }
             State::Lead(lead) => {
@@ -160,7 +162,9 @@ impl Pair {
             return false;
         };
         // The peer decides by what was said; if that is not so any more, say it anew.
-        let stands = new.mine.standing == core.view.standing && new.mine.leading.is_some() == leads;
+        let stands = new.mine.standing == core.standing_to_say(leads)
+            && new.mine.leading.is_some() == leads
+            && core.arbiter_is_settled();
         if let Some(old_link) = session
             && let Some(old) = core.links.get(old_link).and_then(|known| known.greeted())
         {
@@ -198,6 +202,7 @@ impl Pair {
             self.meet(link, out);
         }
         self.tick(out);
+        self.ask_arbiter(out);
         if let State::Lead(lead) = &mut self.state {
             let next = lead.advance(&mut self.core, out);
             self.enter(next);
@@ -242,6 +247,30 @@ impl Pair {
         }
     }
 
+    fn leading(&self) -> Option<Epoch> {
+        match &self.state {
+            State::Lead(lead) => Some(lead.epoch),
+            _ => None,
+        }
+    }
+
+    fn ask_arbiter(&mut self, out: &mut Vec<Output>) {
+        if matches!(self.state, State::Stopped) {
+            return;
+        }
+        self.core.ask_arbiter(self.leading(), out);
+        let Some(verdict) = self.core.take_verdict() else { return };
+        let core = &mut self.core;
+        let next = match &mut self.state {
+            State::Idle(idle) => idle.judged(core, verdict, out),
+            State::Lead(lead) => lead.judged(core, verdict, out),
+            State::Follow(_) | State::Stopped => None,
+        };
+        self.enter(next);
+        // A refusal leaves something else to ask, or nothing.
+        self.tick(out);
+    }
+
     fn dial(&mut self, out: &mut Vec<Output>) {
         if !self.core.links.is_empty() || matches!(self.state, State::Stopped) {
             return;
@@ -277,6 +306,7 @@ impl Pair {
     fn view_saved(&mut self, version: u64, out: &mut Vec<Output>) -> Next {
         let core = &mut self.core;
         core.view_saved(version);
+        core.disk_ms = Some(core.now_ms);
         match &mut self.state {
             State::Idle(idle) => idle.view_saved(core, version, out),
             State::Follow(follow) => follow.view_saved(core, version, out),
@@ -374,6 +404,7 @@ impl Pair {
             }
             Input::Durable { through } => {
                 self.core.log.set_durable(through);
+                self.core.disk_ms = Some(self.core.now_ms);
                 if let State::Follow(follow) = &mut self.state {
                     follow.durable(&mut self.core, out);
                 }
@@ -403,6 +434,7 @@ impl Pair {
                 self.core.commit = log.last;
                 self.log_changed(log, out);
             }
+            Input::ArbiterAnswered { serial, answer } => self.core.arbiter_answered(serial, answer),
             Input::HandOver => self.hand_over(out),
             Input::Promote { force } => self.promote(force, out),
             Input::Resync => return self.resync(out),
@@ -441,7 +473,8 @@ impl Backend for Pair {
         let may_dial = core.links.is_empty() && core.peer_address().is_some();
         let dial = if may_dial { core.dialer.deadline_ms() } else { None };
         let greeting = core.links.overdue(core.now_ms, core.config.suspect_ms).1;
-        [state, dial, greeting].into_iter().flatten().min()
+        let arbiter = core.arbiter_deadline_ms(self.leading());
+        [state, dial, greeting, arbiter].into_iter().flatten().min()
     }
 
     fn retain_after(&self) -> Option<Lsn> {
@@ -487,6 +520,7 @@ impl Backend for Pair {
             commit: core.commit.0,
             peer_durable: peer_durable.0,
             lag: ahead,
+            arbiter: core.arbiter_state(),
             copies_begun: core.copies.begun,
             copied_bytes: core.copies.bytes,
             saved: core.is_saved(),

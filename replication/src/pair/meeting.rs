@@ -48,6 +48,9 @@ fn unfit(me: &Hello, peer: &Hello) -> Option<Code> {
     if me.forgotten == Some(peer.node) || peer.forgotten == Some(me.node) {
         return Some(Code::Forgotten);
     }
+    if me.arbiter != peer.arbiter {
+        return Some(Code::Arbiter);
+    }
     let mine_is_another = me.peer.is_some_and(|node| node != peer.node);
     let theirs_is_another = peer.peer.is_some_and(|node| node != me.node);
     let replaced = replaces_the_slave(me, peer) || replaces_the_slave(peer, me);
@@ -156,6 +159,7 @@ mod tests {
             commit: Lsn(0),
             address: Text::default(),
             policy: Policy::default(),
+            arbiter: 0,
         }
     }
 

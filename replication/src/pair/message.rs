@@ -16,16 +16,18 @@ pub(crate) enum Code {
     StaleEpoch,
     /// The operator said that this node is gone for good.
     Forgotten,
+    Arbiter,
 }
 
 impl Code {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Version,
         Self::Unrelated,
         Self::SameNode,
         Self::SlotTaken,
         Self::StaleEpoch,
         Self::Forgotten,
+        Self::Arbiter,
     ];
 
     pub(crate) fn explain(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Code {
                 "FORGOTTEN: the operator told the peer that this node is gone for good; it joins \
                  anew after `understudy join --discard-local-data`"
             }
+            Self::Arbiter => "ARBITER: the two nodes' settings name different arbiters",
             Self::StaleEpoch => "STALE_EPOCH: a newer mastership is known",
         }
     }
@@ -364,6 +367,7 @@ mod tests {
             commit: Lsn(200),
             address: Text::from_static("host:5673"),
             policy: Policy { stops_without_master: true, stops_without_slave: false },
+            arbiter: 9,
         }
     }
 

@@ -3,8 +3,11 @@
 //! `state` says what a node does; each state is one file: `idle`, `follow`, `lead` (with `attend`,
 //! its side of the links, and `feed`, what it sends). `meeting` and `plan` are pure decisions.
 
+mod arbitration;
 mod attend;
+mod claiming;
 mod config;
+mod contact;
 mod core;
 mod dialer;
 mod exporting;
@@ -24,10 +27,12 @@ mod random;
 mod recent;
 mod resync;
 mod state;
+mod tenure;
 #[cfg(test)]
 mod tests;
 mod view;
 
-pub use config::{PairConfig, Policy, Role};
+pub use config::{ArbiterConfig, PairConfig, Policy, Role};
 pub use machine::Pair;
 pub use view::{Standing, ViewError};
+pub(crate) use view::{get_epoch, put_epoch};

@@ -94,6 +94,7 @@ mod tests {
             commit: Lsn(last),
             address: core.config.advertised_address.clone(),
             policy: core.policy(),
+            arbiter: 0,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Random faults from a seed. A failing seed is in the panic's message; `run` repeats it.
 
+use super::arbiter::with_arbiter;
 use super::world::{World, config};
 use crate::{Input, Role};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +12,7 @@ enum Policy {
     SlaveSurvives,
     MasterSurvives,
     None,
+    Arbiter,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,7 @@ struct Seen {
     copies: usize,
     set_aside: usize,
     commits: u64,
+    arbiter_outages: usize,
 }
 
 fn world(seed: u64, faults: Faults) -> World {
@@ -39,12 +42,16 @@ fn world(seed: u64, faults: Faults) -> World {
             matches!(faults.policy, Policy::MasterSurvives | Policy::None);
         config.shutdown_on_slave_failure =
             matches!(faults.policy, Policy::SlaveSurvives | Policy::None);
+        if faults.policy == Policy::Arbiter {
+            with_arbiter(config);
+        }
     }
     let mut world = World::new(seed, configs);
     world.slowness_ms = 1 + world.random.next() % 30;
     // Under `both`, silence lets either side lead; only a dead process is told for sure.
     // So does a disk that hangs.
     world.excused = faults.policy == Policy::Both && faults.cut_ms > 0;
+    world.arbiter.loses = 20;
     world
 }
 
@@ -83,6 +90,10 @@ fn step(world: &mut World, faults: Faults, restart_at: &mut [u64; 2], heal_at: &
         67 if faults.cut_ms > 0 => {
             world.hosts[host].hangs_until_ms = world.now_ms + world.random.next() % 6_000;
         }
+        70..=73 if faults.policy == Policy::Arbiter => world.harm_arbiter(),
+        74 if faults.policy == Policy::Arbiter => {
+            world.hosts[host].sleeps_until_ms = world.now_ms + world.random.next() % 9_000;
+        }
         64..=66 => {
             let to = Lsn(world.below(1 + world.hosts[host].disk.end().last.0));
             world.reclaim(host, to);
@@ -107,7 +118,11 @@ fn course(seed: u64, faults: Faults) -> Seen {
         world.hosts.iter().map(|h| h.logs.join("\n")).collect::<Vec<_>>().join("\n")
     };
     world.heal();
-    world.hosts.iter_mut().for_each(|host| host.hangs_until_ms = 0);
+    let arbiter_outages = world.heal_arbiter();
+    world.hosts.iter_mut().for_each(|host| {
+        host.hangs_until_ms = 0;
+        host.sleeps_until_ms = 0;
+    });
     world.run(6_000);
     // A node that stops by its policy is started again, as a supervisor would.
     let mut settled = false;
@@ -142,6 +157,7 @@ fn course(seed: u64, faults: Faults) -> Seen {
         copies: world.copies,
         set_aside,
         commits: ends[0].0.0,
+        arbiter_outages,
     }
 }
 
@@ -155,6 +171,7 @@ fn run(seeds: std::ops::Range<u64>, faults: Faults) -> Seen {
                 sum.copies += seen.copies;
                 sum.set_aside += seen.set_aside;
                 sum.commits += seen.commits;
+                sum.arbiter_outages += seen.arbiter_outages;
             }
             Err(panic) => {
                 eprintln!("seed {seed} of {faults:?}");
@@ -206,4 +223,14 @@ fn nothing_is_ever_lost_when_only_the_master_survives() {
 fn nothing_is_ever_lost_when_nobody_survives_alone() {
     let faults = Faults { policy: Policy::None, cut_ms: 9_000, restart_ms: 8_000 };
     assert_eq!(run(seeds(4_000_000), faults).set_aside, 0);
+}
+
+/// With an arbiter both may go on alone, and still never both at a time: the world checks that at
+/// each step, whatever happens to nodes, links, disks, clocks and the arbiter.
+#[test]
+fn nothing_is_ever_lost_and_nobody_leads_twice_with_an_arbiter() {
+    let faults = Faults { policy: Policy::Arbiter, cut_ms: 9_000, restart_ms: 8_000 };
+    let seen = run(seeds(5_000_000), faults);
+    assert_eq!(seen.set_aside, 0);
+    assert!(seen.leads > 0 && seen.truncations > 0 && seen.arbiter_outages > 0, "{seen:?}");
 }

@@ -28,6 +28,15 @@ impl World {
         }
     }
 
+    /// With an arbiter no partition gives two leaders: whoever runs and serves is the only one.
+    pub(super) fn check_one_serves(&self) {
+        let awake = |index: &usize| self.hosts[*index].sleeps_until_ms <= self.now_ms;
+        let arbitrated = |index: &usize| self.hosts[*index].config.arbiter.is_some();
+        let hosts = (0..self.hosts.len()).filter(arbitrated).filter(awake);
+        let serving: Vec<usize> = hosts.filter(|host| self.serves(*host)).collect();
+        assert!(serving.len() < 2, "{} ms: both serve: {serving:?}", self.now_ms);
+    }
+
     /// What may not be asked of a node.
     pub(super) fn check_before(&mut self, host: usize, output: &Output) {
         let Some(process) = self.process(host) else { return };

@@ -1,5 +1,7 @@
 //! Two nodes in a small world: stories, and chaos from a seed.
 
+mod arbiter;
+mod arbiter_stories;
 mod chaos;
 mod checks;
 mod disk;

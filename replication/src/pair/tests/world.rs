@@ -1,8 +1,9 @@
 //! A world of a few hosts: clock, network, processes. One seed, one course of events.
 
+use super::arbiter::Arbiter;
 use super::disk::{Disk, Job};
 use crate::pair::random::Random;
-use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Pair, PairConfig, Role};
+use crate::{ArbiterCall, Backend, Boot, Input, LinkId, LogEnd, Output, Pair, PairConfig, Role};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use understudy_model::{Epoch, Group, Lsn, OpenGroup, Text};
@@ -43,6 +44,7 @@ pub(super) enum Event {
     Frame { to: LinkId, frame: Bytes },
     LinkLost { link: LinkId },
     Dialed { host: usize, run: u64, address: Text },
+    AtArbiter { host: usize, run: u64, serial: u64, call: ArbiterCall },
 }
 
 struct End {
@@ -60,6 +62,7 @@ pub(super) struct World {
     serial: u64,
     ends: BTreeMap<LinkId, End>,
     pub(super) cut: bool,
+    pub(super) arbiter: Arbiter,
     /// Longest delay of a frame and of a sync, milliseconds.
     pub(super) slowness_ms: u64,
     /// Newest thing that a leader has committed.
@@ -104,6 +107,7 @@ impl World {
             serial: 0,
             ends: BTreeMap::new(),
             cut: false,
+            arbiter: Arbiter::default(),
             slowness_ms: 3,
             confirmed: (Lsn::ZERO, 0),
             committers: BTreeMap::new(),
@@ -299,6 +303,7 @@ impl World {
                 let (run, at) = (self.hosts[host].run, self.delay());
                 self.at(at, Event::Input { host, run, input: Input::Reinjected });
             }
+            Output::AskArbiter { serial, call } => self.ask_arbiter(host, serial, call),
             Output::Log { text, .. } => {
                 // Under `both` silence may make two masters; a policy that forbids it must hold.
                 let config = &self.hosts[host].config;
@@ -361,6 +366,7 @@ impl World {
             Event::Input { host, .. }
             | Event::JobDone { host, .. }
             | Event::Dialed { host, .. } => Some(*host),
+            Event::AtArbiter { .. } => None,
             Event::Frame { to: link, .. } | Event::LinkLost { link } => {
                 self.ends.get(link).map(|end| end.host)
             }
@@ -374,6 +380,9 @@ impl World {
             return self.at(wakes_ms + 2, event);
         }
         match event {
+            Event::AtArbiter { host, run, serial, call } => {
+                self.at_arbiter(host, run, serial, &call);
+            }
             Event::Input { host, run, input } if self.hosts[host].run == run => {
                 self.input(host, input);
             }
@@ -423,6 +432,7 @@ impl World {
             } else if let Some((_, host)) = tick {
                 self.input(host, Input::Tick);
             }
+            self.check_one_serves();
         }
         true
     }

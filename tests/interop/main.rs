@@ -24,6 +24,15 @@ const PIP_PACKAGES: [&str; 4] =
 const NPM_PACKAGES: [&str; 4] =
     ["amqplib@0.10.4", "@stomp/stompjs@7.0.0", "ws@8.18.0", "stompit@1.0.0"];
 
+/// Debian's librabbitmq-client-java and what it needs.
+const JARS: [&str; 3] = [
+    "/usr/share/java/amqp-client.jar",
+    "/usr/share/java/slf4j-api.jar",
+    "/usr/share/java/slf4j-nop.jar",
+];
+/// Ends well if Debian's php-amqplib is there.
+const PHP_AMQPLIB: &str = "exit((int) !stream_resolve_include_path('PhpAmqpLib/autoload.php'));";
+
 /// Installing is done once, whichever test comes first.
 static INSTALL: Mutex<()> = Mutex::new(());
 
@@ -263,6 +272,55 @@ fn amqplib() {
     run_suite(suite, &mut pair);
 }
 
+/// Debian's Java client, compiled here; its connection recovers through its list of addresses.
+#[test]
+fn java() {
+    let [client, logging, silent] = JARS;
+    if !is_installed("javac") || !is_installed("java") {
+        return skipped("java", "default-jdk-headless");
+    }
+    if !Path::new(client).exists() {
+        return skipped("java", "librabbitmq-client-java");
+    }
+    let classes = tempfile::tempdir().unwrap();
+    run_quietly(
+        Command::new("javac")
+            .args(["-cp", client, "-d"])
+            .arg(classes.path())
+            .arg(script("JavaSuite.java")),
+    );
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new("java");
+    suite
+        .arg("-cp")
+        .arg([&classes.path().to_string_lossy(), client, logging, silent].join(":"))
+        .arg("JavaSuite")
+        .args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}
+
+#[test]
+fn bunny() {
+    if !runs("ruby", &["-rbunny", "-e", ""]) {
+        return skipped("bunny", "ruby-bunny");
+    }
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new("ruby");
+    suite.arg(script("bunny_suite.rb")).args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}
+
+#[test]
+fn php_amqplib() {
+    if !runs("php", &["-r", PHP_AMQPLIB]) {
+        return skipped("php_amqplib", "php-cli and php-amqplib");
+    }
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new("php");
+    suite.arg(script("amqplib_suite.php")).args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}
+
 #[test]
 fn stompit() {
     let Some(folder) = node_modules() else { return skipped("stompit", "nodejs and npm") };
@@ -298,6 +356,7 @@ fn run_stomp_suite(mut suite: Command) {
 }
 
 fn runs(program: &str, arguments: &[&str]) -> bool {
-    let run = Command::new(program).args(arguments).stderr(Stdio::null()).status();
+    let run =
+        Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     run.is_ok_and(|status| status.success())
 }

@@ -1,7 +1,7 @@
 //! From what the disk holds to a running node: saved state, the log behind it, the backend. The
 //! same for the process and for the simulator.
 
-use crate::node::{Node, NodeOptions, Outputs};
+use crate::node::{Node, NodeOptions, Outputs, unknown_features};
 use bytes::Bytes;
 use understudy_broker::Broker;
 use understudy_model::{Group, Lsn};
@@ -40,7 +40,12 @@ pub fn boot(
             found.log.base
         ));
     }
-    let boot = Boot { now_ms, view: found.view, log: found.log, applied, random };
+    let features = broker.features();
+    let supported = options.features;
+    if !supported.contains(features) {
+        return Err(unknown_features(features.without(supported)));
+    }
+    let boot = Boot { now_ms, view: found.view, log: found.log, applied, features, random };
     let mut first = Vec::new();
     let backend = backend(&boot, &mut first)?;
     let committed = first.iter().filter_map(|output| match output {
@@ -69,4 +74,50 @@ pub fn boot(
     node.start(now_ms, first, &mut out);
     out.effects.clear();
     Ok((node, out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use understudy_broker::Limits;
+    use understudy_model::{Features, Text, UserRecord};
+    use understudy_replication::Standalone;
+
+    fn start(features: Features) -> Result<(), String> {
+        let user = UserRecord {
+            name: Text::from_static("guest"),
+            password_hash: Text::default(),
+            tags: Vec::new(),
+        };
+        let options = NodeOptions {
+            limits: Limits::default(),
+            group_bytes_max: 1 << 10,
+            cache_bytes_max: 1 << 10,
+            save_after_bytes: 1 << 10,
+            retain_bytes: 0,
+            features,
+            users: Vec::new(),
+            default_user: user,
+        };
+        let state = vec![(Bytes::from_static(b"features"), Bytes::from_static(&[0b100]))];
+        let found = Found { view: None, log: LogEnd::default(), state };
+        let made = boot(
+            options,
+            found,
+            0,
+            [1; 8],
+            |boot, out| -> Result<Box<dyn Backend>, String> {
+                Ok(Box::new(Standalone::new(boot, out).map_err(|error| error.to_string())?))
+            },
+            |_| Ok(Vec::new()),
+        );
+        made.map(|_| ())
+    }
+
+    #[test]
+    fn data_of_a_newer_program_is_refused_by_an_older_one() {
+        assert_eq!(start(Features(0b110)), Ok(()));
+        let refusal = start(Features(0b010)).unwrap_err();
+        assert!(refusal.contains("features 2"), "{refusal}");
+    }
 }

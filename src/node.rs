@@ -18,8 +18,8 @@ use understudy_broker::{
     Broker, ConfiguredUser, Decided, Limits, ReadAhead, Slice, waits_for_own_commits,
 };
 use understudy_model::{
-    Command, ConnectionId, Digest, Effect, Epoch, Group, Lsn, NewEpoch, NodeId, QueueId, Request,
-    UserRecord,
+    Command, ConnectionId, Digest, Effect, Epoch, Features, Group, Lsn, NewEpoch, NodeId, QueueId,
+    Request, UserRecord,
 };
 use understudy_replication::{
     ArbiterCall, Backend, Input as BackendInput, LinkId, Output as BackendOutput, Status,
@@ -138,6 +138,8 @@ pub struct NodeOptions {
     pub save_after_bytes: u64,
     /// So much log behind the last save is kept for a slave that comes back.
     pub retain_bytes: u64,
+    /// What this program can read.
+    pub features: Features,
     pub users: Vec<ConfiguredUser>,
     /// Made in a store without users if no users are configured.
     pub default_user: UserRecord,
@@ -475,6 +477,10 @@ impl Node {
             }
             BackendOutput::Commit { through } => self.commit(through, out),
             BackendOutput::Lead { epoch, leader } => self.lead(now_ms, epoch, leader, out),
+            BackendOutput::SwitchOn { features } => {
+                let command = Command::FeaturesOn(features);
+                self.inflight.open.push(|out| command.encode(out));
+            }
             BackendOutput::OpenFrontends => {
                 self.serving = true;
                 out.frontends = Some(true);
@@ -528,6 +534,7 @@ impl Node {
         if !applied_any {
             return;
         }
+        self.look_at_features(out);
         self.broker.release_names();
         if self.broker.topology_version() != self.users_seen {
             self.users_seen = self.broker.topology_version();
@@ -553,6 +560,16 @@ impl Node {
         };
         self.broker.seed(&self.options.users, &self.options.default_user, &mut decided);
         self.seal(now_ms, out);
+    }
+
+    /// A newer program has led, and a log of its time came in before this one could refuse it.
+    pub(crate) fn look_at_features(&mut self, out: &mut Outputs) {
+        let features = self.broker.features();
+        if !self.options.features.contains(features) {
+            let unknown = features.without(self.options.features);
+            out.stop = Some(Err(unknown_features(unknown)));
+        }
+        self.backend.features_on(features);
     }
 
     fn follow(&mut self) {
@@ -685,6 +702,13 @@ impl Node {
             out.log.push(job);
         }
     }
+}
+
+/// Why a node cannot go on with its data.
+pub(crate) fn unknown_features(unknown: Features) -> String {
+    format!(
+        "the data needs features {unknown}, which this program does not know: a newer one was here"
+    )
 }
 
 fn push_effect(out: &mut Outputs, connection: ConnectionId, effect: Effect) {

@@ -25,11 +25,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use understudy_replication::LinkId;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections that have not proved themselves; more are closed at once.
+const STRANGERS_MAX: usize = 256;
 static REFUSAL_WARNINGS: Throttle = Throttle::new();
 
 /// What the link tells the node.
@@ -137,6 +139,7 @@ async fn accept(
     commands: mpsc::UnboundedSender<PeerCommand>,
 ) {
     let clock = Clock::start();
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -146,8 +149,15 @@ async fn accept(
                 continue;
             }
         };
+        let Ok(place) = strangers.clone().try_acquire_owned() else {
+            if let Some(suppressed) = REFUSAL_WARNINGS.pass(clock.uptime_ms()) {
+                tracing::warn!(%peer, suppressed, "replication link refused: too many at once");
+            }
+            continue;
+        };
         let (secret, security, commands) = (secret.clone(), security.clone(), commands.clone());
         tokio::spawn(async move {
+            let _place = place;
             let accepted = async {
                 socket.set_nodelay(true)?;
                 let mut socket = security.accept(socket).await?;

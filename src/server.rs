@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use understudy_broker::Limits;
-use understudy_model::Text;
+use understudy_model::{Features, Text};
 use understudy_replication::{Backend, LogEnd, Pair, PairConfig, Role as PairRole, Standalone};
 use understudy_storage::{DataDirLock, Log, LogOptions, LogReader, StateStore};
 
@@ -315,6 +315,7 @@ fn node_options(settings: &Settings) -> NodeOptions {
         cache_bytes_max: settings.limits.cache_bytes_max,
         save_after_bytes: settings.storage.save_after_bytes,
         retain_bytes: settings.storage.retain_bytes,
+        features: Features::KNOWN,
         users: settings.users.iter().map(auth::configured).collect(),
         default_user: auth::default_user(),
     }

@@ -2,7 +2,7 @@
 
 use crate::{ArbiterAnswer, ArbiterCall};
 use bytes::Bytes;
-use understudy_model::{Epoch, Group, Lsn, NodeId, Text};
+use understudy_model::{Epoch, Features, Group, Lsn, NodeId, Text};
 
 /// One authenticated connection to the other node; a new one for each TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +29,8 @@ pub struct Boot {
     pub log: LogEnd,
     /// The broker's state holds everything up to here; at most `log.last`.
     pub applied: Lsn,
+    /// Switched on in that state.
+    pub features: Features,
     /// Fresh random numbers, the only ones that the backend gets.
     pub random: [u64; 8],
 }
@@ -155,6 +157,10 @@ pub enum Output {
         epoch: Epoch,
         leader: NodeId,
     },
+    /// Leader: seal a command that switches these on.
+    SwitchOn {
+        features: Features,
+    },
     /// The new epoch is committed and clients may come in.
     OpenFrontends,
     /// No client may be served: close listeners and connections, forget what is not committed.
@@ -253,4 +259,7 @@ pub trait Backend: Send {
     fn retain_after(&self) -> Option<Lsn>;
 
     fn status(&self) -> Status;
+
+    /// The state that is applied has these switched on.
+    fn features_on(&mut self, _features: Features) {}
 }

@@ -11,5 +11,5 @@ mod standalone;
 
 pub use arbiter::{ArbiterAnswer, ArbiterCall, Held, Register, Registers};
 pub use backend::{Backend, Boot, Input, LinkId, LogEnd, Output, SnapshotCursor, Status};
-pub use pair::{ArbiterConfig, Pair, PairConfig, Policy, Role, Standing, ViewError};
+pub use pair::{ArbiterConfig, Pair, PairConfig, Policy, Protocols, Role, Standing, ViewError};
 pub use standalone::Standalone;

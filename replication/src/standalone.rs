@@ -2,7 +2,7 @@
 
 use crate::{Backend, Boot, Input, LogEnd, Output, Status};
 use bytes::{Bytes, BytesMut};
-use understudy_model::{Epoch, Lsn, Malformed, NodeId, Reader, Writer};
+use understudy_model::{Epoch, Features, Lsn, Malformed, NodeId, Reader, Writer};
 
 pub struct Standalone {
     view: View,
@@ -12,6 +12,7 @@ pub struct Standalone {
     /// LSN of the epoch's first group's end, once sealed.
     opened_by: Option<Lsn>,
     open: bool,
+    features: Features,
 }
 
 /// What a standalone node keeps of its masterships.
@@ -59,7 +60,15 @@ impl Standalone {
         }
         out.push(Output::SaveView { version: 1, view: view.encode() });
         let commit = boot.log.last;
-        Ok(Self { view, log: boot.log, commit, saving: true, opened_by: None, open: false })
+        Ok(Self {
+            view,
+            log: boot.log,
+            commit,
+            saving: true,
+            opened_by: None,
+            open: false,
+            features: boot.features,
+        })
     }
 }
 
@@ -80,6 +89,11 @@ impl Backend for Standalone {
                 if !self.open && self.opened_by.is_some_and(|lsn| lsn <= through) {
                     self.open = true;
                     out.push(Output::OpenFrontends);
+                    // No other program reads this log.
+                    let features = Features::KNOWN.without(self.features);
+                    if !features.is_empty() {
+                        out.push(Output::SwitchOn { features });
+                    }
                 }
             }
             Input::Promote { .. } => out.push(Output::Log {
@@ -105,6 +119,10 @@ impl Backend for Standalone {
 
     fn retain_after(&self) -> Option<Lsn> {
         None
+    }
+
+    fn features_on(&mut self, features: Features) {
+        self.features = features;
     }
 
     fn status(&self) -> Status {

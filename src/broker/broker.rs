@@ -11,7 +11,7 @@ use crate::segments::{Segment, Segments};
 use crate::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
-    ApplyTo, BindTarget, Binding, Command, ConnectionId, Effect, EnqueueView, Group, Lsn,
+    ApplyTo, BindTarget, Binding, Command, ConnectionId, Effect, EnqueueView, Features, Group, Lsn,
     Malformed, QueueId, QueueSpec, Table, Text, UserRecord,
 };
 
@@ -63,6 +63,8 @@ pub struct Broker {
     pub(crate) delayed: Delayed,
     pub(crate) segments: Segments,
     pub(crate) applied: Lsn,
+    /// What the log may hold from here on.
+    pub(crate) features: Features,
     // The master's memory.
     /// Milliseconds since 1970, as the node last said.
     pub(crate) now_ms: u64,
@@ -98,6 +100,7 @@ impl Broker {
             delayed: Delayed::default(),
             segments: Segments::default(),
             applied: Lsn::ZERO,
+            features: Features::NONE,
             now_ms: 0,
             clients: Clients::default(),
             reserved: BTreeMap::new(),
@@ -113,6 +116,10 @@ impl Broker {
             topology_dirty: false,
             access_dirty: false,
         }
+    }
+
+    pub fn features(&self) -> Features {
+        self.features
     }
 
     pub fn applied(&self) -> Lsn {
@@ -220,6 +227,7 @@ impl Broker {
                     self.dirty_queues.insert(id);
                 }
             }
+            Command::FeaturesOn(features) => self.features = self.features.with(features),
             Command::NewEpoch(_) => self.apply_new_epoch(effects),
             Command::DeclareQueue(spec) => self.apply_declare_queue(QueueId(lsn), spec),
             Command::DeleteQueue { queue } => self.apply_delete_queue(queue, effects),

@@ -13,7 +13,7 @@ use crate::segments::Segments;
 use crate::topology::Topology;
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeSet;
-use understudy_model::{Lsn, Malformed, QueueId, Reader, Writer};
+use understudy_model::{Features, Lsn, Malformed, QueueId, Reader, Writer};
 
 /// A piece of saved state under its key; no value: the key is to be removed.
 pub type Slice = (Bytes, Option<Bytes>);
@@ -27,6 +27,8 @@ const DELAYED: &[u8] = b"delayed";
 const SEGMENTS: &[u8] = b"segments";
 /// Where replay begins: applied LSN and chain hash there. Written last in a round.
 const REPLAY: &[u8] = b"replay";
+/// Features that are on; not there while none is.
+const FEATURES: &[u8] = b"features";
 const QUEUE_PREFIX: u8 = b'q';
 
 impl Broker {
@@ -64,6 +66,9 @@ impl Broker {
         if std::mem::take(&mut self.delayed.dirty) {
             slices.push(slice(DELAYED, &|w| self.delayed.encode(w)));
         }
+        if !self.features.is_empty() {
+            slices.push(slice(FEATURES, &|w| w.varint(self.features.0)));
+        }
         slices.push(slice(PRODUCERS, &|w| self.producers.encode(w)));
         slices.push(slice(SEGMENTS, &|w| self.segments.encode(w)));
         slices.push(slice(REPLAY, &|w| {
@@ -98,6 +103,7 @@ impl Broker {
                 ACCESS => broker.access = Access::decode(&mut r)?,
                 PRODUCERS => broker.producers = Producers::decode(&mut r)?,
                 DELAYED => broker.delayed = Delayed::decode(&mut r)?,
+                FEATURES => broker.features = Features(r.varint()?),
                 SEGMENTS => broker.segments = Segments::decode(&mut r)?,
                 REPLAY => {
                     broker.applied = Lsn(r.varint()?);

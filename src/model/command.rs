@@ -2,8 +2,8 @@
 //! added, never changed; an unknown one is an error that refuses the log or the link.
 
 use crate::{
-    DeadLetterView, DelayView, EnqueueView, Epoch, Lsn, Malformed, NodeId, PermissionRecord,
-    PolicyRecord, QueueId, Reader, Text, Writer,
+    DeadLetterView, DelayView, EnqueueView, Epoch, Features, Lsn, Malformed, NodeId,
+    PermissionRecord, PolicyRecord, QueueId, Reader, Text, Writer,
 };
 use bytes::{Bytes, BytesMut};
 
@@ -28,6 +28,7 @@ const CLEAR_POLICY: u8 = 35;
 pub(crate) const DEAD_LETTER: u8 = 40;
 pub(crate) const DELAY: u8 = 41;
 const RETURNED: u8 = 42;
+const FEATURES_ON: u8 = 43;
 /// As `ENQUEUE`.
 pub(crate) const ENQUEUE_AGAIN: u8 = 48;
 
@@ -53,6 +54,8 @@ pub enum Command<'a> {
         through: Lsn,
     },
     NewEpoch(NewEpoch),
+    /// Commands of these features may follow.
+    FeaturesOn(Features),
     DeclareExchange(ExchangeSpec),
     DeleteExchange {
         vhost: Text,
@@ -207,6 +210,10 @@ impl<'a> Command<'a> {
                 w.varint(epoch.generation);
                 w.u128(leader.0);
             }
+            Self::FeaturesOn(features) => {
+                w.u8(FEATURES_ON);
+                w.varint(features.0);
+            }
             Self::DeclareExchange(spec) => {
                 w.u8(DECLARE_EXCHANGE);
                 spec.encode(&mut w);
@@ -305,6 +312,7 @@ impl<'a> Command<'a> {
                 epoch: Epoch { number: r.varint()?, generation: r.varint()? },
                 leader: NodeId(r.u128()?),
             }),
+            FEATURES_ON => Self::FeaturesOn(Features(r.varint()?)),
             DECLARE_EXCHANGE => Self::DeclareExchange(ExchangeSpec::decode(&mut r)?),
             DELETE_EXCHANGE => Self::DeleteExchange { vhost: r.text()?, name: r.text()? },
             DECLARE_QUEUE => Self::DeclareQueue(QueueSpec::decode(&mut r)?),
@@ -449,6 +457,7 @@ mod tests {
             Command::Settle { queue: QueueId(Lsn(9)), ranges },
             Command::Delivered { queue: QueueId(Lsn(9)), through: Lsn(12) },
             Command::NewEpoch(NewEpoch { epoch, leader: NodeId(7) }),
+            Command::FeaturesOn(Features(1 << 63)),
             Command::DeclareQueue(spec(true)),
             Command::DeleteQueue { queue: QueueId(Lsn(4)) },
             Command::Bind(binding(BindTarget::Queue(QueueId(Lsn(1))))),

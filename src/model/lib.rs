@@ -9,6 +9,7 @@ mod command;
 mod effect;
 mod enqueue;
 mod epoch;
+mod features;
 mod group;
 mod ids;
 mod message;
@@ -25,6 +26,7 @@ pub use command::{
 pub use effect::{Delivery, Effect, Refusal, RefusalKind, Reply, Returned};
 pub use enqueue::{DeadLetterView, DelayView, EnqueueView};
 pub use epoch::{EpochHistory, EpochStart};
+pub use features::Features;
 pub use group::{GROUP_HEADER_BYTES, Group, GroupError, GroupHeader, OpenGroup, RecordsHash};
 pub use ids::{ConnectionId, ConsumerNumber, Epoch, Lsn, NodeId, QueueId, Token};
 pub use message::{Body, MessageView};

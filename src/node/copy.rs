@@ -87,6 +87,7 @@ impl Node {
                 self.applied_chain = chain;
                 self.inflight = Inflight::new(log.last, chain);
                 out.users_changed = true;
+                self.look_at_features(out);
             }
             Ok((broker, _)) => {
                 let (held, end) = (broker.applied(), log.last);

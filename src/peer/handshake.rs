@@ -4,6 +4,7 @@ use super::secure::Duplex;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MAGIC: &[u8; 8] = b"UNDRPAIR";
@@ -14,6 +15,8 @@ const PROOF_BYTES: usize = 32;
 /// The acceptor's verdict, before its own proof.
 const ACCEPTED: u8 = 1;
 const DENIED: u8 = 0;
+/// Who guesses passwords waits for each answer.
+const DENIAL_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(super) struct Secret([u8; 32]);
@@ -89,6 +92,7 @@ pub(super) async fn prove(socket: &mut dyn Duplex, secret: &Secret, side: Side) 
             }
             Err(error) => {
                 if error.kind() == io::ErrorKind::PermissionDenied {
+                    tokio::time::sleep(DENIAL_PAUSE).await;
                     // So that the dialer can tell a wrong password from a lost connection.
                     socket.write_u8(DENIED).await?;
                     socket.shutdown().await?;

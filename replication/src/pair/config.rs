@@ -1,6 +1,7 @@
 //! What the operator decides about the pair.
 
-use understudy_model::Text;
+use crate::pair::upgrade::Protocols;
+use understudy_model::{Features, Text};
 
 /// What the file says a node should be at the first meeting: a preference, not a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,9 @@ pub struct PairConfig {
     pub redial_max_ms: u64,
     /// Bytes of groups that may be on their way to the slave and not yet on its disk.
     pub window_bytes_max: usize,
+    /// What this program speaks and can read.
+    pub protocols: Protocols,
+    pub features: Features,
     /// None: the pair decides by itself.
     pub arbiter: Option<ArbiterConfig>,
 }
@@ -64,6 +68,8 @@ impl Default for PairConfig {
             redial_max_ms: 1_000,
             window_bytes_max: 4 * 1024 * 1024,
             arbiter: None,
+            protocols: Protocols::OWN,
+            features: Features::KNOWN,
         }
     }
 }

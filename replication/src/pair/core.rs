@@ -10,7 +10,7 @@ use crate::pair::random::Random;
 use crate::pair::resync::Copies;
 use crate::pair::view::{Standing, View, ViewError};
 use crate::{Boot, LinkId, LogEnd, Output};
-use understudy_model::{Epoch, EpochStart, Group, Lsn, NodeId, Text};
+use understudy_model::{Epoch, EpochStart, Features, Group, Lsn, NodeId, Text};
 
 /// The ends of the local log.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) arbiter: Option<Arbitration>,
     /// When the disk last completed a write.
     pub(crate) disk_ms: Option<u64>,
+    /// In the state that is applied.
+    pub(crate) features_on: Features,
     /// This node was half of an in-sync pair since it started.
     pub(crate) paired: bool,
     /// Last thing that was said to the operator, also the status page's reason.
@@ -93,6 +95,7 @@ impl Core {
             copy_read: false,
             reinjecting: false,
             copies: Copies::default(),
+            features_on: boot.features,
             paired: false,
             reason: String::new(),
             random,
@@ -207,6 +210,9 @@ impl Core {
     ) {
         self.hellos += 1;
         let hello = Hello {
+            protocols: self.config.protocols,
+            features: self.config.features,
+            features_on: self.features_on,
             leading,
             process: self.process,
             serial: self.hellos,

@@ -1,16 +1,22 @@
 //! What two nodes tell each other first; both sides decide by the same two hellos.
 
 use crate::pair::config::{Policy, Role};
+use crate::pair::upgrade::Protocols;
 use crate::pair::view::{
     Standing, get_epoch, get_option, get_policy, put_epoch, put_option, put_policy,
 };
-use understudy_model::{Epoch, EpochHistory, Lsn, Malformed, NodeId, Reader, Text, Writer};
-
-/// Both nodes must speak the same one; a change of any message raises it.
-pub(crate) const PROTOCOL_VERSION: u64 = 1;
+use bytes::BytesMut;
+use understudy_model::{
+    Epoch, EpochHistory, Features, Lsn, Malformed, NodeId, Reader, Text, Writer,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
+    pub(crate) protocols: Protocols,
+    /// What the sender's program can read.
+    pub(crate) features: Features,
+    /// What its state has switched on.
+    pub(crate) features_on: Features,
     /// The epoch that the sender leads now.
     pub(crate) leading: Option<Epoch>,
     /// Random number of the sender's process.
@@ -45,10 +51,17 @@ impl Hello {
         written.map_or_else(Epoch::default, |start| start.epoch)
     }
 
-    /// The part that every protocol version begins with: version and whether the sender leads.
+    /// Every protocol version begins with the same: versions, and whether the sender leads.
     pub(crate) fn encode(&self, w: &mut Writer<'_>) {
-        w.varint(PROTOCOL_VERSION);
-        w.bool(self.leading.is_some());
+        put_front(w, self.protocols, self.leading.is_some());
+        let mut rest = BytesMut::new();
+        self.encode_rest(&mut Writer(&mut rest));
+        w.bytes(&rest);
+    }
+
+    fn encode_rest(&self, w: &mut Writer<'_>) {
+        w.varint(self.features.0);
+        w.varint(self.features_on.0);
         put_epoch(w, self.leading.unwrap_or_default());
         w.varint(self.process);
         w.varint(self.serial);
@@ -69,10 +82,20 @@ impl Hello {
         w.varint(self.arbiter);
     }
 
-    /// Behind version and the leading flag.
-    pub(crate) fn decode(leads: bool, r: &mut Reader<'_>) -> Result<Self, Malformed> {
+    /// Behind the front. A newer program may say more behind what is known here.
+    pub(crate) fn decode(
+        protocols: Protocols,
+        leads: bool,
+        r: &mut Reader<'_>,
+    ) -> Result<Self, Malformed> {
+        let r = &mut Reader(r.bytes()?);
+        let features = Features(r.varint()?);
+        let features_on = Features(r.varint()?);
         let epoch = get_epoch(r)?;
         Ok(Self {
+            protocols,
+            features,
+            features_on,
             leading: leads.then_some(epoch),
             process: r.varint()?,
             serial: r.varint()?,
@@ -93,4 +116,10 @@ impl Hello {
             arbiter: r.varint()?,
         })
     }
+}
+
+pub(crate) fn put_front(w: &mut Writer<'_>, protocols: Protocols, leads: bool) {
+    w.varint(protocols.least);
+    w.varint(protocols.most);
+    w.bool(leads);
 }

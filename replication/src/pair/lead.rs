@@ -8,7 +8,7 @@ use crate::pair::recent::Recent;
 use crate::pair::state::{Next, State};
 use crate::pair::view::Standing;
 use crate::{LinkId, Output};
-use understudy_model::{Epoch, Group, Lsn};
+use understudy_model::{Epoch, Features, Group, Lsn};
 
 #[derive(Debug)]
 pub(crate) enum Peer {
@@ -45,6 +45,8 @@ pub(crate) struct Lead {
     pub(crate) announce: bool,
     pub(crate) peer: Peer,
     pub(crate) recent: Recent,
+    /// Features that were asked to be switched on.
+    pub(crate) asked_for: Features,
     pub(crate) saving: Saving,
     pub(crate) handing: Handing,
     /// End of the group of `NewEpoch`, once it is sealed.
@@ -73,6 +75,7 @@ impl Lead {
             announce: true,
             peer: Peer::None,
             recent: Recent::default(),
+            asked_for: Features::NONE,
             saving: Saving::None,
             handing: Handing::No,
             opens_at: None,
@@ -156,6 +159,7 @@ impl Lead {
             self.wait_until_ms = None;
             out.push(Output::OpenFrontends);
         }
+        self.switch_on(core, out);
         self.stop_if_done(core, out)
     }
 

@@ -9,7 +9,7 @@ use crate::pair::state::{Next, State, rejected};
 use crate::pair::view::{Standing, ViewError};
 use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Status};
 use bytes::Bytes;
-use understudy_model::{Epoch, Lsn};
+use understudy_model::{Epoch, Features, Lsn};
 
 /// One node of a master and slave pair. Holds the rules R1 to R9 of replication.md 8.4.
 pub struct Pair {
@@ -94,12 +94,18 @@ impl Pair {
     fn received(&mut self, link: LinkId, frame: &Bytes, out: &mut Vec<Output>) -> Next {
         let known = self.core.links.get_mut(link)?;
         let first = known.theirs.is_none();
-        match Message::decode(frame) {
+        match Message::decode(frame, self.core.config.protocols) {
             Ok(Message::Hello(hello)) if first => {
                 known.theirs = Some(*hello);
                 None
             }
-            Ok(Message::Foreign { leads, .. }) => {
+            Ok(Message::Foreign { protocols: theirs, leads }) => {
+                let own = self.core.config.protocols;
+                let text = format!(
+                    "the peer speaks protocol versions {} to {}, this node {} to {}",
+                    theirs.least, theirs.most, own.least, own.most
+                );
+                out.push(Output::Log { warn: true, text });
                 let i_lead = self.leads();
                 self.core.reject(link, Code::Version, i_lead, out);
                 self.lost(link, out);
@@ -482,6 +488,10 @@ impl Backend for Pair {
             State::Lead(lead) => lead.retain_after(),
             _ => None,
         }
+    }
+
+    fn features_on(&mut self, features: Features) {
+        self.core.features_on = features;
     }
 
     fn status(&self) -> Status {

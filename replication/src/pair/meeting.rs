@@ -3,6 +3,7 @@
 use crate::pair::config::Role;
 use crate::pair::hello::Hello;
 use crate::pair::message::Code;
+use crate::pair::upgrade::can_pair;
 use crate::pair::view::Standing;
 use std::cmp::Ordering;
 use understudy_model::Epoch;
@@ -44,6 +45,9 @@ fn unfit(me: &Hello, peer: &Hello) -> Option<Code> {
         && mine != theirs
     {
         return Some(Code::Unrelated);
+    }
+    if !can_pair(me, peer) {
+        return Some(Code::Feature);
     }
     if me.forgotten == Some(peer.node) || peer.forgotten == Some(me.node) {
         return Some(Code::Forgotten);
@@ -138,6 +142,9 @@ mod tests {
 
     fn hello(node: u128, standing: Standing) -> Hello {
         Hello {
+            protocols: crate::pair::upgrade::Protocols::OWN,
+            features: understudy_model::Features::NONE,
+            features_on: understudy_model::Features::NONE,
             leading: None,
             process: node as u64,
             serial: 1,

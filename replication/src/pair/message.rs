@@ -1,6 +1,7 @@
 //! Frames between the two nodes (replication.md 8.5). A frame is one byte of kind and the rest.
 
-use crate::pair::hello::{Hello, PROTOCOL_VERSION};
+use crate::pair::hello::{Hello, put_front};
+use crate::pair::upgrade::Protocols;
 use crate::pair::view::{get_epoch, put_epoch};
 use bytes::{Buf, Bytes, BytesMut};
 use understudy_model::{Epoch, Lsn, Malformed, Reader, Writer};
@@ -17,10 +18,14 @@ pub(crate) enum Code {
     /// The operator said that this node is gone for good.
     Forgotten,
     Arbiter,
+    /// One log may hold what the other's program cannot read.
+    Feature,
+    /// What only a newer program knows.
+    Other,
 }
 
 impl Code {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Version,
         Self::Unrelated,
         Self::SameNode,
@@ -28,6 +33,8 @@ impl Code {
         Self::StaleEpoch,
         Self::Forgotten,
         Self::Arbiter,
+        Self::Feature,
+        Self::Other,
     ];
 
     pub(crate) fn explain(self) -> &'static str {
@@ -41,6 +48,10 @@ impl Code {
                  anew after `understudy join --discard-local-data`"
             }
             Self::Arbiter => "ARBITER: the two nodes' settings name different arbiters",
+            Self::Other => "for a reason that only its newer program knows; see its log",
+            Self::Feature => {
+                "FEATURE: one node's log may hold what the other's program cannot read"
+            }
             Self::StaleEpoch => "STALE_EPOCH: a newer mastership is known",
         }
     }
@@ -81,7 +92,7 @@ pub(crate) enum Message {
     Hello(Box<Hello>),
     /// A hello of another protocol version.
     Foreign {
-        version: u64,
+        protocols: Protocols,
         leads: bool,
     },
     Reject {
@@ -186,10 +197,9 @@ impl Message {
                 w.u8(HELLO);
                 hello.encode(w);
             }
-            Self::Foreign { version, leads } => {
+            Self::Foreign { protocols, leads } => {
                 w.u8(HELLO);
-                w.varint(*version);
-                w.bool(*leads);
+                put_front(w, *protocols, *leads);
             }
             Self::Reject { code, leads, promised } => {
                 w.u8(REJECT);
@@ -231,11 +241,12 @@ impl Message {
         Self::Group { epoch, commit, group: Bytes::new() }.encode()
     }
 
-    pub(crate) fn decode(frame: &Bytes) -> Result<Self, Malformed> {
+    /// `own`: what this program speaks.
+    pub(crate) fn decode(frame: &Bytes, own: Protocols) -> Result<Self, Malformed> {
         let mut r = Reader(frame);
         let kind = r.u8()?;
         if kind == HELLO {
-            return decode_hello(r);
+            return decode_hello(r, own);
         }
         if kind == REJECT {
             return decode_reject(r);
@@ -321,23 +332,22 @@ fn get_chunk(epoch: Epoch, r: &mut Reader<'_>) -> Result<Chunk, Malformed> {
     })
 }
 
-fn decode_hello(mut r: Reader<'_>) -> Result<Message, Malformed> {
-    let version = r.varint()?;
+fn decode_hello(mut r: Reader<'_>, own: Protocols) -> Result<Message, Malformed> {
+    let protocols = Protocols { least: r.varint()?, most: r.varint()? };
     let leads = r.bool()?;
-    if version != PROTOCOL_VERSION {
-        return Ok(Message::Foreign { version, leads });
+    if own.agree_with(protocols).is_none() {
+        return Ok(Message::Foreign { protocols, leads });
     }
-    let hello = Hello::decode(leads, &mut r)?;
+    let hello = Hello::decode(protocols, leads, &mut r)?;
     r.finish()?;
     Ok(Message::Hello(Box::new(hello)))
 }
 
 fn decode_reject(mut r: Reader<'_>) -> Result<Message, Malformed> {
     let code = usize::from(r.u8()?);
-    let code = *Code::ALL.get(code).ok_or(Malformed("reject code"))?;
+    let code = Code::ALL.get(code).copied().unwrap_or(Code::Other);
     let leads = r.bool()?;
     let promised = get_epoch(&mut r)?;
-    r.finish()?;
     Ok(Message::Reject { code, leads, promised })
 }
 
@@ -350,6 +360,9 @@ mod tests {
 
     fn hello(epoch: Epoch) -> Hello {
         Hello {
+            protocols: Protocols::OWN,
+            features: understudy_model::Features::NONE,
+            features_on: understudy_model::Features::NONE,
             leading: Some(epoch),
             process: 5,
             serial: 2,
@@ -378,7 +391,7 @@ mod tests {
         let chunk = Bytes::from_static(b"chunk");
         let mut messages = vec![
             Message::Hello(Box::new(hello(epoch))),
-            Message::Foreign { version: 9, leads: true },
+            Message::Foreign { protocols: Protocols { least: 8, most: 9 }, leads: true },
             Message::Propose { epoch },
             Message::Promise { epoch },
             Message::NeedCopy { epoch, diverged: true },
@@ -420,11 +433,33 @@ mod tests {
         }));
         for message in messages {
             let frame = message.encode();
-            assert_eq!(Message::decode(&frame), Ok(message));
+            assert_eq!(Message::decode(&frame, Protocols::OWN), Ok(message));
             for length in 0..frame.len() {
-                assert!(Message::decode(&frame.slice(..length)).is_err());
+                assert!(Message::decode(&frame.slice(..length), Protocols::OWN).is_err());
             }
         }
+    }
+
+    #[test]
+    fn a_newer_program_may_say_more_in_its_hello_and_refuse_for_its_own_reasons() {
+        let epoch = Epoch { number: 2, generation: 1 };
+        let newer = Protocols { least: 1, most: 2 };
+        let hello = Hello { protocols: newer, ..hello(epoch) };
+        let frame = Message::Hello(Box::new(hello.clone())).encode();
+        // kind, least, most, leads; then the rest with its length.
+        let (front, rest) = frame.split_at(4);
+        let mut rest = Reader(rest).bytes().unwrap().to_vec();
+        rest.extend_from_slice(b"what version 2 adds");
+        let mut longer = BytesMut::from(front);
+        Writer(&mut longer).bytes(&rest);
+        let read = Message::decode(&longer.freeze(), Protocols::OWN);
+        assert_eq!(read, Ok(Message::Hello(Box::new(hello))));
+        let refusal = Message::Reject { code: Code::Version, leads: true, promised: epoch };
+        let mut frame = BytesMut::from(&refusal.encode()[..]);
+        frame[1] = 200;
+        frame.extend_from_slice(b"more");
+        let read = Message::decode(&frame.freeze(), Protocols::OWN);
+        assert_eq!(read, Ok(Message::Reject { code: Code::Other, leads: true, promised: epoch }));
     }
 
     #[test]
@@ -434,6 +469,6 @@ mod tests {
         frame.extend_from_slice(b"the group");
         let group = Bytes::from_static(b"the group");
         let expected = Message::Group { epoch, commit: Lsn(7), group };
-        assert_eq!(Message::decode(&frame.freeze()), Ok(expected));
+        assert_eq!(Message::decode(&frame.freeze(), Protocols::OWN), Ok(expected));
     }
 }

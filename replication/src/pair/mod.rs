@@ -30,9 +30,11 @@ mod state;
 mod tenure;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod view;
 
 pub use config::{ArbiterConfig, PairConfig, Policy, Role};
 pub use machine::Pair;
+pub use upgrade::Protocols;
 pub use view::{Standing, ViewError};
 pub(crate) use view::{get_epoch, put_epoch};

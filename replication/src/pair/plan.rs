@@ -65,6 +65,7 @@ mod tests {
             view: None,
             log: LogEnd::default(),
             applied: Lsn::ZERO,
+            features: understudy_model::Features::NONE,
             random: [1; 8],
         };
         let config = PairConfig { role: Role::Slave, ..PairConfig::default() };
@@ -77,6 +78,9 @@ mod tests {
 
     fn leader(core: &Core, base: u64, last: u64) -> Hello {
         Hello {
+            protocols: crate::pair::upgrade::Protocols::OWN,
+            features: understudy_model::Features::NONE,
+            features_on: understudy_model::Features::NONE,
             leading: Some(Epoch { number: 2, generation: 2 }),
             process: 1,
             serial: 1,

@@ -594,6 +594,7 @@ fn node_options(options: &WorldOptions) -> NodeOptions {
         cache_bytes_max: 8 << 10,
         save_after_bytes: options.save_after_bytes,
         retain_bytes: options.retain_bytes,
+        features: understudy_model::Features::KNOWN,
         users: Vec::new(),
         default_user: user,
     }

@@ -12,6 +12,9 @@ impl World {
         let Some(process) = &mut h.process else { return };
         assert!(through > process.commit || process.leading.is_none(), "commit moves forward");
         process.commit = process.commit.max(through);
+        self.applied(host, through);
+        let h = &mut self.hosts[host];
+        let Some(process) = &mut h.process else { return };
         let mark = (through, h.disk.chain_at(through));
         assert!(h.disk.holds(mark) && mark.1 != 0, "committed is durable, at a group's end");
         let Some(epoch) = process.leading else { return };

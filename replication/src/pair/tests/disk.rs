@@ -3,7 +3,7 @@
 use crate::pair::view::{Standing, View};
 use crate::{LogEnd, Output};
 use bytes::{Bytes, BytesMut};
-use understudy_model::{Group, Lsn, Reader, Writer};
+use understudy_model::{Features, Group, Lsn, Reader, Writer};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
@@ -13,6 +13,7 @@ pub(super) struct Disk {
     /// Group ends and chains from the very first, also of what was reclaimed: for the checks.
     pub(super) lineage: Vec<(Lsn, u128)>,
     pub(super) applied: Lsn,
+    pub(super) features: Features,
     copy: Vec<u8>,
     /// Lineages that were set aside.
     pub(super) aside: Vec<Vec<(Lsn, u128)>>,

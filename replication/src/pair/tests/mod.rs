@@ -7,5 +7,6 @@ mod checks;
 mod disk;
 mod operator;
 mod stories;
+mod upgrade;
 mod world;
 mod writer;

@@ -6,7 +6,7 @@ use crate::pair::random::Random;
 use crate::{ArbiterCall, Backend, Boot, Input, LinkId, LogEnd, Output, Pair, PairConfig, Role};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
-use understudy_model::{Epoch, Group, Lsn, OpenGroup, Text};
+use understudy_model::{Epoch, Features, Group, Lsn, OpenGroup, Text};
 
 pub(super) struct Process {
     pub(super) pair: Pair,
@@ -73,6 +73,8 @@ pub(super) struct World {
     pub(super) copies: usize,
     pub(super) truncations: usize,
     pub(super) leads: usize,
+    /// Where in the log features were switched on.
+    pub(super) switches: Vec<(Lsn, Features)>,
 }
 
 pub(super) fn config(role: Role) -> PairConfig {
@@ -115,6 +117,7 @@ impl World {
             copies: 0,
             truncations: 0,
             leads: 0,
+            switches: Vec::new(),
         }
     }
 
@@ -144,6 +147,7 @@ impl World {
             view: h.disk.view.clone(),
             log: end,
             applied: h.disk.applied,
+            features: h.disk.features,
             random,
         };
         let mut out = Vec::new();
@@ -247,6 +251,22 @@ impl World {
         self.input(host, Input::Sealed(group));
     }
 
+    fn last_sealed(&self, host: usize) -> Lsn {
+        self.process(host).map_or(Lsn::ZERO, |process| process.open.next_lsn().prev())
+    }
+
+    /// The state of `host` now holds everything up to `through`.
+    pub(super) fn applied(&mut self, host: usize, through: Lsn) {
+        let mut on = self.hosts[host].disk.features;
+        for (_, features) in self.switches.iter().filter(|(lsn, _)| *lsn <= through) {
+            on = on.with(*features);
+        }
+        self.hosts[host].disk.features = on;
+        if let Some(process) = &mut self.hosts[host].process {
+            process.pair.features_on(on);
+        }
+    }
+
     pub(super) fn input(&mut self, host: usize, input: Input) {
         let mut out = Vec::new();
         let Some(process) = &mut self.hosts[host].process else { return };
@@ -292,6 +312,12 @@ impl World {
                 process.leading = Some(epoch);
                 process.open.push(|out| out.extend_from_slice(b"new epoch"));
                 self.seal(host);
+            }
+            Output::SwitchOn { features } => {
+                process.open.push(|out| out.extend_from_slice(b"features on"));
+                self.seal(host);
+                let last = self.last_sealed(host);
+                self.switches.push((last, features));
             }
             Output::OpenFrontends => process.serving = true,
             Output::CloseFrontends => process.serving = false,

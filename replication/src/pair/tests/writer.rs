@@ -59,6 +59,9 @@ impl World {
         let durable = newest(|input| matches!(input, Input::Durable { .. }));
         let other = newest(|i| matches!(i, Input::Truncated { .. } | Input::Installed { .. }));
         for input in [view, durable, other].into_iter().flatten() {
+            if let Input::Installed { log } = &input {
+                self.applied(host, log.last);
+            }
             self.input(host, input);
         }
     }

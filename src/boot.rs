@@ -1,7 +1,8 @@
 //! From what the disk holds to a running node: saved state, the log behind it, the backend. The
 //! same for the process and for the simulator.
 
-use crate::node::{Node, NodeOptions, Outputs, unknown_features};
+use crate::node::features::unknown_features;
+use crate::node::{Node, NodeOptions, Outputs};
 use bytes::Bytes;
 use understudy_broker::Broker;
 use understudy_model::{Group, Lsn};

@@ -5,7 +5,9 @@
 
 mod alarm;
 mod copy;
+pub(crate) mod features;
 mod reinject;
+mod saving;
 
 use self::alarm::Alarm;
 use self::reinject::Reinjection;
@@ -477,10 +479,7 @@ impl Node {
             }
             BackendOutput::Commit { through } => self.commit(through, out),
             BackendOutput::Lead { epoch, leader } => self.lead(now_ms, epoch, leader, out),
-            BackendOutput::SwitchOn { features } => {
-                let command = Command::FeaturesOn(features);
-                self.inflight.open.push(|out| command.encode(out));
-            }
+            BackendOutput::SwitchOn { features } => self.switch_on(features),
             BackendOutput::OpenFrontends => {
                 self.serving = true;
                 out.frontends = Some(true);
@@ -560,16 +559,6 @@ impl Node {
         };
         self.broker.seed(&self.options.users, &self.options.default_user, &mut decided);
         self.seal(now_ms, out);
-    }
-
-    /// A newer program has led, and a log of its time came in before this one could refuse it.
-    pub(crate) fn look_at_features(&mut self, out: &mut Outputs) {
-        let features = self.broker.features();
-        if !self.options.features.contains(features) {
-            let unknown = features.without(self.options.features);
-            out.stop = Some(Err(unknown_features(unknown)));
-        }
-        self.backend.features_on(features);
     }
 
     fn follow(&mut self) {
@@ -680,35 +669,6 @@ impl Node {
         self.cache.add_read(records);
         self.broker.read_done(queue);
     }
-
-    fn save_some(&mut self, out: &mut Outputs) {
-        // Only what is saved may be given back.
-        let after = if self.alarm.low_space { 1 } else { self.options.save_after_bytes };
-        let due = self.upkeep.bytes_since_save() >= after;
-        if !self.upkeep.is_saving() && due {
-            self.upkeep.begin(&mut self.broker, self.applied_chain);
-        }
-        let (slices, ends) = self.upkeep.some_slices(&mut self.broker);
-        out.save.extend(slices);
-        out.save_ends = out.save_ends.or(ends);
-    }
-
-    fn state_saved(&mut self, replay_after: Lsn, out: &mut Outputs) {
-        self.upkeep.saved();
-        let retain = self.backend.retain_after().unwrap_or(replay_after);
-        let floor = replay_after.min(retain);
-        let retain_bytes = if self.alarm.low_space { 0 } else { self.options.retain_bytes };
-        for job in self.upkeep.reclaim(&mut self.broker, floor, retain_bytes) {
-            out.log.push(job);
-        }
-    }
-}
-
-/// Why a node cannot go on with its data.
-pub(crate) fn unknown_features(unknown: Features) -> String {
-    format!(
-        "the data needs features {unknown}, which this program does not know: a newer one was here"
-    )
 }
 
 fn push_effect(out: &mut Outputs, connection: ConnectionId, effect: Effect) {

@@ -75,6 +75,8 @@ pub struct ReplicationSettings {
     /// `host:port` of the other node's replication listener.
     pub master_address: Option<String>,
     pub advertised_address: Option<String>,
+    /// Where native clients find this node while it leads: URIs with commas between.
+    pub client_uris: String,
     pub user: String,
     pub password: String,
     /// None: the link is in clear.

@@ -400,9 +400,12 @@ impl Driver {
             }
             Some(false) => {
                 self.shells.serving.send_replace(false);
+                let moved = turn.outputs.successor.take();
+                let moved = moved.map(|addresses| Effect::Moved { addresses });
                 let reason = Text::from_static("this node is no longer the master");
+                let last: Vec<_> = moved.into_iter().chain([Effect::Close { reason }]).collect();
                 for (_, client) in std::mem::take(&mut turn.connections) {
-                    let _ = client.effects.send(vec![Effect::Close { reason: reason.clone() }]);
+                    let _ = client.effects.send(last.clone());
                 }
             }
             None => {}

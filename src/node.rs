@@ -125,6 +125,7 @@ pub struct Outputs {
     pub send: Vec<(LinkId, Vec<Bytes>)>,
     pub hang_up: Vec<LinkId>,
     pub frontends: Option<bool>,
+    pub successor: Option<understudy_model::Text>, // of a planned close: where the next master is
     pub users_changed: bool,
     pub notices: Vec<(bool, String)>,
     pub stop: Option<Result<String, String>>,
@@ -481,12 +482,11 @@ impl Node {
             BackendOutput::Lead { epoch, leader } => self.lead(now_ms, epoch, leader, out),
             BackendOutput::SwitchOn { features } => self.switch_on(features),
             BackendOutput::OpenFrontends => {
-                self.serving = true;
-                out.frontends = Some(true);
+                (self.serving, out.frontends) = (true, Some(true));
             }
-            BackendOutput::CloseFrontends => {
-                self.serving = false;
-                out.frontends = Some(false);
+            BackendOutput::CloseFrontends { successor } => {
+                (self.serving, out.frontends) = (false, Some(false));
+                out.successor = successor;
             }
             BackendOutput::Follow => self.follow(),
             BackendOutput::ReadGroups { after, bytes_max } => {

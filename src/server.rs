@@ -295,6 +295,7 @@ fn pair_config(settings: &Settings, advertised: Option<SocketAddr>) -> PairConfi
         },
         peer_address: replication.master_address.as_deref().map(Text::from),
         advertised_address: Text::from(own),
+        client_addresses: Text::from(replication.client_uris.as_str()),
         shutdown_on_master_failure: replication.shutdown_on_master_failure,
         shutdown_on_slave_failure: replication.shutdown_on_slave_failure,
         wait_for_slave: replication.wait_for_slave,

@@ -12,7 +12,10 @@ const DEPENDENCIES: [(&str, &[&str]); 8] = [
     ("protocols/amqp", &["understudy-model", "amq-protocol", "bytes"]),
     ("protocols/stomp", &["understudy-model", "bytes", "memchr"]),
     ("protocols/native", &["understudy-model", "bytes"]),
-    ("protocols/native/client", &["understudy-native", "bytes", "thiserror", "tokio", "tracing"]),
+    (
+        "protocols/native/client",
+        &["understudy-native", "bytes", "rustls", "thiserror", "tokio", "tracing"],
+    ),
     ("storage", &["understudy-model", "bytes", "heed", "crc32fast", "rustix", "thiserror"]),
     ("replication", &["understudy-model", "bytes"]),
 ];

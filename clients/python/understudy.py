@@ -10,7 +10,9 @@ Python's standard library (3.10 or later), blocking calls, one thread per client
 
 A lost connection is made again through the list of addresses, within `timeout` seconds. Publishes
 without an answer are then sent again with their sequence numbers and stored once; consumers start
-again, and what was delivered before is void: settling it raises Stale, and it comes again.
+again, and what was delivered before is void: settling it raises Stale, and it comes again. Of a
+transaction without an answer the new master is asked whether it has it, so it happens once. At a
+switchover the broker says where the new master is, and the client goes there at once.
 
 Heartbeats are sent while a call waits. A program that makes no call for twice `heartbeat` seconds
 is closed by the broker, and connects again with its next call.
@@ -48,17 +50,19 @@ FRAMES = {
     "DeleteExchange": (0x14, "int text bool"),
     "Bind": (0x15, "int text text bool text bytes"),
     "Unbind": (0x16, "int text text bool text bytes"),
-    "Publish": (0x20, PUBLISH), "Transaction": (0x21, "int publishes sets sets sets"),
+    "Publish": (0x20, PUBLISH), "Transaction": (0x21, "int int publishes sets sets sets"), "Outcome": (0x22, "int int"),
     "Consume": (0x30, "int int text int bool zigzag bool int"), "Cancel": (0x31, "int int"),
     "Credit": (0x32, "int int"), "Get": (0x33, "int text int"),
     "Settle": (0x34, "int " + DELIVERIES), "Discard": (0x35, "int " + DELIVERIES),
     "Return": (0x36, "int " + DELIVERIES),
     "Done": (0x40, "int"), "QueueOk": (0x41, "int text int int"), "Removed": (0x42, "int int"),
     "GetEmpty": (0x43, "int"), "Got": (0x44, "int int " + DELIVER),
-    "Refused": (0x45, "int int text"), "Confirm": (0x50, "int"), "Nack": (0x51, "int"),
+    "Refused": (0x45, "int int text"), "AlreadyCommitted": (0x46, "int"),
+    "Confirm": (0x50, "int"), "Nack": (0x51, "int"),
     "PublishRefused": (0x52, "int int text"),
     "Returned": (0x53, "int text text text bytes bytes"), "Deliver": (0x54, DELIVER),
     "Cancelled": (0x55, "int"), "Blocked": (0x56, "text"), "Unblocked": (0x57, ""),
+    "Moved": (0x58, "text"),
 }
 NAMES = {kind: name for name, (kind, _) in FRAMES.items()}
 
@@ -72,11 +76,8 @@ class Refused(Exception):
 
 
 class Stale(Exception):
-    """The delivery belongs to a former connection; the broker delivers it again."""
-
-
-class InDoubt(Exception):
-    """The connection was lost in a transaction that settles: it happened wholly or not at all."""
+    """The delivery belongs to a former connection; the broker delivers it again. Of a transaction:
+    nothing of it happened."""
 
 
 def varint(value):
@@ -143,9 +144,12 @@ def decode(frame):
 
 class Client:
     def __init__(self, addresses, user="guest", password="guest", vhost="/", timeout=60,
-                 heartbeat=10, connect_timeout=2):
+                 heartbeat=10, connect_timeout=2, tls=None):
+        """`addresses`: (host, port) of each node. `tls`: an ssl.SSLContext; with a certificate of
+        the client's own, user "" is the one that it stands for."""
         self.addresses, self.login, self.vhost = list(addresses), (user, password), vhost
         self.timeout, self.heartbeat, self.connect_timeout = timeout, heartbeat, connect_timeout
+        self.tls, self.moved = tls, None
         self.producer = secrets.randbits(128)
         self.requests, self.numbers = itertools.count(1), itertools.count(1)
         self.sequence = 0
@@ -170,6 +174,14 @@ class Client:
 
     def _connect(self):
         deadline, delay = time.monotonic() + self.timeout, 0.01
+        moved, self.moved = self.moved, None
+        patience = time.monotonic() + 2
+        while moved and time.monotonic() < patience:  # it is about to let clients in
+            try:
+                return self._open(moved)
+            except OSError:
+                self._drop()
+                time.sleep(0.002)
         while True:
             for address in self.addresses:
                 try:
@@ -184,6 +196,8 @@ class Client:
 
     def _open(self, address):
         self.socket = socket.create_connection(address, self.connect_timeout)
+        if self.tls:
+            self.socket = self.tls.wrap_socket(self.socket, server_hostname=address[0])
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.generation += 1
         self.buffer = bytearray()
@@ -269,13 +283,18 @@ class Client:
             raise Refused(*fields)
         elif name == "Goodbye":
             raise ConnectionError(f"the broker closes: {fields[0]}")
+        elif name == "Moved":
+            scheme = "ssl://" if self.tls else "tcp://"
+            for uri in filter(lambda uri: uri.startswith(scheme), fields[0].split(",")):
+                host, _, port = uri.removeprefix(scheme).rpartition(":")
+                self.moved = host.strip("[]"), int(port)
         elif name == "Cancelled":
             self.consumers.pop(fields[0], None)
         elif name == "Returned":
             self.returned.append(fields)
         elif name in ("Blocked", "Unblocked"):
             self.blocked = fields[0] if fields else None
-        elif name in ("Done", "QueueOk", "Removed", "GetEmpty", "Got", "Refused"):
+        elif name in ("Done", "QueueOk", "Removed", "GetEmpty", "Got", "Refused", "AlreadyCommitted"):
             self.answers[fields[0]] = (name, fields[1:])
 
     def _answer(self, request, deadline):
@@ -361,22 +380,30 @@ class Client:
         return sequence
 
     def transaction(self, publishes=(), settles=()):
-        """`publishes`: (exchange, routing key, body); `settles`: deliveries. All or nothing."""
+        """`publishes`: (exchange, routing key, body); `settles`: deliveries. All or nothing, and
+        once; raises Stale if nothing happened because the deliveries are void. True: the new
+        master had it already when it was asked."""
         self._check(settles)
-        frames = []
-        for exchange, key, body in publishes:
-            self.sequence += 1
-            frames.append((self.sequence, ONCE, exchange, key, PERSISTENT, body))
+        commit = self.sequence + 1
+        frames = [(number, 0, exchange, key, PERSISTENT, body)
+                  for number, (exchange, key, body) in enumerate(publishes, commit)]
+        self.sequence += max(len(frames), 1)
         settled = [Deliveries(each.consumer, each.queue, [each.lsn]) for each in settles]
         generation = self.generation
 
         def step():
-            if settled and self.generation != generation:
-                raise InDoubt
             request = next(self.requests)
-            self._send(encode("Transaction", request, frames, settled, [], []))
-            self._answer(request, time.monotonic() + self.timeout)
-        self._again(step)
+            asks = settled and self.generation != generation
+            self._send(encode("Outcome", request, commit) if asks else
+                       encode("Transaction", request, commit, frames, settled, [], []))
+            try:
+                name, _ = self._answer(request, time.monotonic() + self.timeout)
+            except Refused as error:
+                if asks and error.code == 404:
+                    raise Stale from error
+                raise
+            return name == "AlreadyCommitted"
+        return self._again(step)
 
     # Consuming
 

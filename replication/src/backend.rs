@@ -164,7 +164,11 @@ pub enum Output {
     /// The new epoch is committed and clients may come in.
     OpenFrontends,
     /// No client may be served: close listeners and connections, forget what is not committed.
-    CloseFrontends,
+    /// `successor`: another node leads next, as planned, and tells clients to come there; an empty
+    /// text if it has not told where.
+    CloseFrontends {
+        successor: Option<Text>,
+    },
     /// Not the leader (any more): forget groups that are not committed, then follow.
     Follow,
     ReadGroups {

@@ -64,6 +64,7 @@ impl Asker {
             vhost: Text::from(vhost),
             user: user.cloned().unwrap_or_default(),
             client_name: Text::new(),
+            producer: None,
         };
         exchange.send(Request::Connect(connect)).await?;
         match exchange.next().await? {
@@ -175,7 +176,7 @@ impl Exchange {
         }
         let effect = self.arrived.pop_front().ok_or_else(Failure::not_serving)?;
         match &effect {
-            Effect::Close { .. } => return Err(Failure::not_serving()),
+            Effect::Moved { .. } | Effect::Close { .. } => return Err(Failure::not_serving()),
             // No socket has to take it: the account of unsent bytes is balanced at once.
             Effect::Got { delivery, .. } => {
                 let (connection, bytes) = (self.farewell.id, delivery.record.len() as u64 + 64);

@@ -357,6 +357,7 @@ fn token_of(request: &Request) -> Option<Token> {
         Request::Consume(consume) => consume.token,
         Request::Get(get) => get.token,
         Request::Manage(manage) => manage.token,
+        Request::Outcome { token, .. } => *token,
         _ => return None,
     })
 }

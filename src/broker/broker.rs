@@ -12,7 +12,7 @@ use crate::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
     ApplyTo, BindTarget, Binding, Command, ConnectionId, Effect, EnqueueView, Features, Group, Lsn,
-    Malformed, QueueId, QueueSpec, Table, Text, UserRecord,
+    Malformed, ProducerSequence, QueueId, QueueSpec, Table, Text, UserRecord,
 };
 
 /// Bounds on what one client can make the broker hold.
@@ -72,6 +72,8 @@ pub struct Broker {
     pub(crate) reserved: BTreeMap<Name, Lsn>,
     /// Sequences that were decided in this epoch: the committed table lags behind them.
     pub(crate) decided_sequences: BTreeMap<u128, (u64, Lsn)>,
+    /// Transactions that were decided in this epoch, likewise.
+    pub(crate) decided_commits: BTreeMap<ProducerSequence, Lsn>,
     /// Queues that may have something to hand out.
     pub(crate) to_serve: BTreeSet<QueueId>,
     pub(crate) settles_due: BTreeSet<QueueId>,
@@ -105,6 +107,7 @@ impl Broker {
             clients: Clients::default(),
             reserved: BTreeMap::new(),
             decided_sequences: BTreeMap::new(),
+            decided_commits: BTreeMap::new(),
             to_serve: BTreeSet::new(),
             settles_due: BTreeSet::new(),
             returns_due: BTreeSet::new(),
@@ -228,6 +231,7 @@ impl Broker {
                 }
             }
             Command::FeaturesOn(features) => self.features = self.features.with(features),
+            Command::Committed(commit) => self.producers.apply_commit(lsn, commit),
             Command::NewEpoch(_) => self.apply_new_epoch(effects),
             Command::DeclareQueue(spec) => self.apply_declare_queue(QueueId(lsn), spec),
             Command::DeleteQueue { queue } => self.apply_delete_queue(queue, effects),
@@ -410,6 +414,7 @@ impl Broker {
         self.clients = Clients::default();
         self.reserved.clear();
         self.decided_sequences.clear();
+        self.decided_commits.clear();
         self.settles_due.clear();
         self.marks_due.clear();
         self.mark_awaited = false;

@@ -21,6 +21,8 @@ pub(crate) struct Clients {
     pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
     /// `basic.qos global`: shared by the consumers of a channel.
     pub(crate) channels: BTreeMap<(ConnectionId, u16), Channel>,
+    /// The connection of each producer that has one.
+    producers: BTreeMap<u128, ConnectionId>,
     /// Who will own an exclusive queue once its declaration is applied.
     owners: BTreeMap<QueueId, ConnectionId>,
 }
@@ -30,6 +32,7 @@ pub(crate) struct Connection {
     pub(crate) user: Text,
     pub(crate) protocol: Protocol,
     pub(crate) client_name: Text,
+    producer: Option<u128>,
     /// The exchange it was last permitted to publish to, while the topology has this version.
     pub(crate) may_write: Option<(u64, Text)>,
     /// Message bytes handed to the connection and not yet reported as written.
@@ -74,6 +77,7 @@ impl Connection {
             user: connect.user.clone(),
             protocol: connect.protocol,
             client_name: connect.client_name.clone(),
+            producer: connect.producer,
             may_write: None,
             unsent_bytes: 0,
             passed_over: BTreeSet::new(),
@@ -183,6 +187,19 @@ impl Clients {
         self.owners.insert(queue, connection);
         if let Some(connection) = self.connections.get_mut(&connection) {
             connection.exclusive_queues.insert(queue);
+        }
+    }
+
+    /// The producer's connection is this one now; returns the former.
+    pub(crate) fn new_link(&mut self, producer: u128, id: ConnectionId) -> Option<ConnectionId> {
+        self.producers.insert(producer, id).filter(|former| *former != id)
+    }
+
+    pub(crate) fn end_link(&mut self, gone: &Connection, id: ConnectionId) {
+        if let Some(producer) = gone.producer
+            && self.producers.get(&producer) == Some(&id)
+        {
+            self.producers.remove(&producer);
         }
     }
 

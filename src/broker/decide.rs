@@ -103,6 +103,9 @@ impl Broker {
             Request::Transaction(transaction) => {
                 return self.transaction(connection, transaction, decided);
             }
+            Request::Outcome { token, commit } => {
+                self.outcome(connection, *token, *commit, decided);
+            }
             Request::DeclareQueue(declare) => {
                 return self.declare_queue(connection, declare, decided);
             }
@@ -159,6 +162,11 @@ impl Broker {
     fn connect(&mut self, id: ConnectionId, connect: &Connect, decided: &mut Decided<'_>) {
         let result = self.check_vhost(connect.protocol, &connect.user, &connect.vhost);
         if result.is_ok() {
+            if let Some(former) = connect.producer.and_then(|p| self.clients.new_link(p, id)) {
+                let reason = Text::from_static("the client has connected anew");
+                self.disconnect(former, decided);
+                decided.effect(former, Effect::Close { reason });
+            }
             self.clients.connections.insert(id, Connection::new(connect));
         }
         decided.reply(id, connect.token, result.map(|()| Reply::Done));
@@ -322,6 +330,7 @@ impl Broker {
     /// The connection is gone: what it held is ready again, what lived with it is deleted.
     pub fn disconnect(&mut self, id: ConnectionId, decided: &mut Decided<'_>) {
         let Some(state) = self.clients.connections.remove(&id) else { return };
+        self.clients.end_link(&state, id);
         self.clients.channels.retain(|(connection, _), _| *connection != id);
         for number in state.consumers {
             let key = (id, number);
@@ -425,6 +434,9 @@ impl Broker {
         self.reserved.retain(|_, lsn| *lsn > applied);
         if self.decided_sequences.len() > 1_000 {
             self.decided_sequences.retain(|_, (_, lsn)| *lsn > applied);
+        }
+        if self.decided_commits.len() > 1_000 {
+            self.decided_commits.retain(|_, lsn| *lsn > applied);
         }
     }
 

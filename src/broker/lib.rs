@@ -39,6 +39,8 @@ mod test_world;
 mod timers;
 mod topic;
 mod topology;
+#[cfg(test)]
+mod transaction_tests;
 
 pub use broker::{Broker, Counts, Limits};
 pub use decide::{Decided, Wait, waits_for_own_commits};

@@ -10,8 +10,8 @@ use crate::routing::Found;
 use crate::sender_selected::{self, Selected};
 use bytes::Bytes;
 use understudy_model::{
-    Command, ConnectionId, DelayView, Effect, EnqueueView, Lsn, Publish, QueueId, QueueSpec,
-    Refusal, RefusalKind, Reply, Returned, Text, Transaction,
+    Command, ConnectionId, DelayView, Effect, EnqueueView, Lsn, ProducerSequence, Publish, QueueId,
+    QueueSpec, Refusal, RefusalKind, Reply, Returned, Text, Token, Transaction,
 };
 
 /// Where a message goes.
@@ -248,6 +248,11 @@ impl Broker {
         transaction: &Transaction,
         decided: &mut Decided<'_>,
     ) -> Result<(), Wait> {
+        if let Some(known) = transaction.commit.and_then(|commit| self.committed_at(commit)) {
+            decided.depends_on = decided.depends_on.max(known);
+            decided.reply(connection, transaction.token, Ok(Reply::AlreadyCommitted));
+            return Ok(());
+        }
         let mut routes = Vec::with_capacity(transaction.publishes.len());
         for publish in &transaction.publishes {
             match self.route(connection, publish)? {
@@ -266,8 +271,40 @@ impl Broker {
         self.discard(connection, &transaction.discards);
         self.give_back(connection, &transaction.returns);
         self.flush_settles(decided.open);
+        if let Some(commit) = transaction.commit {
+            let lsn = decided.push(&Command::Committed(commit));
+            self.decided_commits.insert(commit, lsn);
+        }
         decided.reply(connection, transaction.token, Ok(Reply::Done));
         Ok(())
+    }
+
+    /// The connection that sent the transaction is over by now, if it was another: what the
+    /// tables do not hold will not be decided any more.
+    pub(crate) fn outcome(
+        &mut self,
+        connection: ConnectionId,
+        token: Token,
+        commit: ProducerSequence,
+        decided: &mut Decided<'_>,
+    ) {
+        let result = match self.committed_at(commit) {
+            Some(known) => {
+                decided.depends_on = decided.depends_on.max(known);
+                Ok(Reply::AlreadyCommitted)
+            }
+            None => {
+                let text = format!("transaction {} was not committed", commit.sequence);
+                Err(Refusal::new(RefusalKind::NotFound, text))
+            }
+        };
+        decided.reply(connection, token, result);
+    }
+
+    /// The command that says so, or any that is applied.
+    fn committed_at(&self, commit: ProducerSequence) -> Option<Lsn> {
+        let decided = self.decided_commits.get(&commit).copied();
+        decided.or_else(|| self.producers.is_committed(commit).then_some(self.applied))
     }
 }
 

@@ -77,6 +77,7 @@ impl World {
             vhost: Text::from(vhost),
             user: Text::from(user),
             client_name: Text::new(),
+            producer: None,
         };
         self.said(id, &Request::Connect(connect))
     }

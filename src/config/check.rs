@@ -23,7 +23,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
         return checker.wrong("broker.data_dir", "must name a directory");
     }
     let listen = checker.listen(&given.listen)?;
-    let replication = checker.replication(&given.replication, role)?;
+    let replication = checker.replication(&given.replication, role, &listen)?;
     if replication.backend == BackendKind::Pair && listen.replication.is_none() {
         return checker.wrong("listen.replication", "backend = \"pair\" needs an address here");
     }
@@ -134,10 +134,32 @@ impl Checker<'_> {
         }
     }
 
+    /// Not given: what the listeners' addresses say, if others can use them.
+    fn client_uris(&self, uris: &str, listen: &Listen) -> Result<String, ConfigError> {
+        let key = "replication.client_uris";
+        for uri in uris.split(',').filter(|uri| !uri.is_empty()) {
+            self.uri(key, &uri.replacen("ssl://", "tcp://", 1))?;
+        }
+        if !uris.is_empty() {
+            return Ok(uris.to_owned());
+        }
+        let is_usable = |address: &&String| {
+            !address.ends_with(":0")
+                && !address.starts_with("0.0.0.0:")
+                && !address.starts_with("[::]:")
+        };
+        let listeners = [("tcp", &listen.native), ("ssl", &listen.native_tls)];
+        let found = listeners.iter().filter_map(|(scheme, address)| {
+            address.as_ref().filter(is_usable).map(|address| format!("{scheme}://{address}"))
+        });
+        Ok(found.collect::<Vec<_>>().join(","))
+    }
+
     fn replication(
         &self,
         given: &Replication,
         role: Role,
+        listen: &Listen,
     ) -> Result<ReplicationSettings, ConfigError> {
         let backend = match given.backend.as_str() {
             "standalone" => BackendKind::Standalone,
@@ -185,6 +207,7 @@ impl Checker<'_> {
             backend,
             master_address,
             advertised_address,
+            client_uris: self.client_uris(&given.client_uris, listen)?,
             user: given.user.clone(),
             password: given.password.clone(),
             tls: self.link_tls(given)?,

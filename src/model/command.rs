@@ -3,7 +3,7 @@
 
 use crate::{
     DeadLetterView, DelayView, EnqueueView, Epoch, Features, Lsn, Malformed, NodeId,
-    PermissionRecord, PolicyRecord, QueueId, Reader, Text, Writer,
+    PermissionRecord, PolicyRecord, ProducerSequence, QueueId, Reader, Text, Writer,
 };
 use bytes::{Bytes, BytesMut};
 
@@ -31,6 +31,7 @@ const RETURNED: u8 = 42;
 const FEATURES_ON: u8 = 43;
 /// As `ENQUEUE`.
 pub(crate) const ENQUEUE_AGAIN: u8 = 48;
+const COMMITTED: u8 = 56;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command<'a> {
@@ -53,6 +54,8 @@ pub enum Command<'a> {
         queue: QueueId,
         through: Lsn,
     },
+    /// A producer's transaction of this number happened: what it consists of is in this group.
+    Committed(ProducerSequence),
     NewEpoch(NewEpoch),
     /// Commands of these features may follow.
     FeaturesOn(Features),
@@ -274,6 +277,11 @@ impl<'a> Command<'a> {
                     w.varint(u64::from(*count));
                 }
             }
+            Self::Committed(ProducerSequence { producer, sequence }) => {
+                w.u8(COMMITTED);
+                w.u128(*producer);
+                w.varint(*sequence);
+            }
             Self::ClearPermission { user, vhost } => {
                 w.u8(CLEAR_PERMISSION);
                 w.text(user);
@@ -308,6 +316,9 @@ impl<'a> Command<'a> {
             }
             SETTLE => Self::Settle { queue: queue(&mut r)?, ranges: SettleRanges::decode(&mut r)? },
             DELIVERED => Self::Delivered { queue: queue(&mut r)?, through: Lsn(r.varint()?) },
+            COMMITTED => {
+                Self::Committed(ProducerSequence { producer: r.u128()?, sequence: r.varint()? })
+            }
             NEW_EPOCH => Self::NewEpoch(NewEpoch {
                 epoch: Epoch { number: r.varint()?, generation: r.varint()? },
                 leader: NodeId(r.u128()?),
@@ -489,6 +500,7 @@ mod tests {
             }),
             Command::ClearPolicy { vhost: text("/"), name: text("short") },
             Command::Returned { queue: QueueId(Lsn(9)), counts: vec![(Lsn(12), 1), (Lsn(14), 3)] },
+            Command::Committed(ProducerSequence { producer: u128::MAX, sequence: 300 }),
         ]
     }
 

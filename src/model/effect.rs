@@ -47,6 +47,11 @@ pub enum Effect {
         reason: Text,
     },
     Unblocked,
+    /// The roles are being exchanged: native clients of the new master connect there, URIs with
+    /// commas between; empty: not known. `Close` follows.
+    Moved {
+        addresses: Text,
+    },
     /// The node closes the connection: it stops, or it is no longer the master.
     Close {
         reason: Text,
@@ -66,6 +71,8 @@ pub enum Reply {
         messages: u32,
     },
     GetEmpty,
+    /// The transaction of this id was committed before; nothing is done now.
+    AlreadyCommitted,
 }
 
 /// A request that cannot be done, and whose mistake that is: always the client's. `text` is

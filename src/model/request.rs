@@ -14,6 +14,12 @@ pub enum Request {
     Publish(Publish),
     /// Publishes and settles as one: all or nothing, on both nodes.
     Transaction(Box<Transaction>),
+    /// Was the transaction of this id committed? [`Reply::AlreadyCommitted`](crate::Reply), or
+    /// refused as not found; then it never will be.
+    Outcome {
+        token: Token,
+        commit: ProducerSequence,
+    },
     DeclareQueue(DeclareQueue),
     DeleteQueue(DeleteQueue),
     PurgeQueue(PurgeQueue),
@@ -97,10 +103,13 @@ pub struct Connect {
     pub user: Text,
     /// What the client calls itself; empty if it does not say.
     pub client_name: Text,
+    /// A new connection of a producer ends its former one: what that one sent and the broker has
+    /// not decided yet is never done. So what a client learns on the new one is final.
+    pub producer: Option<u128>,
 }
 
 /// Identity of a publish for de-duplication: a producer's sequence numbers rise by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProducerSequence {
     /// Random, chosen by the client once.
     pub producer: u128,
@@ -129,6 +138,8 @@ pub struct Publish {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Transaction {
     pub token: Token,
+    /// Under this id it is remembered that it is committed, and not done again.
+    pub commit: Option<ProducerSequence>,
     pub publishes: Vec<Publish>,
     pub settles: Vec<DeliveryRef>,
     pub discards: Vec<DeliveryRef>,

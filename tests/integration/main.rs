@@ -14,6 +14,7 @@ mod disk_full;
 mod durability;
 mod high_availability;
 mod hostile;
+mod native;
 mod operator;
 mod pair;
 mod partition;

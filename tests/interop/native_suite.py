@@ -47,6 +47,39 @@ def basics(client):
     assert client.generation == generation
 
 
+def repeated_commit(client):
+    """A transaction whose answer is lost: the connection goes between sending and reading it."""
+    queue = "interop.native.commit"
+    client.declare_queue(queue)
+    client.publish(queue, b"in")
+    for lost in (True, False):
+        taken = client.get(queue)
+        answer, client._answer = client._answer, None
+
+        def lose(request, deadline):
+            client._answer = answer
+            if lost:
+                answer(request, deadline)
+            client._drop()
+            raise ConnectionError("as if")
+
+        client._answer = lose
+        if lost:
+            assert client.transaction([("", queue, b"out")], settles=[taken]) is True
+        else:
+            # Sent, and dropped before the broker read it or behind: it says which.
+            try:
+                client.transaction([("", queue, b"out")], settles=[taken])
+            except understudy.Stale:
+                again = client.get(queue)
+                assert again.redelivered and again.lsn == taken.lsn
+                client.settle(again)
+            else:
+                client.settle(client.get(queue))
+    assert client.get(queue) is None
+    client.delete_queue(queue)
+
+
 def takeover(client):
     """A window of publishes, a consumer and a transaction over the death of the master."""
     queue = "interop.native"
@@ -83,7 +116,7 @@ def takeover(client):
         while client.deliveries:
             take(0)
     client.wait_confirmed()
-    client.transaction([("", queue, str(COUNT).encode())])
+    assert client.transaction([("", queue, str(COUNT).encode())]) is False
     while set(received) != set(range(COUNT + 1)) and take(30):
         pass
     lost = sorted(set(range(COUNT + 1)) - set(received))
@@ -98,4 +131,5 @@ def takeover(client):
 refused(403, understudy.Client, ADDRESSES, password="wrong")
 with understudy.Client(ADDRESSES) as client:
     basics(client)
+    repeated_commit(client)
     takeover(client)

@@ -14,6 +14,7 @@ pub struct Tls {
     authority: Issuer<'static, KeyPair>,
     pub amqp_port: String,
     pub stomp_port: String,
+    pub native_port: String,
     /// Authority, client's certificate, client's key.
     pub client_files: [PathBuf; 3],
 }
@@ -35,6 +36,7 @@ impl Tls {
             authority,
             amqp_port: Ports::port(&ports.amqp).to_string(),
             stomp_port: Ports::port(&ports.stomp).to_string(),
+            native_port: Ports::port(&ports.native).to_string(),
             client_files,
         };
         tls.sign("node", "localhost");
@@ -49,7 +51,10 @@ impl Tls {
             file("node.key"),
             file("ca.pem"),
         ));
-        node.listen(&format!("amqp_tls = \"{}\"\nstomp_tls = \"{}\"\n", ports.amqp, ports.stomp));
+        node.listen(&format!(
+            "amqp_tls = \"{}\"\nstomp_tls = \"{}\"\nnative_tls = \"{}\"\n",
+            ports.amqp, ports.stomp, ports.native
+        ));
         tls
     }
 

@@ -39,6 +39,8 @@ impl Connection {
             Effect::Cancelled { consumer } => self.on_cancelled(consumer, out)?,
             Effect::Blocked { reason } => self.on_blocked(Some(&reason), out),
             Effect::Unblocked => self.on_blocked(None, out),
+            // The protocol has no word for it any more: `connection.redirect` went with 0-9-1.
+            Effect::Moved { .. } => {}
             Effect::Close { reason } => return Ok(Next::Forced(reason)),
         }
         Ok(Next::Continue)

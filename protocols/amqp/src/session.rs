@@ -229,7 +229,8 @@ impl AmqpSession {
         let token = connection.next_token();
         connection.pending.insert(token, Pending::Connect);
         let protocol = Protocol::Amqp;
-        out.requests.push(Request::Connect(Connect { token, protocol, vhost, user, client_name }));
+        let connect = Connect { token, protocol, vhost, user, client_name, producer: None };
+        out.requests.push(Request::Connect(connect));
         self.phase = Phase::Running(Box::new(connection));
     }
 

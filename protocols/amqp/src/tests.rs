@@ -177,7 +177,9 @@ pub(super) fn token_of(request: &Request) -> Option<Token> {
         Request::DeleteExchange(delete) => delete.token,
         Request::Bind(bind) | Request::Unbind(bind) => bind.token,
         Request::Consume(consume) => consume.token,
-        Request::Cancel { token, .. } | Request::Barrier { token } => *token,
+        Request::Cancel { token, .. }
+        | Request::Barrier { token }
+        | Request::Outcome { token, .. } => *token,
         Request::Get(get) => get.token,
         Request::Manage(manage) => manage.token,
         Request::Settle { token, .. }

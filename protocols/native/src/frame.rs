@@ -94,7 +94,8 @@ frames! {
     /// The client introduces itself.
     0x01 Hello {
         client_name: Text,
-        /// Random; the same on every connection of one client object.
+        /// Random; the same on every connection of one client object, which has one at a time.
+        /// 0: none.
         producer: u128,
         /// What the client wishes; 0: no wish.
         heartbeat_ms: u64,
@@ -169,15 +170,21 @@ frames! {
         properties: Bytes,
         body: Bytes,
     }
-    /// Publishes and settles, all or nothing. Answered by `Done`; its publishes are not
-    /// confirmed singly, whatever their flags say.
+    /// Publishes and settles, all or nothing. Answered by `Done` or `AlreadyCommitted`; its
+    /// publishes are not confirmed singly, whatever their flags say.
     0x21 Transaction {
         request: u64,
+        /// Rises over all transactions of a producer; 0: it is not remembered.
+        commit: u64,
         publishes: Vec<Publish>,
         settles: Vec<Deliveries>,
         discards: Vec<Deliveries>,
         returns: Vec<Deliveries>,
     }
+
+    /// Was the transaction of this number committed? Answered by `AlreadyCommitted`, or by
+    /// `Refused` 404: then it never will be.
+    0x22 Outcome { request: u64, commit: u64, }
 
     0x30 Consume {
         request: u64,
@@ -213,6 +220,7 @@ frames! {
         delivery: Deliver,
     }
     0x45 Refused { request: u64, code: u16, text: Text, }
+    0x46 AlreadyCommitted { request: u64, }
 
     /// Every publish with `confirm` up to this sequence is committed, but for those that a
     /// `Nack` or `PublishRefused` named.
@@ -245,4 +253,7 @@ frames! {
     /// Publishing is stopped until `Unblocked`.
     0x56 Blocked { reason: Text, }
     0x57 Unblocked {}
+    /// The roles are being exchanged: the new master is there, as URIs with commas between;
+    /// empty: not known. The connection ends.
+    0x58 Moved { addresses: Text, }
 }

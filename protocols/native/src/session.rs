@@ -101,6 +101,8 @@ pub struct NativeSession {
     options: NativeOptions,
     state: State,
     client_name: Text,
+    /// The user that the client's certificate stands for.
+    certified: Option<Text>,
     producer: u128,
     numbers: PublishNumbers,
     last_consumer: u32,
@@ -117,6 +119,7 @@ impl NativeSession {
             options,
             state: State::Preamble,
             client_name: Text::new(),
+            certified: None,
             producer: 0,
             numbers: PublishNumbers::default(),
             last_consumer: 0,
@@ -168,10 +171,11 @@ impl NativeSession {
             (State::Ready, frame) => self.on_request(frame, out)?,
             (State::Hello, Frame::Hello(hello)) => self.hello(hello, out),
             (State::Login, Frame::Login(login)) => {
+                let certified = self.certified.clone().filter(|_| login.user.is_empty());
                 out.login = Some(Login {
-                    user: login.user,
+                    by_certificate: certified.is_some(),
+                    user: certified.unwrap_or(login.user),
                     password: login.password,
-                    by_certificate: false,
                 });
                 self.state = State::LoginAsked;
             }
@@ -182,6 +186,7 @@ impl NativeSession {
                     vhost: open.vhost,
                     user: user.clone(),
                     client_name: self.client_name.clone(),
+                    producer: (self.producer != 0).then_some(self.producer),
                 }));
                 self.state = State::Opening { request: open.request };
             }
@@ -236,6 +241,10 @@ fn unexpected(frame: &Frame) -> Fault {
 }
 
 impl Session for NativeSession {
+    fn on_certificate(&mut self, user: &str) {
+        self.certified = Some(Text::from(user));
+    }
+
     fn on_unread(&mut self, now_ms: u64) {
         self.heard_ms = now_ms;
     }

@@ -34,6 +34,7 @@ impl Transaction {
             settles.map(|(_, taken)| taken.delivery).collect()
         };
         let request = model::Transaction {
+            commit: None,
             token,
             settles: of(Verdict::Settle),
             discards: of(Verdict::Discard),

@@ -17,6 +17,8 @@ pub struct PairConfig {
     pub peer_address: Option<Text>,
     /// The own replication listener, as the peer can dial it.
     pub advertised_address: Text,
+    /// Told to the master's clients at a switchover to this node.
+    pub client_addresses: Text,
     pub shutdown_on_master_failure: bool,
     pub shutdown_on_slave_failure: bool,
     /// Frontends stay closed until a slave was in-sync once.
@@ -56,6 +58,7 @@ impl Default for PairConfig {
             role: Role::Master,
             peer_address: None,
             advertised_address: Text::from_static(""),
+            client_addresses: Text::from_static(""),
             shutdown_on_master_failure: false,
             shutdown_on_slave_failure: false,
             wait_for_slave: false,

@@ -60,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) features_on: Features,
     /// This node was half of an in-sync pair since it started.
     pub(crate) paired: bool,
+    /// Where clients find the peer while it leads, as it told last.
+    pub(crate) peer_client_addresses: Text,
     /// Last thing that was said to the operator, also the status page's reason.
     pub(crate) reason: String,
     random: Random,
@@ -92,6 +94,7 @@ impl Core {
             links: Links::default(),
             now_ms: boot.now_ms,
             log_changes: false,
+            peer_client_addresses: Text::default(),
             copy_read: false,
             reinjecting: false,
             copies: Copies::default(),
@@ -185,6 +188,7 @@ impl Core {
         self.view.peer = Some(theirs.node);
         self.view.peer_address = theirs.address.clone();
         self.view.peer_policy = theirs.policy;
+        self.peer_client_addresses = theirs.client_addresses.clone();
     }
 
     /// The pause before the next attempt is random, lest two nodes that dial each other do so in
@@ -229,6 +233,7 @@ impl Core {
             chain: self.log.chain,
             commit: self.commit,
             address: self.config.advertised_address.clone(),
+            client_addresses: self.config.client_addresses.clone(),
             policy: Policy::of(&self.config),
             arbiter: self.config.arbiter.map_or(0, |arbiter| arbiter.id),
         };

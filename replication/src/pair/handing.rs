@@ -52,7 +52,7 @@ impl Lead {
         core.say(false, "switchover: clients are shut out".into(), out);
         let until_ms = core.now_ms + core.config.suspect_ms;
         self.handing = Handing::Draining { until_ms, agreed: false };
-        self.close(out);
+        self.close(Some(core.peer_client_addresses.clone()), out);
     }
 
     fn slave_is_synced(&self) -> bool {

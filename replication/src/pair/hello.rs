@@ -39,6 +39,8 @@ pub(crate) struct Hello {
     pub(crate) chain: u128,
     pub(crate) commit: Lsn,
     pub(crate) address: Text,
+    /// Where clients find the sender while it leads; a word of the program's own.
+    pub(crate) client_addresses: Text,
     pub(crate) policy: Policy,
     /// [`crate::ArbiterConfig::id`]; 0: none.
     pub(crate) arbiter: u64,
@@ -78,6 +80,7 @@ impl Hello {
         w.u128(self.chain);
         w.varint(self.commit.0);
         w.text(&self.address);
+        w.text(&self.client_addresses);
         put_policy(w, self.policy);
         w.varint(self.arbiter);
     }
@@ -112,6 +115,7 @@ impl Hello {
             chain: r.u128()?,
             commit: Lsn(r.varint()?),
             address: r.text()?,
+            client_addresses: r.text()?,
             policy: get_policy(r)?,
             arbiter: r.varint()?,
         })

@@ -8,7 +8,7 @@ use crate::pair::recent::Recent;
 use crate::pair::state::{Next, State};
 use crate::pair::view::Standing;
 use crate::{LinkId, Output};
-use understudy_model::{Epoch, Features, Group, Lsn};
+use understudy_model::{Epoch, Features, Group, Lsn, Text};
 
 #[derive(Debug)]
 pub(crate) enum Peer {
@@ -408,7 +408,7 @@ impl Lead {
                 self.handing = Handing::No;
             }
             self.stopping_ms = Some(core.now_ms + core.config.suspect_ms);
-            self.close(out);
+            self.close(None, out);
         }
     }
 
@@ -416,10 +416,11 @@ impl Lead {
         self.stopping_ms.is_some()
     }
 
-    pub(crate) fn close(&mut self, out: &mut Vec<Output>) {
+    /// `successor`: where clients find the node that leads next.
+    pub(crate) fn close(&mut self, successor: Option<Text>, out: &mut Vec<Output>) {
         if self.open {
             self.open = false;
-            out.push(Output::CloseFrontends);
+            out.push(Output::CloseFrontends { successor });
         }
     }
 
@@ -446,7 +447,7 @@ impl Lead {
     ) {
         core.say(true, format!("epoch {} is over: stepping down", self.epoch), out);
         core.drop_spoken(keep, out);
-        self.close(out);
+        self.close(None, out);
         // The node forgets a copy that was being read.
         core.copy_read = false;
         out.push(Output::Follow);

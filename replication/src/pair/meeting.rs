@@ -165,6 +165,7 @@ mod tests {
             chain: 0,
             commit: Lsn(0),
             address: Text::default(),
+            client_addresses: Text::default(),
             policy: Policy::default(),
             arbiter: 0,
         }

@@ -379,6 +379,7 @@ mod tests {
             chain: 9,
             commit: Lsn(200),
             address: Text::from_static("host:5673"),
+            client_addresses: Text::from_static("tcp://host:61616"),
             policy: Policy { stops_without_master: true, stops_without_slave: false },
             arbiter: 9,
         }

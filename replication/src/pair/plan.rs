@@ -97,6 +97,7 @@ mod tests {
             chain: core.log.chain,
             commit: Lsn(last),
             address: core.config.advertised_address.clone(),
+            client_addresses: understudy_model::Text::default(),
             policy: core.policy(),
             arbiter: 0,
         }

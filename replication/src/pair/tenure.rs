@@ -45,7 +45,7 @@ impl Lead {
         if self.open {
             let text = "no lease: clients are shut out until the arbiter or the slave answers";
             core.say(true, text.into(), out);
-            self.close(out);
+            self.close(None, out);
         }
         let hangs = core.lease_ms().is_some_and(|lease_ms| !core.disk_is_alive(lease_ms));
         if hangs && matches!(self.peer, Peer::Attached(_)) && !self.sole {

@@ -165,6 +165,7 @@ impl Client {
                 vhost: Text::from_static("/"),
                 user: Text::from_static("guest"),
                 client_name: Text::new(),
+                producer: None,
             }),
             Request::DeclareQueue(DeclareQueue {
                 token: Token(2),

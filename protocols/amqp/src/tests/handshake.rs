@@ -38,6 +38,7 @@ fn a_client_logs_in_and_opens_a_vhost() {
         vhost: "/".into(),
         user: "guest".into(),
         client_name: "me".into(),
+        producer: None,
     };
     assert_eq!(requests, [Request::Connect(connect)]);
     assert!(client.out.write.is_empty());

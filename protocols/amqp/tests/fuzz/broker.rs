@@ -114,7 +114,9 @@ impl Broker {
             }
             Request::Barrier { token } => self.reply(token, Reply::Done),
             Request::ChannelPrefetch { .. } => {}
-            Request::AddCredit { .. } | Request::Manage(_) => panic!("not a request of AMQP's"),
+            Request::AddCredit { .. } | Request::Outcome { .. } | Request::Manage(_) => {
+                panic!("not a request of AMQP's")
+            }
         }
     }
 

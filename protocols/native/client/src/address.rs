@@ -4,14 +4,24 @@ use crate::Error;
 use std::{str::FromStr, time::Duration};
 
 const DEFAULT_PORT: u16 = 61_616;
+const DEFAULT_TLS_PORT: u16 = 61_617;
 
-/// One broker: `tcp://user:password@host:port/vhost?options`.
+/// Options of a list that ActiveMQ's clients know: a slave takes no spare connections, and the
+/// broker does not spread its clients.
+const INEFFECTIVE: [&str; 5] =
+    ["backup", "backupPoolSize", "updateURIsURL", "reconnectSupported", "rebalanceUpdateURIs"];
+/// The same for one address. The client never waits in a read.
+const INEFFECTIVE_OF_ONE: [&str; 2] = ["soTimeout", "soWriteTimeout"];
+
+/// One broker: `tcp://user:password@host:port/vhost?options`, or the same with `ssl://`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Name or IP address, without brackets.
     pub host: String,
-    /// 61616 if not given.
+    /// 61616 if not given, 61617 of `ssl://`.
     pub port: u16,
+    /// `ssl://` or `tls://`.
+    pub tls: bool,
     /// Percent-decoded.
     pub user: Option<String>,
     /// Percent-decoded.
@@ -28,6 +38,16 @@ pub struct Address {
     /// `wireFormat.maxInactivityDuration`, milliseconds, 0 for none: the silence after which the
     /// connection is dead.
     pub inactivity_max: Option<Duration>,
+    /// `wireFormat.maxFrameSize`, bytes: the longest frame taken from the broker.
+    pub frame_bytes_max: Option<usize>,
+    /// `cacertfile`: PEM file of those who sign the broker's certificate.
+    pub ca_file: Option<String>,
+    /// `certfile`: PEM file of the client's own certificate.
+    pub certificate_file: Option<String>,
+    /// `keyfile`: its key.
+    pub key_file: Option<String>,
+    /// `server_name_indication`: whom the broker's certificate must be for, if not `host`.
+    pub server_name: Option<String>,
 }
 
 /// A list of brokers and how to go through it.
@@ -56,8 +76,19 @@ pub struct Failover {
     pub timeout: Option<Duration>,
     /// `warnAfterReconnectAttempts`, 10: log a warning each so many rounds. 0: never.
     pub warn_after_reconnect_attempts: u64,
+    /// `updateURIsSupported`, true: go where the broker says at a switchover, even if that is not
+    /// in the list.
+    pub update_uris_supported: bool,
+    /// `priorityBackup`, false: the first address, or those of `priorityURIs`, are tried before
+    /// the others, however the list is shuffled. Nothing is left for a better address while it
+    /// works: only one node of a pair lets clients in.
+    pub priority_backup: bool,
+    /// `priorityURIs`, with commas between: see there.
+    pub priority_uris: Vec<String>,
     /// Options that are not known, in the order of the address.
     pub unknown_options: Vec<String>,
+    /// Options of ActiveMQ's that mean nothing here, likewise.
+    pub ineffective_options: Vec<String>,
 }
 
 impl Failover {
@@ -73,7 +104,22 @@ impl Failover {
             startup_max_reconnect_attempts: -1,
             timeout: None,
             warn_after_reconnect_attempts: 10,
+            update_uris_supported: true,
+            priority_backup: false,
+            priority_uris: Vec::new(),
             unknown_options: Vec::new(),
+            ineffective_options: Vec::new(),
+        }
+    }
+
+    /// Whether the address goes before the others.
+    pub(crate) fn is_preferred(&self, index: usize) -> bool {
+        let Some(address) = self.addresses.get(index).filter(|_| self.priority_backup) else {
+            return false;
+        };
+        match self.priority_uris.is_empty() {
+            true => index == 0,
+            false => self.priority_uris.contains(&format!("{}:{}", address.host, address.port)),
         }
     }
 
@@ -103,6 +149,15 @@ impl Failover {
             }
             // Unconfirmed publishes are always kept, within the publish window.
             "trackMessages" | "maxCacheSize" => {}
+            "updateURIsSupported" => self.update_uris_supported = flag(name, value)?,
+            "priorityBackup" => self.priority_backup = flag(name, value)?,
+            "priorityURIs" => {
+                for uri in value.split(',').filter(|uri| !uri.is_empty()) {
+                    let Address { host, port, .. } = Address::parse(uri)?;
+                    self.priority_uris.push(format!("{host}:{port}"));
+                }
+            }
+            _ if INEFFECTIVE.contains(&name) => self.ineffective_options.push(name.into()),
             _ => match name.strip_prefix("nested.") {
                 Some(nested) => self.nested(nested, value)?,
                 None => self.unknown_options.push(name.into()),
@@ -117,9 +172,16 @@ impl Failover {
             known = address.option(name, value)?;
         }
         if !known {
-            self.unknown_options.push(format!("nested.{name}"));
+            self.not_effective(name, format!("nested.{name}"));
         }
         Ok(())
+    }
+
+    fn not_effective(&mut self, name: &str, as_given: String) {
+        match INEFFECTIVE_OF_ONE.contains(&name) {
+            true => self.ineffective_options.push(as_given),
+            false => self.unknown_options.push(as_given),
+        }
     }
 
     /// `inside`: addresses with commas between.
@@ -129,7 +191,7 @@ impl Failover {
             let mut address = Address::parse(base)?;
             for (name, value) in options(query) {
                 if !address.option(name, value)? {
-                    self.unknown_options.push(name.into());
+                    self.not_effective(name, name.into());
                 }
             }
             self.addresses.push(address);
@@ -183,10 +245,10 @@ impl FromStr for Failover {
 impl Address {
     fn parse(text: &str) -> Result<Self, Error> {
         let wrong = |why: &str| Error::Address(format!("'{text}': {why}"));
-        let rest = match text.split_once("://") {
-            Some(("tcp" | "nio", rest)) => rest,
-            Some(("ssl" | "tls", _)) => return Err(wrong("TLS is not supported yet")),
-            _ => return Err(wrong("tcp://host:port is expected")),
+        let (tls, rest) = match text.split_once("://") {
+            Some(("tcp" | "nio", rest)) => (false, rest),
+            Some(("ssl" | "tls" | "nio+ssl", rest)) => (true, rest),
+            _ => return Err(wrong("tcp://host:port or ssl://host:port is expected")),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, place) = match authority.rsplit_once('@') {
@@ -212,12 +274,14 @@ impl Address {
             return Err(wrong("the host is missing"));
         }
         let port = match port {
+            None if tls => DEFAULT_TLS_PORT,
             None => DEFAULT_PORT,
             Some(port) => port.parse().map_err(|_| wrong("the port is no number"))?,
         };
         Ok(Self {
             host: host.into(),
             port,
+            tls,
             user,
             password,
             vhost: Some(decode(path)?).filter(|vhost| !vhost.is_empty()),
@@ -225,7 +289,20 @@ impl Address {
             keep_alive: false,
             no_delay: true,
             inactivity_max: None,
+            frame_bytes_max: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            server_name: None,
         })
+    }
+
+    /// The address among `uris` (commas between) of the same kind, with the login and the options
+    /// of this one.
+    pub(crate) fn moved_to(&self, uris: &str) -> Option<Self> {
+        let addresses = uris.split(',').filter_map(|uri| Self::parse(uri.trim()).ok());
+        let Self { host, port, .. } = addresses.into_iter().find(|new| new.tls == self.tls)?;
+        Some(Self { host, port, ..self.clone() })
     }
 
     /// False: the option is not known.
@@ -235,6 +312,11 @@ impl Address {
             "keepAlive" => self.keep_alive = flag(name, value)?,
             "tcpNoDelay" => self.no_delay = flag(name, value)?,
             "wireFormat.maxInactivityDuration" => self.inactivity_max = Some(millis(name, value)?),
+            "wireFormat.maxFrameSize" => self.frame_bytes_max = Some(number(name, value)?),
+            "cacertfile" => self.ca_file = Some(decode(value)?),
+            "certfile" => self.certificate_file = Some(decode(value)?),
+            "keyfile" => self.key_file = Some(decode(value)?),
+            "server_name_indication" => self.server_name = Some(value.into()),
             _ => return Ok(false),
         }
         Ok(true)

@@ -41,7 +41,8 @@ impl Backoff {
     }
 }
 
-/// The order of one round: as listed, or shuffled; the address just lost goes last.
+/// The order of one round: as listed, or shuffled; the address just lost goes last, those with
+/// priority first.
 pub(crate) fn round(failover: &Failover, lost: Option<usize>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..failover.addresses.len()).collect();
     if failover.randomize {
@@ -49,7 +50,7 @@ pub(crate) fn round(failover: &Failover, lost: Option<usize>) -> Vec<usize> {
             order.swap(end, random() as usize % (end + 1));
         }
     }
-    order.sort_by_key(|&index| Some(index) == lost);
+    order.sort_by_key(|&index| (!failover.is_preferred(index), Some(index) == lost));
     order
 }
 
@@ -87,6 +88,11 @@ mod tests {
             "failover:(tcp://a,tcp://b,tcp://c)?randomize=false".parse().unwrap();
         assert_eq!(round(&ordered, None), [0, 1, 2]);
         assert_eq!(round(&ordered, Some(0)), [1, 2, 0]);
+        let backup: Failover =
+            "failover:(tcp://a,tcp://b,tcp://c)?priorityBackup=true&priorityURIs=tcp://c"
+                .parse()
+                .unwrap();
+        assert!((0..50).all(|_| round(&backup, Some(2))[0] == 2));
         let shuffled: Failover = "failover:(tcp://a,tcp://b,tcp://c)".parse().unwrap();
         let mut seen = [0; 3];
         for _ in 0..300 {

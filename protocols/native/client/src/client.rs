@@ -1,20 +1,21 @@
 //! The handle that programs hold.
 
-use crate::command::{Command, Subscribe};
+use crate::command::{Command, NewPublish, Subscribe};
 use crate::connection::Target;
 use crate::message::{check_name, checked_table};
 use crate::subscription::Link;
+use crate::unconfirmed::Stored;
 use crate::{
     AckMode, Binding, ConnectOptions, DeleteQueueOptions, Delivery, Error, ExchangeOptions,
     Failover, Message, QueueInfo, QueueOptions, Result, SubscribeOptions, Subscription,
-    Transaction, backoff, task,
+    Transaction, task,
 };
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use understudy_native::{
     Bind, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Frame, Get, PurgeQueue, Text,
     Unbind,
@@ -22,6 +23,8 @@ use understudy_native::{
 
 /// A body counts one for each so many bytes in the publish window, and one for itself.
 const WEIGHT_BYTES: usize = 4 * 1024;
+/// The broker remembers so many commits of a producer (docs/native-protocol.md).
+const COMMITS_UNANSWERED_MAX: usize = 64;
 
 /// A message is on disk on the master, and on the slave while that is in-sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +33,18 @@ pub struct Confirmed {
     pub sequence: u64,
 }
 
-/// The answer to a publish, still to come. Dropping it does not take the message back.
+/// The answer to a publish, still to come; the errors are those of [`Client::publish`]. Dropping it
+/// does not take the message back.
 #[derive(Debug)]
-pub struct Confirmation(oneshot::Receiver<Result<Confirmed>>);
+pub struct Confirmation(oneshot::Receiver<Result<Stored>>);
 
 impl Future for Confirmation {
     type Output = Result<Confirmed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answered = Pin::new(&mut self.0).poll(context);
-        answered.map(|answer| answer.unwrap_or(Err(Error::Closed)))
+        let confirmed = |stored: Stored| Confirmed { sequence: stored.sequence };
+        answered.map(|answer| answer.unwrap_or(Err(Error::Closed)).map(confirmed))
     }
 }
 
@@ -60,6 +65,7 @@ pub struct Client {
     pub(crate) link: Link,
     window: Arc<Semaphore>,
     window_max: u32,
+    commits: Arc<Semaphore>,
     state: watch::Receiver<ConnectionState>,
 }
 
@@ -68,6 +74,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::connect_with`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::connect_with`].
     pub async fn connect(address: &str) -> Result<Self> {
         Self::connect_with(address, ConnectOptions::default()).await
     }
@@ -75,23 +84,31 @@ impl Client {
     /// Connects to the first broker of the list that lets it in.
     ///
     /// # Errors
-    /// [`Error::Address`] for one that cannot be understood, [`Error::Refused`] for a wrong login
-    /// or vhost, [`Error::NoConnection`] when the attempts allowed at start are used up.
+    /// [`Error::Address`] for one that cannot be understood, [`Error::Tls`] for its files,
+    /// [`Error::Refused`] for a wrong login or vhost, [`Error::NoConnection`] when the attempts
+    /// allowed at start are used up.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on in the background until it has a connection or gives up, and closes.
     pub async fn connect_with(address: &str, options: ConnectOptions) -> Result<Self> {
         let failover: Failover = address.parse()?;
         for option in &failover.unknown_options {
             tracing::warn!(%option, "unknown option in the address");
         }
+        for option in &failover.ineffective_options {
+            tracing::warn!(%option, "option in the address that has no effect here");
+        }
+        let target = Target::new(failover, options.clone())?;
         let window_max = options.publish_window.max(1);
         let window = Arc::new(Semaphore::new(window_max as usize));
         let (commands, inbox) = mpsc::unbounded_channel();
         let link = Link { commands, generation: Arc::new(AtomicU64::new(1)) };
         let (published, state) = watch::channel(ConnectionState::Connecting);
         let (ready, started) = oneshot::channel();
-        let target = Target { failover, options, producer: backoff::random_id() };
         tokio::spawn(task::run(target, link.clone(), window.clone(), inbox, published, ready));
         started.await.unwrap_or(Err(Error::Closed))?;
-        Ok(Self { link, window, window_max, state })
+        let commits = Arc::new(Semaphore::new(COMMITS_UNANSWERED_MAX));
+        Ok(Self { link, window, window_max, commits, state })
     }
 
     /// Follows the connection's state.
@@ -105,6 +122,10 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`], [`Error::Returned`] (mandatory), [`Error::Nacked`],
     /// [`Error::Timeout`], [`Error::Closed`], [`Error::Invalid`].
+    ///
+    /// # Cancel safety
+    /// Dropped while the publish window is full, nothing is published; later the message is
+    /// published all the same.
     pub async fn publish(&self, message: Message) -> Result<Confirmed> {
         self.publish_nowait(message).await?.await
     }
@@ -114,14 +135,56 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Invalid`] and [`Error::Closed`] at once; the others come with the answer.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is published.
     pub async fn publish_nowait(&self, message: Message) -> Result<Confirmation> {
         let publish = message.into_publish()?;
         let weight = self.reserve(Self::weight(publish.body.len())).await?;
         let (done, answer) = oneshot::channel();
-        if !self.link.send(Command::Publish { publish, weight, done }) {
+        if !self.link.send(Command::Publish(vec![NewPublish { publish, weight, done }])) {
             return Err(Error::Closed);
         }
         Ok(Confirmation(answer))
+    }
+
+    /// Publishes many without waiting for their answers, at less cost for each than one by one.
+    /// They keep their order; each succeeds or fails by itself, see [`Self::transaction`] for all
+    /// or nothing. Waits while the publish window is full.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if one cannot be encoded: none is published then. [`Error::Closed`]. The
+    /// others come with the answers.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits, it has published a beginning of them, maybe none.
+    pub async fn publish_batch(
+        &self,
+        messages: impl IntoIterator<Item = Message>,
+    ) -> Result<Vec<Confirmation>> {
+        let publishes = messages.into_iter().map(Message::into_publish);
+        let mut publishes = publishes.collect::<Result<Vec<_>>>()?.into_iter().peekable();
+        let mut confirmations = Vec::with_capacity(publishes.len());
+        while publishes.peek().is_some() {
+            let mut batch = Vec::new();
+            let mut reserved = 0;
+            // As many as the whole window takes, and one at least.
+            while let Some(publish) = publishes.next_if(|publish| {
+                let weight = Self::weight(publish.body.len());
+                reserved == 0 || weight <= self.window_max - reserved
+            }) {
+                let weight = Self::weight(publish.body.len()).min(self.window_max);
+                reserved += weight;
+                let (done, answer) = oneshot::channel();
+                confirmations.push(Confirmation(answer));
+                batch.push(NewPublish { publish, weight, done });
+            }
+            self.reserve(reserved).await?;
+            if !self.link.send(Command::Publish(batch)) {
+                return Err(Error::Closed);
+            }
+        }
+        Ok(confirmations)
     }
 
     /// Begins a transaction.
@@ -134,6 +197,9 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with 406 if there is one of other properties, 405 if it is another
     /// connection's, 404 if `passive` and missing.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request is carried out all the same; its answer is lost.
     pub async fn declare_queue(
         &self,
         name: impl Into<Text>,
@@ -162,6 +228,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with 406 if a condition is not met.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request is carried out all the same; its answer is lost.
     pub async fn delete_queue(
         &self,
         name: impl Into<Text>,
@@ -179,6 +248,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with 404 if there is no such queue.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request is carried out all the same; its answer is lost.
     pub async fn purge_queue(&self, name: impl Into<Text>) -> Result<u32> {
         let name = name.into();
         check_name(&name)?;
@@ -190,6 +262,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with 406 if there is one of other properties, 503 for an unknown kind.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request is carried out all the same; its answer is lost.
     pub async fn declare_exchange(
         &self,
         name: impl Into<Text>,
@@ -222,6 +297,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with 406 if `if_unused` and it has bindings.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request is carried out all the same; its answer is lost.
     pub async fn delete_exchange(&self, name: impl Into<Text>, if_unused: bool) -> Result<()> {
         let name = name.into();
         check_name(&name)?;
@@ -233,6 +311,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with 404 if either is missing.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request is carried out all the same; its answer is lost.
     pub async fn bind(&self, binding: Binding) -> Result<()> {
         let arguments = binding.checked()?;
         let make = move |request| {
@@ -247,6 +328,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`].
+    ///
+    /// # Cancel safety
+    /// Dropped, the request is carried out all the same; its answer is lost.
     pub async fn unbind(&self, binding: Binding) -> Result<()> {
         let arguments = binding.checked()?;
         let make = move |request| {
@@ -261,6 +345,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with 404 if there is no such queue, 403 if another has it exclusively.
+    ///
+    /// # Cancel safety
+    /// Dropped, the consumer is ended as soon as it has begun, and loses nothing.
     pub async fn subscribe(
         &self,
         queue: impl Into<Text>,
@@ -284,6 +371,10 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with 404 if there is no such queue. [`Error::ConnectionLost`] before
     /// the answer: a message taken with [`AckMode::Auto`] may be gone.
+    ///
+    /// # Cancel safety
+    /// Dropped, the message may be taken: with [`AckMode::Manual`] it comes again when the
+    /// connection ends, with [`AckMode::Auto`] it is gone.
     pub async fn get(&self, queue: impl Into<Text>, ack: AckMode) -> Result<Option<Delivery>> {
         let queue = queue.into();
         check_name(&queue)?;
@@ -298,6 +389,9 @@ impl Client {
     }
 
     /// Waits until everything published is answered, then closes the connection.
+    ///
+    /// # Cancel safety
+    /// Dropped, it closes in the background.
     pub async fn close(self) {
         let (done, closed) = oneshot::channel();
         if self.link.send(Command::Close { done }) {
@@ -316,6 +410,10 @@ impl Client {
         // Given back by the task when the answer is there.
         permits.forget();
         Ok(weight)
+    }
+
+    pub(crate) async fn reserve_commit(&self) -> Result<OwnedSemaphorePermit> {
+        self.commits.clone().acquire_owned().await.map_err(|_| Error::Closed)
     }
 
     async fn ask(

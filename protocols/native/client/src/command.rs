@@ -1,6 +1,10 @@
 //! What handles ask of the background task.
 
-use crate::{Error, SubscribeOptions, subscription::Event, unconfirmed::Done};
+use crate::{
+    Error, SubscribeOptions,
+    subscription::Event,
+    unconfirmed::{Done, Held},
+};
 use tokio::sync::{mpsc, oneshot};
 use understudy_native::{Deliveries, Discard, Frame, Publish, Return, Settle, Text, Transaction};
 
@@ -10,15 +14,12 @@ pub(crate) type Make = Box<dyn Fn(u64) -> Frame + Send>;
 pub(crate) type Answer = oneshot::Sender<Result<(u64, Frame), Error>>;
 
 pub(crate) enum Command {
-    Publish {
-        publish: Publish,
-        weight: u32,
-        done: Done,
-    },
+    /// In this order.
+    Publish(Vec<NewPublish>),
     /// `generation`: of its deliveries; none without any.
     Transaction {
         transaction: Transaction,
-        weight: u32,
+        held: Held,
         generation: Option<u64>,
         done: Done,
     },
@@ -43,6 +44,12 @@ pub(crate) enum Command {
     },
 }
 
+pub(crate) struct NewPublish {
+    pub(crate) publish: Publish,
+    pub(crate) weight: u32,
+    pub(crate) done: Done,
+}
+
 /// A delivery is done with.
 pub(crate) struct Finish {
     pub(crate) verb: Verb,
@@ -50,6 +57,10 @@ pub(crate) struct Finish {
     pub(crate) consumer: u32,
     pub(crate) queue: u64,
     pub(crate) lsn: u64,
+    /// Its place among the deliveries of its subscription on this connection; 0: of a get.
+    pub(crate) number: u64,
+    /// And all that were handed out before it.
+    pub(crate) through: bool,
     pub(crate) answer: Option<Answer>,
 }
 

@@ -1,10 +1,11 @@
 //! One connection to one broker, up to the opened vhost.
 
-use crate::{Address, ConnectOptions, Error, Failover, backoff::round};
+use crate::{
+    Address, ConnectOptions, Error, Failover, backoff::random_id, stream::Stream, tls::Secure,
+};
 use bytes::{Bytes, BytesMut};
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream, lookup_host},
     time::timeout,
 };
@@ -16,6 +17,9 @@ const CONNECTION_TIMEOUT_OF_MANY: Duration = Duration::from_secs(2);
 /// A broker that accepts but does not answer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A list grows by what brokers tell, but not beyond this.
+const ADDRESSES_MAX: usize = 16;
+
 /// The client's own requests start above it.
 const OPEN_REQUEST: u64 = 1;
 
@@ -23,11 +27,13 @@ const OPEN_REQUEST: u64 = 1;
 pub(crate) struct Target {
     pub(crate) failover: Failover,
     pub(crate) options: ConnectOptions,
-    pub(crate) producer: u128,
+    producer: u128,
+    /// How to connect to each address of the list.
+    secure: Vec<Option<Secure>>,
 }
 
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) input: BytesMut,
     pub(crate) server: HelloOk,
     /// Index in the list of addresses.
@@ -35,10 +41,41 @@ pub(crate) struct Connection {
 }
 
 impl Target {
-    /// Tries each address once.
-    pub(crate) async fn round(&self, lost: Option<usize>) -> Result<Connection, Error> {
+    /// # Errors
+    /// [`Error::Tls`].
+    pub(crate) fn new(failover: Failover, options: ConnectOptions) -> Result<Self, Error> {
+        let secure = failover.addresses.iter().map(|address| Secure::load(address, &options.tls));
+        let secure = secure.collect::<Result<_, _>>()?;
+        Ok(Self { failover, options, producer: random_id(), secure })
+    }
+
+    /// What the broker at `from` says of where the next master is: the place of that address in
+    /// the list, if it is one that this client can go to.
+    pub(crate) fn learn(&mut self, from: usize, uris: &str) -> Option<usize> {
+        let new = self.failover.addresses.get(from)?.moved_to(uris)?;
+        let same = |known: &Address| (&known.host, known.port) == (&new.host, new.port);
+        if let Some(known) = self.failover.addresses.iter().position(same) {
+            return Some(known);
+        }
+        let may_grow = self.failover.addresses.len() < ADDRESSES_MAX;
+        if !self.failover.update_uris_supported || !may_grow {
+            return None;
+        }
+        self.secure.push(Secure::load(&new, &self.options.tls).ok()?);
+        self.failover.addresses.push(new);
+        Some(self.failover.addresses.len() - 1)
+    }
+
+    /// The longest frame to take from the broker there.
+    pub(crate) fn frame_bytes_max(&self, index: usize) -> usize {
+        let own = self.failover.addresses.get(index).and_then(|address| address.frame_bytes_max);
+        own.unwrap_or(self.options.frame_bytes_max)
+    }
+
+    /// Tries each of these addresses once.
+    pub(crate) async fn round(&self, order: Vec<usize>) -> Result<Connection, Error> {
         let mut failure = Error::NoConnection("no address".into());
-        for index in round(&self.failover, lost) {
+        for index in order {
             let address = &self.failover.addresses[index];
             match self.connect(index, address).await {
                 Ok(connection) => return Ok(connection),
@@ -62,10 +99,13 @@ impl Target {
         });
         let place = || format!("{}:{}", address.host, address.port);
         let no_connection = |why: String| Error::NoConnection(format!("{}: {why}", place()));
-        let stream = timeout(limit, dial(address))
+        let socket = timeout(limit, dial(address))
             .await
             .map_err(|_| no_connection(format!("no answer in {} ms", limit.as_millis())))?
             .map_err(|error| no_connection(error.to_string()))?;
+        let secure = self.secure.get(index).and_then(Option::as_ref);
+        let stream =
+            Stream::new(socket, secure).map_err(|error| no_connection(error.to_string()))?;
         timeout(HANDSHAKE_TIMEOUT, self.handshake(stream, index, address))
             .await
             .map_err(|_| no_connection("no answer to the handshake".into()))?
@@ -74,13 +114,15 @@ impl Target {
     /// All of the client's part goes out at once: one round trip, whatever the broker checks.
     async fn handshake(
         &self,
-        mut stream: TcpStream,
+        mut stream: Stream,
         index: usize,
         address: &Address,
     ) -> Result<Connection, Error> {
-        let lost = |error: io::Error| Error::NoConnection(error.to_string());
+        let lost = |error: io::Error| {
+            Error::NoConnection(format!("{}:{}: {error}", address.host, address.port))
+        };
         stream.write_all(&self.introduction(address)).await.map_err(lost)?;
-        let frame_bytes_max = self.options.frame_bytes_max;
+        let frame_bytes_max = self.frame_bytes_max(index);
         let decoder = Decoder { frame_bytes_max, text_bytes_max: usize::MAX };
         let mut input = BytesMut::new();
         let mut server = None;

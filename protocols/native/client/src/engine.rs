@@ -1,12 +1,15 @@
 //! What a client remembers beyond its connection, and what it does with each command and frame.
 //! No input or output here: frames come in, frames go to the write buffer.
 
+mod outstanding;
+
 use crate::{
     AckMode, Error,
-    command::{Answer, Command, Finish, Make, Subscribe, Verb},
+    command::{Answer, Command, Finish, Make, NewPublish, Subscribe, Verb},
     subscription::{Event, Link},
-    unconfirmed::{Done, Unconfirmed},
+    unconfirmed::{Done, Held, Unconfirmed},
 };
+use outstanding::Outstanding;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -16,8 +19,8 @@ use std::{
 };
 use tokio::sync::Semaphore;
 use understudy_native::{
-    Cancel, Consume, Credit, Deliver, Deliveries, Frame, HelloOk, LIST_ITEMS_MAX, Pong, Publish,
-    Text, Transaction, WriteBuffer,
+    Cancel, Consume, Credit, Deliver, Deliveries, Frame, HelloOk, LIST_ITEMS_MAX, Pong, Text,
+    Transaction, WriteBuffer,
 };
 
 struct InFlight {
@@ -48,6 +51,10 @@ pub(crate) struct Engine {
     requests: BTreeMap<u64, InFlight>,
     /// By number, which rises: made again in this order they may keep their numbers.
     subscriptions: BTreeMap<u32, Subscribe>,
+    /// Of the consumers with manual acks, on this connection.
+    outstanding: BTreeMap<u32, Outstanding>,
+    /// Where the broker says that the next master is, until there is a new connection.
+    moved: Option<Text>,
     /// Settles of a run of deliveries, not yet written.
     run: Option<(Verb, Deliveries)>,
     pub(crate) out: WriteBuffer,
@@ -67,6 +74,8 @@ impl Engine {
             unconfirmed: Unconfirmed::new(window),
             requests: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
+            moved: None,
             run: None,
             out: WriteBuffer::default(),
         }
@@ -102,9 +111,14 @@ impl Engine {
         }
         let consumers: Vec<u32> = self.subscriptions.keys().copied().collect();
         consumers.into_iter().for_each(|consumer| self.consume(consumer));
-        for frame in self.unconfirmed.frames() {
+        for frame in self.unconfirmed.send_again() {
             frame.encode(&mut self.out);
         }
+    }
+
+    /// URIs with commas between, empty if the broker does not know; none: no switchover.
+    pub(crate) fn take_moved(&mut self) -> Option<Text> {
+        self.moved.take()
     }
 
     pub(crate) fn on_lost(&mut self, error: &Error) {
@@ -112,6 +126,7 @@ impl Engine {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.out = WriteBuffer::default();
         self.run = None;
+        self.outstanding.clear();
         self.unconfirmed.on_lost();
         let lost = Error::ConnectionLost(error.to_string());
         let kept = self.requests.extract_if(.., |_, flight| flight.make.is_none());
@@ -120,15 +135,9 @@ impl Engine {
                 let _ = answer.send(Err(lost.clone()));
             }
         }
-        let repeated = self.unconfirmed.frames().filter_map(|frame| match frame {
-            Frame::Transaction(transaction) => Some(transaction),
-            _ => None,
-        });
-        for transaction in repeated {
-            let sequence = transaction.publishes.first().map_or(0, |first| first.sequence);
+        for (sequence, request) in self.unconfirmed.transactions() {
             let reply = Reply::Transaction { sequence };
-            let flight = InFlight { make: None, repeat: false, reply };
-            self.requests.insert(transaction.request, flight);
+            self.requests.insert(request, InFlight { make: None, repeat: false, reply });
         }
     }
 
@@ -156,9 +165,9 @@ impl Engine {
             self.flush_run();
         }
         match command {
-            Command::Publish { publish, weight, done } => self.publish(publish, weight, done),
-            Command::Transaction { transaction, weight, generation, done } => {
-                self.transaction(transaction, weight, generation, done);
+            Command::Publish(batch) => batch.into_iter().for_each(|publish| self.publish(publish)),
+            Command::Transaction { transaction, held, generation, done } => {
+                self.transaction(transaction, held, generation, done);
             }
             Command::Request { make, repeat, answer } => self.ask(make, repeat, answer),
             Command::Finish(finish) => self.finish(finish),
@@ -179,41 +188,43 @@ impl Engine {
         }
     }
 
-    fn publish(&mut self, mut publish: Publish, weight: u32, done: Done) {
+    fn publish(&mut self, new: NewPublish) {
+        let NewPublish { mut publish, weight, done } = new;
         publish.sequence = self.next_sequence;
         self.next_sequence += 1;
         let sequence = publish.sequence;
-        self.keep(sequence, weight, publish.into(), done);
+        self.keep(sequence, Held { weight, commit: None }, publish.into(), done);
     }
 
     fn transaction(
         &mut self,
         mut transaction: Transaction,
-        weight: u32,
+        held: Held,
         generation: Option<u64>,
         done: Done,
     ) {
-        // A sequence is spent even by one without publishes: its entry needs a place.
+        // A sequence is spent even by one without publishes: it is the transaction's number.
         let sequence = self.next_sequence;
         self.next_sequence += (transaction.publishes.len() as u64).max(1);
         let numbers = sequence..;
         for (publish, number) in transaction.publishes.iter_mut().zip(numbers) {
             publish.sequence = number;
         }
+        transaction.commit = sequence;
         let stale = generation.is_some_and(|generation| !self.is_current(generation));
         transaction.request = self.request(Reply::Transaction { sequence });
         let request = transaction.request;
-        if self.keep(sequence, weight, transaction.into(), done) && !stale {
-            return;
-        }
-        self.requests.remove(&request);
         if stale {
-            self.unconfirmed.finish(sequence, Err(Error::Stale));
+            let _ = done.send(Err(Error::Stale));
+            self.requests.remove(&request);
+            self.unconfirmed.give_up(held);
+        } else if !self.keep(sequence, held, transaction.into(), done) {
+            self.requests.remove(&request);
         }
     }
 
     /// Keeps what is to be confirmed, and sends it if there is a connection. False: it failed.
-    fn keep(&mut self, sequence: u64, weight: u32, frame: Frame, done: Done) -> bool {
+    fn keep(&mut self, sequence: u64, held: Held, frame: Frame, done: Done) -> bool {
         let failure = match &self.refusing {
             Some(error) => Some(error.clone()),
             None => self.too_long(&frame),
@@ -222,7 +233,7 @@ impl Engine {
         if sends {
             frame.encode(&mut self.out);
         }
-        self.unconfirmed.push(sequence, weight, frame, done);
+        self.unconfirmed.push(sequence, held, frame, sends, done);
         match failure {
             Some(error) => {
                 self.unconfirmed.finish(sequence, Err(error));
@@ -278,13 +289,25 @@ impl Engine {
             }
             return;
         }
-        let Finish { verb, consumer, queue, lsn, answer, .. } = finish;
-        if let Some(answer) = answer {
-            self.flush_run();
-            let request = self.request(Reply::To(answer));
-            self.send(verb.frame(request, Deliveries { consumer, queue, lsns: vec![lsn] }));
+        let Finish { verb, consumer, queue, lsn, number, through, answer, .. } = finish;
+        if through && let Some(outstanding) = self.outstanding.get_mut(&consumer) {
+            for lsn in outstanding.finish_through(number).collect::<Vec<_>>() {
+                self.add_to_run(verb, consumer, queue, lsn);
+            }
             return;
         }
+        if let Some(outstanding) = self.outstanding.get_mut(&consumer) {
+            outstanding.finish(number);
+        }
+        let Some(answer) = answer else {
+            return self.add_to_run(verb, consumer, queue, lsn);
+        };
+        self.flush_run();
+        let request = self.request(Reply::To(answer));
+        self.send(verb.frame(request, Deliveries { consumer, queue, lsns: vec![lsn] }));
+    }
+
+    fn add_to_run(&mut self, verb: Verb, consumer: u32, queue: u64, lsn: u64) {
         match &mut self.run {
             Some((run_verb, run))
                 if *run_verb == verb
@@ -341,6 +364,7 @@ impl Engine {
         match frame {
             Frame::Confirm(confirm) => self.unconfirmed.confirm(confirm.through),
             Frame::Deliver(deliver) => self.deliver(deliver),
+            Frame::AlreadyCommitted(ref f) => self.answered(f.request, Ok(frame)),
             Frame::Done(ref f) => self.answered(f.request, Ok(frame)),
             Frame::QueueOk(ref f) => self.answered(f.request, Ok(frame)),
             Frame::Removed(ref f) => self.answered(f.request, Ok(frame)),
@@ -367,6 +391,7 @@ impl Engine {
             }
             Frame::Blocked(f) => tracing::warn!(reason = &*f.reason, "publishing is blocked"),
             Frame::Unblocked(_) => tracing::info!("publishing goes on"),
+            Frame::Moved(f) => self.moved = Some(f.addresses),
             Frame::Ping(ping) => self.send(Pong { number: ping.number }),
             Frame::Pong(_) => {}
             frame => return Err(crate::connection::turned_away(frame)),
@@ -377,10 +402,15 @@ impl Engine {
     fn deliver(&mut self, deliver: Deliver) {
         let generation = self.generation.load(Ordering::Acquire);
         let (consumer, queue, lsn) = (deliver.consumer, deliver.queue, deliver.lsn);
+        let mut number = 0;
         let undelivered = match self.subscriptions.get(&consumer) {
             None => true,
             Some(subscription) => {
-                subscription.events.send(Event::Deliver { generation, deliver }).is_err()
+                if subscription.options.ack == AckMode::Manual {
+                    number = self.outstanding.entry(consumer).or_default().deliver(lsn);
+                }
+                let event = Event::Deliver { generation, number, deliver };
+                subscription.events.send(event).is_err()
             }
         };
         // The subscription was dropped a moment ago, or its caller gave up waiting for it. Left
@@ -388,8 +418,8 @@ impl Engine {
         // with auto ack it ignores.
         if undelivered {
             self.on_command(Command::Unsubscribe { consumer });
-            let verb = Verb::Return;
-            self.finish(Finish { verb, generation, consumer, queue, lsn, answer: None });
+            let (verb, through, answer) = (Verb::Return, false, None);
+            self.finish(Finish { verb, generation, consumer, queue, lsn, number, through, answer });
         }
     }
 
@@ -403,7 +433,8 @@ impl Engine {
                 let _ = answer.send(result.map(|frame| (generation, frame)));
             }
             Reply::Transaction { sequence } => {
-                self.unconfirmed.finish(sequence, result.map(|_| ()));
+                let already = |frame| matches!(frame, Frame::AlreadyCommitted(_));
+                self.unconfirmed.finish(sequence, result.map(already));
             }
             Reply::Subscribed { consumer } => self.subscribed(consumer, result),
             Reply::Nobody => {}

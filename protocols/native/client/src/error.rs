@@ -35,14 +35,17 @@ pub enum Error {
     /// The delivery belongs to a former connection. The broker delivers it again.
     #[error("the delivery belongs to a former connection")]
     Stale,
-    /// The connection was lost before the answer came: the transaction happened as a whole, or
-    /// not at all, and which cannot be known.
+    /// The connection was lost before the answer came, and there was no other one to ask by: the
+    /// transaction happened as a whole, or not at all, and which is not known.
     #[error("the connection was lost in a commit, its outcome is not known")]
     InDoubt,
     /// There was no connection for as long as the `timeout` option allows. A publish that was
     /// sent before may have been stored.
     #[error("no connection within the timeout")]
     Timeout,
+    /// An `ssl://` address whose certificate or key files cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The client was closed.
     #[error("the client is closed")]
     Closed,

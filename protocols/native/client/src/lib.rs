@@ -25,15 +25,24 @@
 //!   those it has: a publish's future survives, and its message is stored once;
 //! - subscriptions are made again. Deliveries of the former connection are void: settling them
 //!   yields [`Error::Stale`] or `false`, and the broker delivers them again;
-//! - requests without an answer are sent again, where repeating them does no harm.
+//! - requests without an answer are sent again, where repeating them does no harm;
+//! - of a transaction without an answer the broker is asked whether it has it: see
+//!   [`Transaction::commit`].
+//!
+//! At a planned switchover the master says where the next one is, and the client goes there at
+//! once, even if it is not in its list (`updateURIsSupported=false` forbids that).
 //!
 //! Nothing is declared again: exclusive queues are gone with the connection that made them.
+//!
+//! # TLS
+//! `ssl://host:port?cacertfile=/etc/understudy/ca.pem`, or [`ConnectOptions::tls`]; with a
+//! certificate of its own and an empty user the client is who the certificate says.
 //!
 //! # Dropping futures
 //! Every future of this crate may be dropped. What was handed over to the background task
 //! happens nevertheless; only the answer is lost. [`Subscription::next`] loses no delivery.
 
-#![warn(missing_docs)]
+#![deny(missing_docs, rustdoc::broken_intra_doc_links)]
 // A client library has clocks, sockets and randomness; the bans are for the broker's core.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -46,8 +55,10 @@ mod engine;
 mod error;
 mod message;
 mod options;
+mod stream;
 mod subscription;
 mod task;
+mod tls;
 mod transaction;
 mod unconfirmed;
 
@@ -57,10 +68,10 @@ pub use error::Error;
 pub use message::Message;
 pub use options::{
     Binding, ConnectOptions, DeleteQueueOptions, ExchangeOptions, QueueInfo, QueueOptions,
-    SubscribeOptions,
+    SubscribeOptions, TlsOptions,
 };
 pub use subscription::{Delivery, Subscription};
-pub use transaction::Transaction;
+pub use transaction::{Committed, Transaction};
 pub use understudy_native::{AckMode, Properties, Table, Text, Value};
 
 /// What most functions of this crate return.

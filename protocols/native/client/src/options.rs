@@ -1,11 +1,13 @@
 use bytes::Bytes;
+use std::path::PathBuf;
 use std::time::Duration;
 use understudy_native::{AckMode, Table, Text};
 
 /// What a connection is opened with, besides the address.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// Overrides the address's; `guest` if neither has one.
+    /// Overrides the address's; `guest` if neither has one. Empty: the user that the client's
+    /// certificate stands for.
     pub user: Option<Text>,
     /// Overrides the address's; `guest` if neither has one.
     pub password: Option<Bytes>,
@@ -20,8 +22,22 @@ pub struct ConnectOptions {
     /// How much may be published and not yet confirmed, counted as one for each message and one
     /// for each 4 KiB of its body. Publishing waits beyond it.
     pub publish_window: u32,
-    /// The longest frame taken from the broker.
+    /// The longest frame taken from the broker. The address's `wireFormat.maxFrameSize` overrides
+    /// it.
     pub frame_bytes_max: usize,
+    /// For `ssl://` addresses.
+    pub tls: TlsOptions,
+}
+
+/// PEM files for `ssl://` addresses; an address may name its own.
+#[derive(Clone, Debug, Default)]
+pub struct TlsOptions {
+    /// Who signs the broker's certificate. Needed, here or in the address (`cacertfile`).
+    pub ca_file: Option<PathBuf>,
+    /// The client's own certificate, for brokers that ask for one (`certfile`).
+    pub certificate_file: Option<PathBuf>,
+    /// Its key (`keyfile`).
+    pub key_file: Option<PathBuf>,
 }
 
 impl Default for ConnectOptions {
@@ -34,6 +50,7 @@ impl Default for ConnectOptions {
             heartbeat: Duration::from_secs(10),
             publish_window: 8_192,
             frame_bytes_max: 256 * 1024 * 1024,
+            tls: TlsOptions::default(),
         }
     }
 }

@@ -28,7 +28,12 @@ impl Link {
 }
 
 pub(crate) enum Event {
-    Deliver { generation: u64, deliver: Deliver },
+    /// `number`: its place among those of the connection, with manual acks.
+    Deliver {
+        generation: u64,
+        number: u64,
+        deliver: Deliver,
+    },
     End(Error),
 }
 
@@ -59,17 +64,20 @@ impl Subscription {
     }
 
     /// The next message; none when the subscription has ended, see [`Self::error`]. It goes on
-    /// over lost connections. Dropping the future loses no delivery.
+    /// over lost connections.
+    ///
+    /// # Cancel safety
+    /// Dropped, no delivery is lost: fit for `select!`.
     pub async fn next(&mut self) -> Option<Delivery> {
         loop {
             match self.events.recv().await? {
                 // It comes again: handling it now would be for nothing.
                 Event::Deliver { generation, .. }
                     if self.ack == AckMode::Manual && !self.link.is_current(generation) => {}
-                Event::Deliver { generation, deliver } => {
+                Event::Deliver { generation, number, deliver } => {
                     self.refill(generation);
                     let link = self.link.clone();
-                    return Some(Delivery { link, generation, ack: self.ack, deliver });
+                    return Some(Delivery { link, generation, ack: self.ack, number, deliver });
                 }
                 Event::End(error) => {
                     self.ended = Some(error);
@@ -111,11 +119,11 @@ impl Drop for Subscription {
         self.link.send(Command::Unsubscribe { consumer: self.consumer });
         self.events.close();
         while let Ok(event) = self.events.try_recv() {
-            if let Event::Deliver { generation, deliver } = event
+            if let Event::Deliver { generation, number, deliver } = event
                 && self.ack == AckMode::Manual
             {
                 let link = self.link.clone();
-                Delivery { link, generation, ack: self.ack, deliver }.give_back();
+                Delivery { link, generation, ack: self.ack, number, deliver }.give_back();
             }
         }
     }
@@ -128,12 +136,13 @@ pub struct Delivery {
     link: Link,
     generation: u64,
     ack: AckMode,
+    number: u64,
     deliver: Deliver,
 }
 
 impl Delivery {
     pub(crate) fn new(link: Link, generation: u64, ack: AckMode, deliver: Deliver) -> Self {
-        Self { link, generation, ack, deliver }
+        Self { link, generation, ack, number: 0, deliver }
     }
 
     /// The message's body.
@@ -167,18 +176,25 @@ impl Delivery {
 
     /// Finishes it for good. False if its connection is lost: then it comes again.
     pub fn settle(self) -> bool {
-        self.finish(Verb::Settle, None)
+        self.finish(Verb::Settle, false, None)
+    }
+
+    /// Finishes for good this one and all that its subscription handed out before it. Of a
+    /// delivery that [`Client::get`](crate::Client::get) brought: this one alone. False as for
+    /// [`Self::settle`].
+    pub fn settle_through(self) -> bool {
+        self.finish(Verb::Settle, true, None)
     }
 
     /// Finishes it without success: dead-lettered where the queue says so. False as for
     /// [`Self::settle`].
     pub fn discard(self) -> bool {
-        self.finish(Verb::Discard, None)
+        self.finish(Verb::Discard, false, None)
     }
 
     /// Gives it back, to be handed out again. False as for [`Self::settle`].
     pub fn give_back(self) -> bool {
-        self.finish(Verb::Return, None)
+        self.finish(Verb::Return, false, None)
     }
 
     /// Finishes it, and waits until that is committed on the pair: it never comes again.
@@ -186,12 +202,15 @@ impl Delivery {
     /// # Errors
     /// [`Error::Stale`] if its connection is lost, [`Error::ConnectionLost`] if that happens
     /// before the answer: then it may come again.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is finished all the same.
     pub async fn settle_confirmed(self) -> Result<()> {
         if self.ack == AckMode::Auto {
             return Ok(());
         }
         let (answer, answered) = oneshot::channel();
-        if !self.finish(Verb::Settle, Some(answer)) {
+        if !self.finish(Verb::Settle, false, Some(answer)) {
             return Err(Error::Stale);
         }
         answered.await.unwrap_or(Err(Error::Closed)).map(|_| ())
@@ -206,7 +225,7 @@ impl Delivery {
         (self.deliver.consumer, self.deliver.queue, self.deliver.lsn)
     }
 
-    fn finish(self, verb: Verb, answer: Option<crate::command::Answer>) -> bool {
+    fn finish(self, verb: Verb, through: bool, answer: Option<crate::command::Answer>) -> bool {
         if !self.link.is_current(self.generation) {
             return false;
         }
@@ -214,7 +233,8 @@ impl Delivery {
             return true;
         }
         let (consumer, queue, lsn) = self.reference();
-        let generation = self.generation;
-        self.link.send(Command::Finish(Finish { verb, generation, consumer, queue, lsn, answer }))
+        let (generation, number) = (self.generation, self.number);
+        let finish = Finish { verb, generation, consumer, queue, lsn, number, through, answer };
+        self.link.send(Command::Finish(finish))
     }
 }

@@ -1,6 +1,6 @@
 //! The background task: it owns the socket, and makes a new one when it is lost.
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, round};
 use crate::client::ConnectionState;
 use crate::command::Command;
 use crate::connection::{Connection, Target};
@@ -11,7 +11,6 @@ use bytes::BytesMut;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use understudy_native::{Decoder, Frame, Goodbye, Ping, Text};
@@ -21,6 +20,10 @@ const COMMANDS_PER_TURN: usize = 256;
 const SLICES_PER_WRITE: usize = 64;
 /// A connection that held for so long starts the back-off anew when it is lost.
 const SETTLED: Duration = Duration::from_secs(1);
+/// Where the broker has sent us the new master is about to let clients in.
+const MOVED_RETRY: Duration = Duration::from_millis(2);
+/// Then the list is gone through as after any loss.
+const MOVED_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the broker may take to close after our goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -74,7 +77,7 @@ impl Task {
         };
         // 0 forbids to connect again; the first connection is tried for once all the same.
         let startup = if startup == 0 { 1 } else { startup };
-        let mut connection = match self.connect(None, startup).await {
+        let mut connection = match self.connect(None, None, startup).await {
             Ok(connection) => connection,
             Err(error) => {
                 let _ = ready.send(Err(error.clone()));
@@ -95,6 +98,8 @@ impl Task {
             drop(connection);
             tracing::info!(%lost, "connection lost");
             self.state.send_replace(ConnectionState::Connecting);
+            let moved = self.engine.take_moved();
+            let moved = moved.and_then(|uris| self.target.learn(lost_address, &uris));
             self.engine.on_lost(&lost);
             if self.closing.is_some() && self.engine.is_idle() {
                 return Error::Closed;
@@ -103,16 +108,29 @@ impl Task {
                 self.backoff.reset();
             }
             let attempts = self.target.failover.max_reconnect_attempts;
-            connection = match self.connect(Some(lost_address), attempts).await {
+            connection = match self.connect(moved, Some(lost_address), attempts).await {
                 Ok(connection) => connection,
                 Err(error) => return error,
             };
         }
     }
 
-    /// Rounds through the list until one lets us in. Commands are taken meanwhile.
-    async fn connect(&mut self, lost: Option<usize>, attempts: i64) -> Result<Connection> {
+    /// To where the broker has sent us, else rounds through the list until one lets us in.
+    /// Commands are taken meanwhile.
+    async fn connect(
+        &mut self,
+        moved: Option<usize>,
+        lost: Option<usize>,
+        attempts: i64,
+    ) -> Result<Connection> {
         let since = Instant::now();
+        while let Some(moved) = moved.filter(|_| attempts != 0 && since.elapsed() < MOVED_PATIENCE)
+        {
+            if let Ok(connection) = self.round(vec![moved], since).await? {
+                return Ok(connection);
+            }
+            self.wait(MOVED_RETRY, since).await?;
+        }
         let mut rounds = 0;
         let mut failure = Error::NoConnection("the address allows no reconnect".into());
         loop {
@@ -121,7 +139,8 @@ impl Task {
             }
             let delay = self.backoff.next_delay(&self.target.failover);
             self.wait(delay, since).await?;
-            failure = match self.round(lost, since).await? {
+            let order = round(&self.target.failover, lost);
+            failure = match self.round(order, since).await? {
                 Ok(connection) => return Ok(connection),
                 Err(failure) => failure,
             };
@@ -136,12 +155,12 @@ impl Task {
     }
 
     /// One round, while commands go on being taken.
-    async fn round(&mut self, lost: Option<usize>, since: Instant) -> Result<Result<Connection>> {
+    async fn round(&mut self, order: Vec<usize>, since: Instant) -> Result<Result<Connection>> {
         let Self { target, engine, inbox, closing, abandoned, .. } = self;
         // Of a timeout that is over the wait before the round has seen to.
         let timeout = target.failover.timeout.map(|timeout| since + timeout);
         let mut timeout = timeout.filter(|at| *at > Instant::now());
-        let mut attempt = std::pin::pin!(target.round(lost));
+        let mut attempt = std::pin::pin!(target.round(order));
         loop {
             tokio::select! {
                 result = &mut attempt => return Ok(result),
@@ -180,7 +199,7 @@ impl Task {
 
     async fn serve(&mut self, connection: &mut Connection) -> Left {
         let decoder = Decoder {
-            frame_bytes_max: self.target.options.frame_bytes_max,
+            frame_bytes_max: self.target.frame_bytes_max(connection.address),
             text_bytes_max: usize::MAX,
         };
         let heartbeat = match connection.server.heartbeat_ms {
@@ -205,7 +224,7 @@ impl Task {
             let next_ping = heartbeat.map(|beat| said + beat / 2);
             let silent = heartbeat.map(|beat| heard + beat * 2);
             let wake = next_ping.into_iter().chain(silent).min();
-            let unsent = !self.engine.out.is_empty();
+            let unsent = !self.engine.out.is_empty() || connection.stream.has_unsent();
             tokio::select! {
                 ready = connection.stream.readable() => {
                     let read = ready.and_then(|()| read(connection));
@@ -246,7 +265,8 @@ impl Task {
     }
 
     /// Writes what the socket takes now; true if it took anything.
-    fn write(&mut self, connection: &Connection) -> io::Result<bool> {
+    fn write(&mut self, connection: &mut Connection) -> io::Result<bool> {
+        connection.stream.send_rest()?;
         let mut wrote = false;
         while !self.engine.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];

@@ -1,10 +1,21 @@
 //! Several publishes and settles that happen as a whole, or not at all.
 
-use crate::client::{Client, Confirmed};
+use crate::client::Client;
 use crate::command::Command;
+use crate::unconfirmed::Held;
 use crate::{Delivery, Error, Message, Result};
 use tokio::sync::oneshot;
 use understudy_native::{Deliveries, LIST_ITEMS_MAX, Publish, Transaction as Frame};
+
+/// A transaction is on disk on the master, and on the slave while that is in-sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its number among this client's publishes and transactions.
+    pub commit: u64,
+    /// The connection was lost before the first answer, and the broker, after a takeover the new
+    /// master, says that it has the transaction already.
+    pub already: bool,
+}
 
 /// Gathers publishes and settles; nothing leaves the client before [`Self::commit`]. Dropping it
 /// forgets the publishes and leaves the deliveries outstanding.
@@ -65,19 +76,27 @@ impl Transaction {
         self.generation = Some(generation);
     }
 
-    /// Carries all of it out, and waits until that is committed on the pair.
+    /// Carries all of it out, and waits until that is committed on the pair. Over a lost
+    /// connection the broker is asked what became of it, so it happens once or not at all, and
+    /// which is known. Waits while 64 others have no answer.
     ///
     /// # Errors
-    /// [`Error::Stale`] if a delivery is of a former connection: nothing happened.
-    /// [`Error::InDoubt`] if the connection was lost before the answer and deliveries are part of
-    /// it. [`Error::Refused`] if the broker refuses a publish: nothing happened.
-    pub async fn commit(self) -> Result<Confirmed> {
+    /// [`Error::Stale`] if a delivery is of a former connection, or the connection was lost and
+    /// the broker has not got the transaction: nothing happened, and the deliveries come again.
+    /// [`Error::Refused`] if the broker refuses a publish: nothing happened. [`Error::InDoubt`]
+    /// if the connection was lost and no other could be had to ask. [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is handed over, nothing happens; afterwards the answer alone is lost.
+    pub async fn commit(self) -> Result<Committed> {
         if self.stale {
             return Err(Error::Stale);
         }
+        let commit = self.client.reserve_commit().await?;
         let weight = self.client.reserve(self.weight.max(1)).await?;
         let transaction = Frame {
             request: 0,
+            commit: 0,
             publishes: self.publishes,
             settles: self.settles,
             discards: self.discards,
@@ -85,11 +104,12 @@ impl Transaction {
         };
         let (done, answered) = oneshot::channel();
         let generation = self.generation;
-        let command = Command::Transaction { transaction, weight, generation, done };
-        if !self.client.link.send(command) {
+        let held = Held { weight, commit: Some(commit) };
+        if !self.client.link.send(Command::Transaction { transaction, held, generation, done }) {
             return Err(Error::Closed);
         }
-        answered.await.unwrap_or(Err(Error::Closed))
+        let stored = answered.await.unwrap_or(Err(Error::Closed))?;
+        Ok(Committed { commit: stored.sequence, already: stored.already })
     }
 }
 

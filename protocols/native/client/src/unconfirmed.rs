@@ -1,12 +1,32 @@
 //! What was published and has no answer yet, in the order of its sequences. It outlives
 //! connections: each new one is sent all of it again.
 
-use crate::{Error, client::Confirmed};
+use crate::Error;
 use std::{collections::VecDeque, sync::Arc};
-use tokio::sync::{Semaphore, oneshot};
-use understudy_native::{Frame, Returned};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use understudy_native::{Frame, Outcome, Returned};
 
-pub(crate) type Done = oneshot::Sender<Result<Confirmed, Error>>;
+/// What is committed, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Of a transaction: its number.
+    pub(crate) sequence: u64,
+    /// A transaction whose first answer was lost with its connection.
+    pub(crate) already: bool,
+}
+
+pub(crate) type Done = oneshot::Sender<Result<Stored, Error>>;
+
+/// What a publish or transaction holds until it is answered.
+pub(crate) struct Held {
+    /// Of the publish window.
+    pub(crate) weight: u32,
+    /// Of the transactions that may be without an answer.
+    pub(crate) commit: Option<OwnedSemaphorePermit>,
+}
+
+/// AMQP's code: the broker has no such transaction.
+const NOT_FOUND: u16 = 404;
 
 pub(crate) struct Unconfirmed {
     /// Sequences rise; several belong to one transaction. Answered entries stay until those
@@ -18,26 +38,29 @@ pub(crate) struct Unconfirmed {
 struct Entry {
     /// Of a transaction: its first.
     sequence: u64,
-    /// What it holds of the window.
-    weight: u32,
-    /// A `Publish` or a `Transaction`.
+    held: Held,
+    /// A `Publish`, a `Transaction`, or what asks for the outcome of one.
     frame: Frame,
+    /// A broker may have it.
+    sent: bool,
     returned: Option<Error>,
     /// None: answered.
     done: Option<Done>,
 }
 
 impl Entry {
-    fn finish(&mut self, result: Result<(), Error>) {
+    /// `already`: see [`Stored`].
+    fn finish(&mut self, result: Result<bool, Error>) {
         let Some(done) = self.done.take() else {
             return;
         };
+        self.held.commit = None;
         let result = match self.returned.take() {
             Some(returned) => result.and(Err(returned)),
             None => result,
         };
         // No one may be waiting: then the answer is not wanted.
-        let _ = done.send(result.map(|()| Confirmed { sequence: self.sequence }));
+        let _ = done.send(result.map(|already| Stored { sequence: self.sequence, already }));
     }
 }
 
@@ -46,9 +69,9 @@ impl Unconfirmed {
         Self { entries: VecDeque::new(), window }
     }
 
-    pub(crate) fn push(&mut self, sequence: u64, weight: u32, frame: Frame, done: Done) {
+    pub(crate) fn push(&mut self, sequence: u64, held: Held, frame: Frame, sent: bool, done: Done) {
         let done = Some(done);
-        self.entries.push_back(Entry { sequence, weight, frame, returned: None, done });
+        self.entries.push_back(Entry { sequence, held, frame, sent, returned: None, done });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -61,25 +84,44 @@ impl Unconfirmed {
     }
 
     /// Everything without an answer, to be sent again.
-    pub(crate) fn frames(&self) -> impl Iterator<Item = &Frame> {
-        self.entries.iter().filter(|entry| entry.done.is_some()).map(|entry| &entry.frame)
+    pub(crate) fn send_again(&mut self) -> impl Iterator<Item = &Frame> {
+        let unanswered = self.entries.iter_mut().filter(|entry| entry.done.is_some());
+        unanswered.map(|entry| {
+            entry.sent = true;
+            &entry.frame
+        })
+    }
+
+    /// Numbers and requests of the transactions without an answer.
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = (u64, u64)> {
+        let unanswered = self.entries.iter().filter(|entry| entry.done.is_some());
+        unanswered.filter_map(|entry| match &entry.frame {
+            Frame::Transaction(transaction) => Some((entry.sequence, transaction.request)),
+            Frame::Outcome(outcome) => Some((entry.sequence, outcome.request)),
+            _ => None,
+        })
     }
 
     /// Publishes up to `through` are committed. Transactions are answered one by one.
     pub(crate) fn confirm(&mut self, through: u64) {
         for entry in self.entries.iter_mut().take_while(|entry| entry.sequence <= through) {
             if matches!(entry.frame, Frame::Publish(_)) {
-                entry.finish(Ok(()));
+                entry.finish(Ok(false));
             }
         }
         self.release();
     }
 
     /// This one is answered: a publish that was not taken, or a transaction.
-    pub(crate) fn finish(&mut self, sequence: u64, result: Result<(), Error>) {
+    pub(crate) fn finish(&mut self, sequence: u64, result: Result<bool, Error>) {
         let index = self.entries.partition_point(|entry| entry.sequence < sequence);
         if let Some(entry) = self.entries.get_mut(index).filter(|e| e.sequence == sequence) {
-            entry.finish(result);
+            let never = matches!(&result, Err(Error::Refused { code: NOT_FOUND, .. }));
+            match &entry.frame {
+                // Its deliveries are void, and come again.
+                Frame::Outcome(_) if never => entry.finish(Err(Error::Stale)),
+                _ => entry.finish(result),
+            }
         }
         self.release();
     }
@@ -105,8 +147,8 @@ impl Unconfirmed {
 
     /// What the connection took with it. Returns come again with the publishes.
     ///
-    /// A transaction's settles were meant for deliveries that are void now: it can neither be
-    /// repeated, nor be left out and called a failure.
+    /// A transaction's settles were meant for deliveries that are void now: it is not repeated,
+    /// but the broker is asked what became of it.
     pub(crate) fn on_lost(&mut self) {
         for entry in &mut self.entries {
             entry.returned = None;
@@ -115,21 +157,30 @@ impl Unconfirmed {
                     || !transaction.discards.is_empty()
                     || !transaction.returns.is_empty())
             {
-                entry.finish(Err(Error::InDoubt));
+                let (request, commit) = (transaction.request, transaction.commit);
+                entry.frame = Outcome { request, commit }.into();
             }
+        }
+    }
+
+    /// What became of a transaction that was sent is then not known.
+    pub(crate) fn fail_all(&mut self, error: &Error) {
+        for entry in &mut self.entries {
+            let in_doubt = entry.sent && !matches!(entry.frame, Frame::Publish(_));
+            entry.finish(Err(if in_doubt { Error::InDoubt } else { error.clone() }));
         }
         self.release();
     }
 
-    pub(crate) fn fail_all(&mut self, error: &Error) {
-        self.entries.iter_mut().for_each(|entry| entry.finish(Err(error.clone())));
-        self.release();
+    /// Of what was never an entry.
+    pub(crate) fn give_up(&self, held: Held) {
+        self.window.add_permits(held.weight as usize);
     }
 
     fn release(&mut self) {
         let mut released = 0;
         while let Some(front) = self.entries.front().filter(|entry| entry.done.is_none()) {
-            released += front.weight as usize;
+            released += front.held.weight as usize;
             self.entries.pop_front();
         }
         if released > 0 {
@@ -147,7 +198,7 @@ mod tests {
     struct Fixture {
         unconfirmed: Unconfirmed,
         window: Arc<Semaphore>,
-        answers: Vec<oneshot::Receiver<Result<Confirmed, Error>>>,
+        answers: Vec<oneshot::Receiver<Result<Stored, Error>>>,
     }
 
     impl Fixture {
@@ -159,7 +210,8 @@ mod tests {
 
         fn push(&mut self, sequence: u64, frame: Frame) {
             let (done, answer) = oneshot::channel();
-            self.unconfirmed.push(sequence, 1, frame, done);
+            let held = Held { weight: 1, commit: None };
+            self.unconfirmed.push(sequence, held, frame, true, done);
             self.answers.push(answer);
         }
 
@@ -178,7 +230,7 @@ mod tests {
             true => Vec::new(),
             false => vec![Deliveries { consumer: 1, queue: 1, lsns }],
         };
-        Transaction { request: 5, settles, ..Transaction::default() }.into()
+        Transaction { request: 5, commit: 2, settles, ..Transaction::default() }.into()
     }
 
     #[test]
@@ -195,7 +247,7 @@ mod tests {
         assert_eq!(f.answer(2), Some(Err(Error::Nacked)));
         assert_eq!(f.answer(3), Some(Ok(5)));
         assert_eq!(f.window.available_permits(), 1);
-        f.unconfirmed.finish(2, Ok(()));
+        f.unconfirmed.finish(2, Ok(false));
         assert_eq!(f.answer(1), Some(Ok(2)));
         assert_eq!(f.window.available_permits(), 4);
         assert!(f.unconfirmed.is_empty());
@@ -236,7 +288,31 @@ mod tests {
         f.push(2, transaction(vec![7]));
         f.push(3, transaction(vec![]));
         f.unconfirmed.on_lost();
-        assert_eq!(f.answer(1), Some(Err(Error::InDoubt)));
-        assert_eq!(f.unconfirmed.frames().count(), 2);
+        assert_eq!(f.answer(1), None);
+        let sent: Vec<Frame> = f.unconfirmed.send_again().cloned().collect();
+        assert_eq!(sent, [publish("a"), Outcome { request: 5, commit: 2 }.into(), sent[2].clone()]);
+        assert!(matches!(&sent[2], Frame::Transaction(_)));
+    }
+
+    #[test]
+    fn the_outcome_of_a_transaction_is_told_or_never_known() {
+        let refused = |code| Error::Refused { code, text: understudy_native::Text::new() };
+        for (answer, told) in [
+            (Ok(true), Ok(1)),
+            (Err(refused(404)), Err(Error::Stale)),
+            (Err(refused(541)), Err(refused(541))),
+        ] {
+            let mut f = Fixture::new();
+            f.push(1, transaction(vec![7]));
+            f.unconfirmed.on_lost();
+            f.unconfirmed.finish(1, answer);
+            assert_eq!(f.answer(0), Some(told));
+        }
+        let mut f = Fixture::new();
+        f.push(1, transaction(vec![7]));
+        f.push(2, publish("a"));
+        f.unconfirmed.fail_all(&Error::Timeout);
+        assert_eq!(f.answer(0), Some(Err(Error::InDoubt)));
+        assert_eq!(f.answer(1), Some(Err(Error::Timeout)));
     }
 }

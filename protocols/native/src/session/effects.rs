@@ -2,8 +2,8 @@
 
 use super::{Fault, INTERNAL_ERROR, NativeSession, State, send};
 use crate::{
-    Blocked, Cancelled, Done, Frame, GetEmpty, Goodbye, Nack, PublishRefused, QueueOk, Refused,
-    Removed, Returned, Unblocked,
+    AlreadyCommitted, Blocked, Cancelled, Done, Frame, GetEmpty, Goodbye, Moved, Nack,
+    PublishRefused, QueueOk, Refused, Removed, Returned, Unblocked,
     codec::{put_deliver, put_got},
 };
 use bytes::{Bytes, BytesMut};
@@ -41,6 +41,7 @@ impl NativeSession {
             Effect::Cancelled { consumer } => send(out, Cancelled { consumer: consumer.0 }),
             Effect::Blocked { reason } => send(out, Blocked { reason }),
             Effect::Unblocked => send(out, Unblocked {}),
+            Effect::Moved { addresses } => send(out, Moved { addresses }),
             Effect::Close { reason } => {
                 send(out, Goodbye { reason });
                 self.close(out);
@@ -68,6 +69,7 @@ fn reply(request: u64, result: Result<Reply, Refusal>) -> Frame {
             QueueOk { request, name, messages, consumers }.into()
         }
         Ok(Reply::Removed { messages }) => Removed { request, messages }.into(),
+        Ok(Reply::AlreadyCommitted) => AlreadyCommitted { request }.into(),
         Ok(Reply::GetEmpty) => GetEmpty { request }.into(),
         Err(refusal) => {
             let (code, text) = explain(&refusal);

@@ -23,6 +23,10 @@ impl NativeSession {
         let request = match frame {
             Frame::Publish(publish) => return self.publish(publish, out),
             Frame::Transaction(transaction) => return self.transaction(transaction, out),
+            Frame::Outcome(f) => Request::Outcome {
+                token: Token(f.request),
+                commit: self.producer_sequence(f.commit),
+            },
             Frame::Settle(f) => {
                 Request::Settle { deliveries: refs(&f.deliveries), token: answer_to(f.request) }
             }
@@ -66,7 +70,7 @@ impl NativeSession {
     }
 
     fn to_model(&self, publish: Publish, confirm: Option<u64>) -> Result<model::Publish, Fault> {
-        let (producer, sequence) = (self.producer, publish.sequence);
+        let producer = self.producer_sequence(publish.sequence);
         Ok(model::Publish {
             exchange: publish.exchange,
             routing_key: publish.routing_key,
@@ -76,8 +80,12 @@ impl NativeSession {
             confirm,
             mandatory: publish.flags.mandatory,
             declare_missing: publish.flags.declare_missing,
-            producer: publish.flags.dedup.then_some(ProducerSequence { producer, sequence }),
+            producer: publish.flags.dedup.then_some(producer),
         })
+    }
+
+    fn producer_sequence(&self, sequence: u64) -> ProducerSequence {
+        ProducerSequence { producer: self.producer, sequence }
     }
 
     fn transaction(
@@ -86,12 +94,16 @@ impl NativeSession {
         out: &mut Outbox,
     ) -> Result<(), Fault> {
         let request = transaction.request;
+        let commit = (transaction.commit > 0).then(|| self.producer_sequence(transaction.commit));
         let mut too_large = false;
         let mut publishes = Vec::with_capacity(transaction.publishes.len());
         for publish in transaction.publishes {
             self.numbers.accept(publish.sequence)?;
             too_large |= publish.body.len() > self.options.message_bytes_max;
-            publishes.push(self.to_model(publish, None)?);
+            let mut publish = self.to_model(publish, None)?;
+            // The whole is remembered under its own number.
+            publish.producer = publish.producer.filter(|_| commit.is_none());
+            publishes.push(publish);
         }
         if too_large {
             let text = format!("a message is over {} bytes", self.options.message_bytes_max);
@@ -101,6 +113,7 @@ impl NativeSession {
         let all = |lists: &[Deliveries]| lists.iter().flat_map(refs).collect();
         out.requests.push(Request::Transaction(Box::new(model::Transaction {
             token: Token(request),
+            commit,
             publishes,
             settles: all(&transaction.settles),
             discards: all(&transaction.discards),

@@ -100,12 +100,14 @@ fn requests() -> Vec<Frame> {
         publish(9, b"body").into(),
         Transaction {
             request,
+            commit: 10,
             publishes: vec![publish(10, b"one"), publish(11, b"")],
             settles: vec![deliveries(), deliveries()],
             discards: vec![deliveries()],
             returns: vec![deliveries()],
         }
         .into(),
+        Outcome { request, commit: 10 }.into(),
         Consume {
             request,
             consumer: 3,
@@ -135,6 +137,7 @@ fn answers() -> Vec<Frame> {
         GetEmpty { request }.into(),
         Got { request, remaining: 1_000, delivery: deliver() }.into(),
         Refused { request, code: 404, text: "NOT_FOUND".into() }.into(),
+        AlreadyCommitted { request }.into(),
         Confirm { through: 1 << 40 }.into(),
         Nack { sequence: 1 << 40 }.into(),
         PublishRefused { sequence: 1 << 40, code: 404, text: "NOT_FOUND".into() }.into(),
@@ -151,6 +154,7 @@ fn answers() -> Vec<Frame> {
         Cancelled { consumer: 3 }.into(),
         Blocked { reason: "disk".into() }.into(),
         Unblocked {}.into(),
+        Moved { addresses: "tcp://b:61616,ssl://b:61617".into() }.into(),
     ]
 }
 

@@ -196,6 +196,36 @@ fn a_body_over_the_limit_is_refused_and_the_connection_goes_on() {
 }
 
 #[test]
+fn a_transaction_with_a_number_is_known_by_it_and_its_outcome_can_be_asked_for() {
+    let mut peer = Peer::ready();
+    let publishes = vec![samples::publish(7, b"one")];
+    peer.says(Transaction { request: 5, commit: 7, publishes, ..Transaction::default() });
+    let [Request::Transaction(asked)] = &peer.asked()[..] else { panic!("transaction") };
+    let commit = model::ProducerSequence { producer: PRODUCER, sequence: 7 };
+    assert_eq!((asked.commit, asked.publishes[0].producer), (Some(commit), None));
+    peer.says(Outcome { request: 6, commit: 7 });
+    assert_eq!(peer.asked(), [Request::Outcome { token: Token(6), commit }]);
+    let answer = Effect::Reply { token: Token(6), result: Ok(Reply::AlreadyCommitted) };
+    let moved = Effect::Moved { addresses: "tcp://b:1".into() };
+    peer.effects(vec![answer, moved]);
+    let moved = Moved { addresses: "tcp://b:1".into() };
+    assert_eq!(peer.said(), [AlreadyCommitted { request: 6 }.into(), Frame::from(moved)]);
+}
+
+#[test]
+fn a_certificate_stands_for_the_user_that_is_not_named() {
+    for (user, expected) in [("", ("orders", true)), ("guest", ("guest", false))] {
+        let mut peer = Peer::new();
+        peer.session.on_certificate("orders");
+        peer.bytes(&PREAMBLE);
+        peer.says(Hello { producer: PRODUCER, ..Hello::default() });
+        peer.says(Login { user: user.into(), password: Bytes::new() });
+        let login = peer.out.login.take().unwrap();
+        assert_eq!((&*login.user, login.by_certificate), expected);
+    }
+}
+
+#[test]
 fn a_sequence_that_does_not_rise_ends_the_connection() {
     let mut peer = Peer::ready();
     peer.says(samples::publish(5, b""));

@@ -32,7 +32,8 @@ impl StompSession {
             // Sessions never publish mandatorily nor get; a blocked publisher is held back by
             // its connection, which stops reading.
             Effect::Returned(_) | Effect::Got { .. } | Effect::Blocked { .. } => {}
-            Effect::Unblocked => {}
+            // STOMP has no word for where to go.
+            Effect::Unblocked | Effect::Moved { .. } => {}
         }
     }
 

@@ -75,6 +75,7 @@ impl StompSession {
                     vhost: handshake.vhost.clone(),
                     user,
                     client_name: self.client_id.clone(),
+                    producer: None,
                 }));
                 self.state = State::Connecting(handshake);
             }

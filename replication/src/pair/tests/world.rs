@@ -320,7 +320,7 @@ impl World {
                 self.switches.push((last, features));
             }
             Output::OpenFrontends => process.serving = true,
-            Output::CloseFrontends => process.serving = false,
+            Output::CloseFrontends { .. } => process.serving = false,
             Output::Follow => process.leading = None,
             Output::ReadGroups { after, bytes_max } => self.read_groups(host, after, bytes_max),
             // What the records are is the node's matter; one part stands for all.

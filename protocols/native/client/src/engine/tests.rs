@@ -20,7 +20,16 @@ fn written(engine: &mut Engine) -> Vec<Frame> {
 }
 
 fn finish(lsn: u64, verb: Verb, generation: u64) -> Command {
-    Command::Finish(Finish { verb, generation, consumer: 1, queue: 7, lsn, answer: None })
+    Command::Finish(Finish {
+        verb,
+        generation,
+        consumer: 1,
+        queue: 7,
+        lsn,
+        number: lsn,
+        through: false,
+        answer: None,
+    })
 }
 
 #[test]

@@ -73,9 +73,33 @@ fn options_go_where_they_belong() {
     assert_eq!((list.max_reconnect_attempts, list.startup_max_reconnect_attempts), (3, 0));
     assert_eq!(list.timeout, Some(Duration::from_millis(7)));
     assert_eq!(list.warn_after_reconnect_attempts, 0);
-    assert_eq!(list.unknown_options, ["backup", "nested.soTimeout"]);
+    assert_eq!(list.ineffective_options, ["backup", "nested.soTimeout"]);
+    assert_eq!(parse("failover:(tcp://a?soft=1)?shuffle=1").unknown_options, ["soft", "shuffle"]);
+    assert!(list.update_uris_supported && !list.priority_backup);
+    let list = parse(
+        "failover:(tcp://a,tcp://b)?priorityBackup=true&priorityURIs=tcp://b,ssl://c\
+         &updateURIsSupported=false&nested.wireFormat.maxFrameSize=1048576",
+    );
+    assert!(list.priority_backup && !list.update_uris_supported);
+    assert_eq!(list.priority_uris, ["b:61616", "c:61617"]);
+    assert_eq!(list.addresses[1].frame_bytes_max, Some(1_048_576));
     assert_eq!(parse("failover:(tcp://a)?reconnectDelayExponent=3").back_off_multiplier, 3.0);
     assert_eq!(parse("failover:(tcp://a)?timeout=-1").timeout, None);
+}
+
+#[test]
+fn tls_addresses_name_their_files() {
+    let list = parse(
+        "failover:(ssl://a,tls://b:7)?nested.cacertfile=%2Fca.pem&nested.certfile=me.pem\
+         &nested.keyfile=me.key&nested.server_name_indication=broker",
+    );
+    let [a, b] = &list.addresses[..] else { panic!("two") };
+    assert_eq!((a.tls, a.port, b.tls, b.port), (true, 61_617, true, 7));
+    assert_eq!(a.ca_file.as_deref(), Some("/ca.pem"));
+    assert_eq!(b.certificate_file.as_deref(), Some("me.pem"));
+    assert_eq!(b.key_file.as_deref(), Some("me.key"));
+    assert_eq!(b.server_name.as_deref(), Some("broker"));
+    assert!(!parse("tcp://a").addresses[0].tls);
 }
 
 #[test]
@@ -84,7 +108,8 @@ fn what_cannot_be_understood_is_said() {
         "",
         "a:61616",
         "http://a",
-        "ssl://a:61617",
+        "ssl://a:port",
+        "failover:(tcp://a)?priorityURIs=b",
         "tcp://",
         "tcp://:61616",
         "tcp://a:port",

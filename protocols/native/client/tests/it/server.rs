@@ -1,7 +1,7 @@
 //! A node of memory only: one queue, and what a test wants to happen to publishes.
 
 use bytes::BytesMut;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +23,8 @@ pub(crate) struct Store {
     pub(crate) repeats: usize,
     pub(crate) consumes: usize,
     pub(crate) connects: usize,
+    pub(crate) commits: BTreeSet<u64>,
+    pub(crate) outcomes: usize,
     last_lsn: u64,
     last_sequence: u64,
     /// From here on publishes vanish, as if the master died before it stored them.
@@ -115,14 +117,28 @@ impl Store {
             }
             Request::Publish(publish) => self.publish(publish, consumers, effects),
             Request::Transaction(transaction) => {
-                for publish in transaction.publishes {
-                    self.store(&publish);
+                let commit = transaction.commit.unwrap().sequence;
+                let fresh = self.commits.insert(commit);
+                if fresh {
+                    transaction.publishes.iter().for_each(|publish| self.keep(publish));
+                    for settled in transaction.settles {
+                        self.messages.remove(&settled.lsn.0);
+                    }
                 }
-                for settled in transaction.settles {
-                    self.messages.remove(&settled.lsn.0);
-                }
+                self.repeats += usize::from(!fresh);
                 if !self.is_mute {
-                    reply(transaction.token, Reply::Done);
+                    let answer = if fresh { Reply::Done } else { Reply::AlreadyCommitted };
+                    reply(transaction.token, answer);
+                }
+            }
+            Request::Outcome { token, commit } => {
+                self.outcomes += 1;
+                match self.commits.contains(&commit.sequence) {
+                    true => reply(token, Reply::AlreadyCommitted),
+                    false => {
+                        let refusal = Refusal::new(RefusalKind::NotFound, "never");
+                        effects.push(Effect::Reply { token, result: Err(refusal) });
+                    }
                 }
             }
             Request::Consume(consume) => {
@@ -185,11 +201,15 @@ impl Store {
             return false;
         }
         self.last_sequence = sequence;
+        self.keep(publish);
+        true
+    }
+
+    fn keep(&mut self, publish: &Publish) {
         self.last_lsn += 1;
         let body: Vec<u8> = publish.body.pieces().flat_map(|piece| piece.to_vec()).collect();
         self.stored.push(String::from_utf8(body).unwrap());
         self.messages.insert(self.last_lsn, publish.clone());
-        true
     }
 
     fn deliver(&self, consumer: ConsumerNumber, lsn: u64) -> Effect {

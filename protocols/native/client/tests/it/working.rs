@@ -115,6 +115,50 @@ async fn a_transaction_publishes_and_settles() {
 }
 
 #[tokio::test]
+async fn a_batch_larger_than_the_window_is_published_in_its_order() {
+    let store: Arc<Mutex<Store>> = Arc::default();
+    let server = Server::start(&store).await;
+    let options = ConnectOptions { publish_window: 10, ..ConnectOptions::default() };
+    let client = Client::connect_with(&format!("tcp://{}", server.address), options).await.unwrap();
+    // One of them weighs more than the whole window.
+    let body =
+        |number: usize| format!("{number}{}", " ".repeat(usize::from(number == 50) * 60_000));
+    let messages = (0..100).map(|number| Message::to_queue("q", body(number)));
+    let confirmations = client.publish_batch(messages).await.unwrap();
+    for (index, confirmation) in confirmations.into_iter().enumerate() {
+        assert_eq!(confirmation.await.unwrap().sequence, index as u64 + 1);
+    }
+    let expected: Vec<String> = (0..100).map(body).collect();
+    assert_eq!(store.lock().unwrap().stored, expected);
+    let wrong = Message::to_queue("q".repeat(256), "");
+    let batch = client.publish_batch([Message::to_queue("q", "never"), wrong]).await;
+    assert!(matches!(batch, Err(Error::Invalid(_))));
+    assert_eq!(store.lock().unwrap().stored.len(), 100);
+}
+
+#[tokio::test]
+async fn a_cumulative_settle_settles_what_was_handed_out_before() {
+    let store: Arc<Mutex<Store>> = Arc::default();
+    let (_server, client) = connect(&store).await;
+    let batch = (0..6).map(|number| Message::to_queue("q", number.to_string()));
+    for confirmation in client.publish_batch(batch).await.unwrap() {
+        confirmation.await.unwrap();
+    }
+    let mut q = client.subscribe("q", SubscribeOptions::default()).await.unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..5 {
+        taken.push(q.next().await.unwrap());
+    }
+    let (_kept, fourth) = (taken.pop(), taken.pop().unwrap());
+    assert!(taken.remove(1).settle());
+    assert!(fourth.settle_through());
+    client.publish(Message::to_queue("q", "6")).await.unwrap();
+    let left: Vec<String> = store.lock().unwrap().stored.drain(4..).collect();
+    assert_eq!(left, ["4", "5", "6"]);
+    assert_eq!(store.lock().unwrap().messages.len(), 3);
+}
+
+#[tokio::test]
 async fn closing_waits_for_what_was_published_and_dropping_too() {
     let store: Arc<Mutex<Store>> = Arc::default();
     let (server, client) = connect(&store).await;

@@ -1,0 +1,105 @@
+//! Transactions with a commit id: once, whoever asks again, and wherever.
+
+use crate::test_world::World;
+use bytes::Bytes;
+use understudy_model::{
+    Connect, ConnectionId, DeclareQueue, Effect, ProducerSequence, Protocol, Publish, Reply,
+    Request, Text, Token, Transaction, UserRecord,
+};
+
+const PRODUCER: u128 = 77;
+
+fn connect(world: &mut World, id: u64) -> Vec<Effect> {
+    let connect = Connect {
+        token: Token(1),
+        protocol: Protocol::Native,
+        vhost: Text::from_static("/"),
+        user: Text::from_static("guest"),
+        client_name: Text::new(),
+        producer: Some(PRODUCER),
+    };
+    world.ask(ConnectionId(id), &Request::Connect(connect))
+}
+
+fn world() -> World {
+    let mut world = World::empty();
+    let guest = UserRecord {
+        name: Text::from_static("guest"),
+        password_hash: Text::from_static("sha256:x"),
+        tags: Vec::new(),
+    };
+    world.run(|broker, decided| broker.seed(&[], &guest, decided));
+    connect(&mut world, 1);
+    let name = Text::from_static("q");
+    let declare = DeclareQueue { token: Token(2), name, durable: true, ..DeclareQueue::default() };
+    world.ask(ConnectionId(1), &Request::DeclareQueue(declare));
+    world
+}
+
+fn commit(sequence: u64) -> ProducerSequence {
+    ProducerSequence { producer: PRODUCER, sequence }
+}
+
+fn transaction(sequence: u64) -> Request {
+    let publish = Publish {
+        routing_key: Text::from_static("q"),
+        properties: Bytes::from_static(&[0, 0]),
+        ..Publish::default()
+    };
+    let publishes = vec![publish.clone(), publish];
+    let commit = Some(commit(sequence));
+    let transaction = Transaction { token: Token(9), commit, publishes, ..Transaction::default() };
+    Request::Transaction(Box::new(transaction))
+}
+
+fn outcome(sequence: u64) -> Request {
+    Request::Outcome { token: Token(9), commit: commit(sequence) }
+}
+
+fn replied(reply: Reply) -> Vec<Effect> {
+    vec![Effect::Reply { token: Token(9), result: Ok(reply) }]
+}
+
+#[test]
+fn a_commit_is_done_once_and_known_to_the_next_master() {
+    let mut world = world();
+    assert_eq!(world.ask(ConnectionId(1), &transaction(5)), replied(Reply::Done));
+    for _ in 0..2 {
+        connect(&mut world, 2);
+        let already = replied(Reply::AlreadyCommitted);
+        assert_eq!(world.ask(ConnectionId(2), &transaction(5)), already);
+        assert_eq!(world.ask(ConnectionId(2), &outcome(5)), already);
+        assert!(world.said(ConnectionId(2), &outcome(4)).starts_with("404 "));
+        assert_eq!(world.broker.counts().ready, 2);
+        world.reload();
+    }
+}
+
+/// As the node decides requests that came together, before their group is committed.
+#[test]
+fn a_commit_that_is_only_decided_is_waited_for() {
+    let mut world = world();
+    let mut depends_on = Default::default();
+    world.run(|broker, decided| {
+        broker.decide(ConnectionId(1), &transaction(5), decided).unwrap();
+        let last = decided.open.next_lsn();
+        broker.decide(ConnectionId(1), &transaction(5), decided).unwrap();
+        assert_eq!(decided.open.next_lsn(), last, "nothing was done again");
+        depends_on = decided.depends_on;
+    });
+    assert_eq!(depends_on, world.broker.applied());
+}
+
+#[test]
+fn a_producer_has_one_connection_and_what_the_former_still_sends_is_void() {
+    let mut world = world();
+    let told = connect(&mut world, 2);
+    assert!(matches!(&told[..], [Effect::Close { .. }, Effect::Reply { result: Ok(_), .. }]));
+    assert!(world.said(ConnectionId(2), &outcome(5)).starts_with("404 "));
+    assert_eq!(world.ask(ConnectionId(1), &transaction(5)), []);
+    assert!(world.said(ConnectionId(2), &outcome(5)).starts_with("404 "));
+    assert_eq!(world.broker.counts().ready, 0);
+    // It goes, and takes nothing of the new one's along.
+    world.run(|broker, decided| broker.disconnect(ConnectionId(1), decided));
+    assert!(matches!(&connect(&mut world, 3)[..], [Effect::Close { .. }, _]));
+}

@@ -1,0 +1,205 @@
+//! The native client against real nodes: commits whose answers are lost, a switchover, TLS.
+
+use crate::certificates::{CLIENT, Tls};
+use crate::support::wire::{Way, Wire};
+use crate::support::{Node, Pair};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use understudy_client::{
+    AckMode, Client, Committed, ConnectOptions, Delivery, Error, Message, Properties, QueueOptions,
+    SubscribeOptions, TlsOptions, Transaction,
+};
+
+async fn connect(nodes: [&str; 2]) -> Client {
+    let list = format!("failover:(tcp://{},tcp://{})?randomize=false", nodes[0], nodes[1]);
+    Client::connect(&list).await.unwrap()
+}
+
+/// One message in `in`, taken; a transaction that settles it and publishes two to `out`.
+async fn transfer(client: &Client) -> Transaction {
+    for queue in ["in", "out"] {
+        client.declare_queue(queue, QueueOptions::default()).await.unwrap();
+    }
+    client.publish(Message::to_queue("in", "order")).await.unwrap();
+    let order = client.get("in", AckMode::Manual).await.unwrap().unwrap();
+    let mut transaction = client.transaction();
+    transaction.settle(&order);
+    for body in ["bill", "parcel"] {
+        transaction.publish(Message::to_queue("out", body)).unwrap();
+    }
+    transaction
+}
+
+async fn take_all(client: &Client, queue: &str) -> Vec<Delivery> {
+    let mut all = Vec::new();
+    while let Some(delivery) = client.get(queue, AckMode::Manual).await.unwrap() {
+        all.push(delivery);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_died_with_the_master_is_known_to_the_new_one() {
+    let mut pair = Pair::in_sync();
+    let wire = Wire::to(&pair.master.ports.native);
+    let client = connect([&wire.address, &pair.slave.ports.native]).await;
+    let transaction = transfer(&client).await;
+    wire.hold_back(Way::FromTarget);
+    let commit = tokio::spawn(transaction.commit());
+    tokio::task::block_in_place(|| {
+        pair.slave.wait("committed there", |status| status["counts"]["messages"] == 2);
+        assert!(!commit.is_finished(), "its answer was to be lost");
+        pair.master.kill();
+        // What was held back is lost with the connection.
+        wire.cut();
+        wire.heal();
+    });
+    let committed = commit.await.unwrap().unwrap();
+    assert_eq!(committed, Committed { commit: 2, already: true });
+    let bodies: Vec<_> = take_all(&client, "out").await.iter().map(|d| d.body().clone()).collect();
+    assert_eq!(bodies, ["bill", "parcel"]);
+    assert!(take_all(&client, "in").await.is_empty(), "the order was settled with it");
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_did_not_reach_the_master_is_known_not_to_have_happened() {
+    let mut pair = Pair::in_sync();
+    let wire = Wire::to(&pair.master.ports.native);
+    let client = connect([&wire.address, &pair.slave.ports.native]).await;
+    let settling = transfer(&client).await;
+    let mut plain = client.transaction();
+    plain.publish(Message::to_queue("out", "letter")).unwrap();
+    wire.cut();
+    let (settling, plain) = (tokio::spawn(settling.commit()), tokio::spawn(plain.commit()));
+    tokio::task::block_in_place(|| {
+        pair.master.kill();
+        // Now the client sees that its connection is gone.
+        wire.heal();
+    });
+    assert_eq!(settling.await.unwrap(), Err(Error::Stale));
+    assert!(!plain.await.unwrap().unwrap().already);
+    let orders = take_all(&client, "in").await;
+    assert!(orders.len() == 1 && orders[0].redelivered());
+    assert_eq!(take_all(&client, "out").await.len(), 1);
+    client.close().await;
+}
+
+/// A client at work while the roles are exchanged: how long it was without an answer.
+async fn gap_of_a_switchover(pair: &Pair, client: &Client, first: u32) -> (Duration, u32) {
+    let directory = pair.directory.path().join(pair.master.name);
+    let switchover = tokio::task::spawn_blocking(move || {
+        Command::new(env!("CARGO_BIN_EXE_understudy"))
+            .args(["switchover", "--data-dir"])
+            .arg(directory)
+            .status()
+            .unwrap()
+    });
+    let (mut number, mut longest, mut last) = (first, Duration::ZERO, Instant::now());
+    while !switchover.is_finished() || number < first + 100 {
+        let message = Message::to_queue("orders", number.to_be_bytes().to_vec());
+        client.publish(message).await.unwrap();
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        number += 1;
+    }
+    assert!(switchover.await.unwrap().success());
+    (longest, number)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_takes_native_clients_along_at_once() {
+    const LIMIT: Duration = Duration::from_millis(150);
+    let mut pair = Pair::in_sync();
+    // The other node is not in the client's list: the master tells.
+    let client = Client::connect(&format!("failover:(tcp://{})", pair.master.ports.native)).await;
+    let client = client.unwrap();
+    client.declare_queue("orders", QueueOptions::default()).await.unwrap();
+    let mut orders = client.subscribe("orders", SubscribeOptions::default()).await.unwrap();
+    let consumer = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while let Some(delivery) = orders.next().await {
+            let number = u32::from_be_bytes(delivery.body()[..].try_into().unwrap());
+            if number == u32::MAX {
+                delivery.settle_confirmed().await.unwrap();
+                break;
+            }
+            // What was settled on its way to the connection's end comes again, flagged.
+            let known = seen.last().is_some_and(|last| *last >= number);
+            assert!(!known || delivery.redelivered(), "{number} came again without a flag");
+            if !known {
+                seen.push(number);
+            }
+            delivery.settle();
+        }
+        seen
+    });
+    let (mut gaps, mut next) = (Vec::new(), 0);
+    for _ in 0..3 {
+        let (gap, after) = gap_of_a_switchover(&pair, &client, next).await;
+        next = after;
+        gaps.push(gap);
+        std::mem::swap(&mut pair.master, &mut pair.slave);
+        tokio::task::block_in_place(|| pair.master.wait_in_sync());
+    }
+    client.publish(Message::to_queue("orders", u32::MAX.to_be_bytes().to_vec())).await.unwrap();
+    let seen = consumer.await.unwrap();
+    assert!(seen.iter().copied().eq(0..next), "each once, in order");
+    // The machine may be busy with other tests once, but not each time.
+    assert!(gaps.iter().min().unwrap() < &LIMIT, "{gaps:?}");
+    client.close().await;
+    pair.master.wait("empty", |status| status["counts"]["messages"] == 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_speaks_tls_and_its_certificate_is_its_login() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    let tls = Tls::make(directory.path(), &mut node);
+    node.start_serving();
+    let [ca, certificate, key] = tls.client_files.clone();
+    let address = format!("ssl://localhost:{}?cacertfile={}", tls.native_port, ca.display());
+    let client = Client::connect(&address).await.unwrap();
+    client.declare_queue("secret", QueueOptions::default()).await.unwrap();
+    let body = vec![7; 300_000];
+    let batch = (0..20).map(|_| Message::to_queue("secret", body.clone()));
+    for confirmation in client.publish_batch(batch).await.unwrap() {
+        confirmation.await.unwrap();
+    }
+    let mut secrets = client.subscribe("secret", SubscribeOptions::default()).await.unwrap();
+    for _ in 0..20 {
+        let delivery = secrets.next().await.unwrap();
+        assert_eq!(delivery.body(), &body);
+        delivery.settle();
+    }
+    client.close().await;
+
+    let files =
+        TlsOptions { ca_file: Some(ca), certificate_file: Some(certificate), key_file: Some(key) };
+    let options = ConnectOptions {
+        user: Some("".into()),
+        password: Some("".into()),
+        tls: files,
+        ..ConnectOptions::default()
+    };
+    let plain = format!("ssl://127.0.0.1:{}", tls.native_port);
+    let client = Client::connect_with(&plain, options.clone()).await.unwrap();
+    client.declare_queue("of orders", QueueOptions::default()).await.unwrap();
+    // The user of the certificate, and no other.
+    let properties = Properties { user_id: Some(CLIENT.into()), ..Properties::default() };
+    let message = Message::to_queue("of orders", "").properties(&properties);
+    client.publish(message).await.unwrap();
+    client.close().await;
+
+    let wrong_name = format!("{plain}?server_name_indication=elsewhere");
+    let failure = Client::connect_with(&wrong_name, options.clone()).await.unwrap_err();
+    assert!(
+        matches!(&failure, Error::NoConnection(why) if why.contains("certificate")),
+        "{failure}"
+    );
+    let no_tls_there = format!("ssl://{}", node.ports.native);
+    let failure = Client::connect_with(&no_tls_there, options).await.unwrap_err();
+    assert!(matches!(failure, Error::NoConnection(_)), "{failure}");
+    let failure = Client::connect(&plain).await.unwrap_err();
+    assert!(matches!(failure, Error::Tls(_)), "{failure}");
+}

@@ -23,6 +23,7 @@ pub struct Settings {
     pub role: Role,
     pub listen: Listen,
     pub replication: ReplicationSettings,
+    pub arbiter: ArbiterSettings,
     pub users: Vec<UserSetting>,
     pub limits: LimitSettings,
     pub amqp: AmqpSettings,
@@ -54,6 +55,8 @@ pub struct Listen {
     pub stomp_wss: Option<String>,
     pub http: Option<String>,
     pub replication: Option<String>,
+    /// Of `understudy arbiter` only.
+    pub arbiter: Option<String>,
 }
 
 impl Listen {
@@ -89,6 +92,27 @@ pub struct ReplicationSettings {
     pub beat_ms: u64,
     pub suspect_ms: u64,
     pub takeover_ms: u64,
+}
+
+/// Who decides which node of a pair leads; for `understudy arbiter` itself, whom it lets in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArbiterSettings {
+    pub kind: ArbiterKind,
+    /// Name of the pair's register: the same on both nodes, another one for each pair.
+    pub register: String,
+    pub user: String,
+    pub password: String,
+    pub tls: Option<LinkTls>,
+    pub lease_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArbiterKind {
+    None,
+    Understudy {
+        /// `host:port`
+        address: String,
+    },
 }
 
 /// TLS of the link between the nodes, with the node's own certificate.

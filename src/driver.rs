@@ -2,6 +2,7 @@
 //! the shells. The only place that reads the clock for the node. One turn at a time, under the lock
 //! of `inbox.rs`, which says whose thread it runs on.
 
+use crate::arbiter::ArbiterHandle;
 use crate::clock::Clock;
 use crate::handle::{ClientEvent, Overview};
 use crate::log_writer::LogWriter;
@@ -38,6 +39,7 @@ pub struct Shells {
     pub state: StateWriter,
     pub reader: Reader,
     pub peer: Option<PeerHandle>,
+    pub arbiter: Option<ArbiterHandle>,
     pub overview: watch::Sender<Arc<Overview>>,
     pub users: watch::Sender<Arc<Vec<UserRecord>>>,
     pub serving: watch::Sender<bool>,
@@ -305,6 +307,7 @@ impl Driver {
         }
         self.send_log_jobs();
         self.send_to_peer();
+        self.ask_arbiter();
         self.send_reads();
         self.send_effects(caller);
         self.publish(now_ms);
@@ -364,6 +367,13 @@ impl Driver {
         turn.outputs.hang_up.drain(..).for_each(|link| peer.hang_up(link));
         if let Some(address) = turn.outputs.dial.take() {
             peer.dial(&address);
+        }
+    }
+
+    fn ask_arbiter(&mut self) {
+        let calls = self.turn.outputs.ask_arbiter.drain(..);
+        if let Some(arbiter) = &self.shells.arbiter {
+            calls.for_each(|(serial, call)| arbiter.ask(serial, call));
         }
     }
 

@@ -134,6 +134,8 @@ pub struct OverviewJson {
     pub serving: bool,
     /// Too little room is left on the disk: publishers wait.
     pub disk_alarm: bool,
+    /// `none`: not configured; `answers`; `silent`.
+    pub arbiter: &'static str,
     pub epoch: u64,
     pub node_id: String,
     pub cluster_id: String,
@@ -200,6 +202,7 @@ impl NodeHandle {
             state: status.state,
             serving: self.is_ready(),
             disk_alarm: overview.disk_alarm,
+            arbiter: status.arbiter,
             epoch: status.epoch,
             node_id: status.node_id.clone(),
             cluster_id: status.cluster_id.clone(),

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod admin;
+pub mod arbiter;
 pub mod auth;
 pub mod boot;
 mod cache;

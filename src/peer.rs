@@ -10,15 +10,15 @@ mod handshake;
 mod link;
 mod secure;
 
+pub(crate) use handshake::{Secret, Side, prove};
 pub use secure::Security;
+pub(crate) use secure::{Duplex, Socket};
 
 use crate::clock::Clock;
 use crate::listener::bind;
 use crate::throttle::Throttle;
 use anyhow::Context;
 use bytes::Bytes;
-use handshake::{Secret, Side};
-use secure::Socket;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -111,7 +111,7 @@ impl PeerHandle {
         let listener =
             bind(address).await.with_context(|| format!("listen.replication: {address}"))?;
         let bound = listener.local_addr()?;
-        let secret = Secret::new(user, password);
+        let secret = Secret::of_pair(user, password);
         let (commands, inbox) = mpsc::unbounded_channel();
         let links = Links::default();
         let accepting =
@@ -161,7 +161,7 @@ async fn accept(
             let accepted = async {
                 socket.set_nodelay(true)?;
                 let mut socket = security.accept(socket).await?;
-                handshake::prove(socket.as_duplex(), &secret, Side::Acceptor).await?;
+                prove(socket.as_duplex(), &secret, Side::Acceptor).await?;
                 io::Result::Ok(socket)
             };
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepted).await {
@@ -272,7 +272,7 @@ async fn connect(address: &str, secret: &Secret, security: &Security) -> io::Res
     let proved = async {
         socket.set_nodelay(true)?;
         let mut socket = security.dial(address, socket).await?;
-        handshake::prove(socket.as_duplex(), secret, Side::Dialer).await?;
+        prove(socket.as_duplex(), secret, Side::Dialer).await?;
         io::Result::Ok(socket)
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, proved).await.map_err(timed_out)? {

@@ -4,15 +4,16 @@ mod hooks;
 mod ready_file;
 mod sessions;
 
+use crate::arbiter::ArbiterHandle;
 use crate::boot::{Found, boot};
 use crate::clock::Clock;
-use crate::config::{BackendKind, Role, Settings};
+use crate::config::{ArbiterKind, ArbiterSettings, BackendKind, Role, Settings};
 use crate::driver::{Driver, Event, Shells, Turn};
 use crate::handle::{NodeHandle, Overview};
 use crate::inbox::{ClientSender, Desk, EventSender};
 use crate::listener::{Listener, Shared, announce, bind};
 use crate::log_writer::LogWriter;
-use crate::node::{Node, NodeOptions, Outputs};
+use crate::node::{Input, Node, NodeOptions, Outputs};
 use crate::peer::{PeerEvent, PeerHandle, Security};
 use crate::reader::Reader;
 use crate::space::SpaceWatch;
@@ -28,7 +29,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use understudy_broker::Limits;
 use understudy_model::{Features, Text};
-use understudy_replication::{Backend, LogEnd, Pair, PairConfig, Role as PairRole, Standalone};
+use understudy_replication::{
+    ArbiterConfig, Backend, Input as BackendInput, LogEnd, Pair, PairConfig, Role as PairRole,
+    Standalone,
+};
 use understudy_storage::{DataDirLock, Log, LogOptions, LogReader, StateStore};
 
 /// Batches of requests that may wait for the driver; with more, sockets are not read.
@@ -105,6 +109,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     }
     let Store { _lock, log, reader, state, found } = store;
     let (node, first) = make_node(&settings, &clock, found, &reader, advertised)?;
+    let (arbiter, arbiter_security) = start_arbiter(&settings, &node, &events)?;
 
     let free_bytes_min = settings.storage.free_bytes_min;
     let space = SpaceWatch::start(reader.clone(), free_bytes_min, events.clone())?;
@@ -131,7 +136,16 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     let driver = Driver {
         node,
         clock,
-        shells: Shells { log, state, reader, peer, overview, users, serving },
+        shells: Shells {
+            log,
+            state,
+            reader,
+            peer,
+            arbiter: arbiter.clone(),
+            overview,
+            users,
+            serving,
+        },
         events: inbox,
         clients: requests,
         inflight_bytes_max: settings.limits.inflight_bytes_max,
@@ -160,9 +174,12 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
     }
     std::thread::Builder::new().name("driver".into()).spawn(move || desk.serve(driver))?;
-    let outcome = wait(end, failed, &events, (tls.as_ref(), &security)).await;
+    let outcome = wait(end, failed, &events, (tls.as_ref(), &[security, arbiter_security])).await;
     if let Some(links) = links {
         links.close().await;
+    }
+    if let Some(arbiter) = arbiter {
+        arbiter.close().await;
     }
     // The address of a master that stops is given up before its process ends.
     let _ = hooks.await;
@@ -174,7 +191,7 @@ async fn wait(
     mut end: oneshot::Receiver<Result<String, String>>,
     mut failed: mpsc::UnboundedReceiver<anyhow::Error>,
     events: &EventSender,
-    certificates: (Option<&Tls>, &Security),
+    certificates: (Option<&Tls>, &[Security; 2]),
 ) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -218,9 +235,10 @@ fn start_tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
     Tls::new(&settings.tls).map(Some)
 }
 
-fn reload((tls, security): (Option<&Tls>, &Security)) {
-    match tls.map_or(Ok(()), Tls::reload).and_then(|()| security.reload()) {
-        Ok(()) if tls.is_none() && security.is_clear() => {
+fn reload((tls, links): (Option<&Tls>, &[Security; 2])) {
+    let of_clients = tls.map_or(Ok(()), Tls::reload);
+    match of_clients.and_then(|()| links.iter().try_for_each(Security::reload)) {
+        Ok(()) if tls.is_none() && links.iter().all(Security::is_clear) => {
             tracing::info!("SIGHUP: there is nothing to read again without [tls]");
         }
         Ok(()) => tracing::info!("SIGHUP: new connections get the certificate of now"),
@@ -252,6 +270,35 @@ async fn start_peer(
         PeerHandle::start(address, &replication.user, &replication.password, security, tell)
             .await?;
     Ok((Some(peer), Some(bound)))
+}
+
+fn start_arbiter(
+    settings: &Settings,
+    node: &Node,
+    events: &EventSender,
+) -> anyhow::Result<(Option<ArbiterHandle>, Security)> {
+    let given = &settings.arbiter;
+    let security = match &given.tls {
+        Some(link) => Security::tls(link, &settings.tls)?,
+        None => Security::clear(),
+    };
+    let events = events.clone();
+    let tell = move |serial, answer| {
+        let answered = BackendInput::ArbiterAnswered { serial, answer };
+        let _ = events.send(Event::Node(Input::Backend(answered)));
+    };
+    let node_id = node.status().node_id;
+    Ok((ArbiterHandle::start(given, security.clone(), &node_id, tell), security))
+}
+
+/// Tells one arbiter and register from another; the way there may differ between the nodes.
+fn arbiter_config(settings: &ArbiterSettings) -> Option<ArbiterConfig> {
+    let kind = match &settings.kind {
+        ArbiterKind::None => return None,
+        ArbiterKind::Understudy { .. } => 1,
+    };
+    let name = crc32fast::hash(settings.register.as_bytes());
+    Some(ArbiterConfig { id: kind << 32 | u64::from(name), lease_ms: settings.lease_ms })
 }
 
 fn make_node(
@@ -304,6 +351,7 @@ fn pair_config(settings: &Settings, advertised: Option<SocketAddr>) -> PairConfi
         beat_ms: replication.beat_ms,
         suspect_ms: replication.suspect_ms,
         takeover_ms: replication.takeover_ms,
+        arbiter: arbiter_config(&settings.arbiter),
         ..PairConfig::default()
     }
 }

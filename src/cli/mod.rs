@@ -40,6 +40,11 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         ready_file: Option<PathBuf>,
     },
+    /// Run the arbiter: a third voice that decides which node of a pair leads.
+    Arbiter {
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Check settings as `serve` would, without starting.
     CheckConfig {
         #[command(flatten)]
@@ -88,6 +93,7 @@ impl Cli {
     fn run(self) -> ExitCode {
         match self.verb {
             Verb::Serve { flags, ready_file } => serve(&flags, ready_file),
+            Verb::Arbiter { flags } => arbiter(&flags),
             Verb::CheckConfig { flags } => check_config(&flags),
             Verb::Join(arguments) => finish(join::run(&arguments), EXIT_DATA),
             Verb::Status(arguments) => finish(status::run(&arguments), EXIT_UNAVAILABLE),
@@ -121,6 +127,25 @@ fn serve(flags: &Flags, ready_file: Option<PathBuf>) -> ExitCode {
     };
     start_logging(&settings);
     match server::run(settings, ready_file.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(EXIT_SOFTWARE)
+        }
+    }
+}
+
+fn arbiter(flags: &Flags) -> ExitCode {
+    let settings = match load(flags) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    if settings.listen.arbiter.is_none() {
+        complain("listen.arbiter: needs an address, as in conf/arbiter.toml");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    start_logging(&settings);
+    match crate::arbiter::run(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -1,10 +1,10 @@
 //! From what was typed to what is meant: every value checked, impossible combinations refused.
 
-use super::given::{Given, Replication, User};
+use super::given::{Arbiter, Given, Replication, User};
 use super::layers::Origins;
 use super::{
-    BackendKind, ConfigError, LinkTls, Listen, ReplicationSettings, Role, Secret, Settings,
-    TlsSettings, UserSetting,
+    ArbiterKind, ArbiterSettings, BackendKind, ConfigError, LinkTls, Listen, ReplicationSettings,
+    Role, Secret, Settings, TlsSettings, UserSetting,
 };
 use crate::tls::LOGIN_FROM_COMMON_NAME;
 use std::net::ToSocketAddrs;
@@ -27,6 +27,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
     if replication.backend == BackendKind::Pair && listen.replication.is_none() {
         return checker.wrong("listen.replication", "backend = \"pair\" needs an address here");
     }
+    let arbiter = checker.arbiter(&given.arbiter, &listen, &replication)?;
     checker.limits(&given)?;
     checker.tls(&given.tls, &listen, &replication)?;
     let log_json = match given.log.format.as_str() {
@@ -47,6 +48,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
         role,
         listen,
         replication,
+        arbiter,
         users,
         limits: given.limits,
         amqp: given.amqp,
@@ -84,6 +86,7 @@ impl Checker<'_> {
             ("listen.stomp_wss", &given.stomp_wss),
             ("listen.http", &given.http),
             ("listen.replication", &given.replication),
+            ("listen.arbiter", &given.arbiter),
         ];
         for (index, (key, address)) in addresses.iter().enumerate() {
             let before = addresses[..index].iter().find(|(_, other)| other == address);
@@ -105,6 +108,7 @@ impl Checker<'_> {
             stomp_wss: self.address("listen.stomp_wss", &given.stomp_wss)?,
             http: self.address("listen.http", &given.http)?,
             replication: self.address("listen.replication", &given.replication)?,
+            arbiter: self.address("listen.arbiter", &given.arbiter)?,
         })
     }
 
@@ -210,7 +214,7 @@ impl Checker<'_> {
             client_uris: self.client_uris(&given.client_uris, listen)?,
             user: given.user.clone(),
             password: given.password.clone(),
-            tls: self.link_tls(given)?,
+            tls: self.link_tls("replication", &given.tls, &given.tls_ca_file)?,
             shutdown_on_master_failure: given.shutdown_on_master_failure,
             shutdown_on_slave_failure: given.shutdown_on_slave_failure,
             wait_for_slave: given.wait_for_slave,
@@ -222,21 +226,69 @@ impl Checker<'_> {
         })
     }
 
-    fn link_tls(&self, given: &Replication) -> Result<Option<LinkTls>, ConfigError> {
-        let mutual = match given.tls.as_str() {
+    fn link_tls(
+        &self,
+        section: &str,
+        tls: &str,
+        ca_file: &str,
+    ) -> Result<Option<LinkTls>, ConfigError> {
+        let mutual = match tls {
             "off" => return Ok(None),
             "server" => false,
             "mutual" => true,
             other => {
                 let problem = format!("{other:?}: expected \"off\", \"server\" or \"mutual\"");
-                return self.wrong("replication.tls", &problem);
+                return self.wrong(&format!("{section}.tls"), &problem);
             }
         };
-        if given.tls_ca_file.is_empty() {
-            let problem = "needed to check the other node's certificate: a PEM file";
-            return self.wrong("replication.tls_ca_file", problem);
+        if ca_file.is_empty() {
+            let problem = "needed to check the other side's certificate: a PEM file";
+            return self.wrong(&format!("{section}.tls_ca_file"), problem);
         }
-        Ok(Some(LinkTls { ca_file: given.tls_ca_file.clone(), mutual }))
+        Ok(Some(LinkTls { ca_file: ca_file.to_owned(), mutual }))
+    }
+
+    fn arbiter(
+        &self,
+        given: &Arbiter,
+        listen: &Listen,
+        replication: &ReplicationSettings,
+    ) -> Result<ArbiterSettings, ConfigError> {
+        let kind = match given.kind.as_str() {
+            "none" if given.uri.is_empty() => ArbiterKind::None,
+            "none" => return self.wrong("arbiter.kind", "an arbiter.uri needs a kind"),
+            "understudy" => match self.uri("arbiter.uri", &given.uri)? {
+                Some(address) => ArbiterKind::Understudy { address },
+                None => return self.wrong("arbiter.uri", "expected tcp://host:port"),
+            },
+            other => {
+                let problem = format!("{other:?}: expected \"none\" or \"understudy\"");
+                return self.wrong("arbiter.kind", &problem);
+            }
+        };
+        if kind != ArbiterKind::None && replication.backend != BackendKind::Pair {
+            return self.wrong("arbiter.kind", "makes sense in a pair only: backend = \"pair\"");
+        }
+        if !(1..=255).contains(&given.register.len()) {
+            return self.wrong("arbiter.register", "must be a name of 1 to 255 bytes");
+        }
+        let proves = matches!(kind, ArbiterKind::Understudy { .. }) || listen.arbiter.is_some();
+        for (key, value) in [("arbiter.user", &given.user), ("arbiter.password", &given.password)] {
+            if proves && value.is_empty() {
+                return self.wrong(key, "the arbiter and its pairs share a user and a password");
+            }
+        }
+        if given.lease_ms < 4 * replication.beat_ms || given.lease_ms > 600_000 {
+            return self.wrong("arbiter.lease_ms", "must be four times beat_ms to 600000");
+        }
+        Ok(ArbiterSettings {
+            kind,
+            register: given.register.clone(),
+            user: given.user.clone(),
+            password: given.password.clone(),
+            tls: self.link_tls("arbiter", &given.tls, &given.tls_ca_file)?,
+            lease_ms: given.lease_ms,
+        })
     }
 
     fn limits(&self, given: &Given) -> Result<(), ConfigError> {

@@ -9,6 +9,7 @@ pub(super) struct Given {
     pub(super) broker: Broker,
     pub(super) listen: Listen,
     pub(super) replication: Replication,
+    pub(super) arbiter: Arbiter,
     pub(super) users: Vec<User>,
     pub(super) limits: LimitSettings,
     pub(super) amqp: AmqpSettings,
@@ -40,6 +41,7 @@ pub(super) struct Listen {
     pub(super) stomp_wss: String,
     pub(super) http: String,
     pub(super) replication: String,
+    pub(super) arbiter: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +63,34 @@ pub(super) struct Replication {
     pub(super) beat_ms: u64,
     pub(super) suspect_ms: u64,
     pub(super) takeover_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Arbiter {
+    pub(super) kind: String,
+    pub(super) uri: String,
+    pub(super) register: String,
+    pub(super) user: String,
+    pub(super) password: String,
+    pub(super) tls: String,
+    pub(super) tls_ca_file: String,
+    pub(super) lease_ms: u64,
+}
+
+impl Default for Arbiter {
+    fn default() -> Self {
+        Self {
+            kind: "none".into(),
+            uri: String::new(),
+            register: "understudy".into(),
+            user: String::new(),
+            password: String::new(),
+            tls: "off".into(),
+            tls_ca_file: String::new(),
+            lease_ms: 2_000,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -184,6 +214,7 @@ impl Default for Listen {
             stomp_wss: String::new(),
             http: "127.0.0.1:15672".into(),
             replication: "127.0.0.1:62001".into(),
+            arbiter: String::new(),
         }
     }
 }

@@ -72,7 +72,7 @@ fn later_layers_win() {
 fn wrong_settings_name_the_key_and_what_would_be_right() {
     for (file, set, key, hint) in [
         ("[broker]\nnam = \"x\"\n", "", "broker.nam", "expected one of data_dir, name, role"),
-        ("[brokr]\nname = \"x\"\n", "", "brokr", "expected one of amqp, broker"),
+        ("[brokr]\nname = \"x\"\n", "", "brokr", "expected one of amqp, arbiter, broker"),
         ("[broker]\nname = 1\nname = 2\n", "", "TOML", "duplicate key"),
         ("[limits]\nconnections_max = \"many\"\n", "", "limits.connections_max", "invalid"),
         ("[broker]\nrole = \"leader\"\n", "", "broker.role", "neither master nor slave"),

@@ -7,7 +7,9 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const MAGIC: &[u8; 8] = b"UNDRPAIR";
+type Magic = [u8; 8];
+const PAIR: &Magic = b"UNDRPAIR";
+const ARBITER: &Magic = b"UNDRARBI";
 const VERSION: u16 = 1;
 const NONCE_BYTES: usize = 32;
 const GREETING_BYTES: usize = 8 + 2 + NONCE_BYTES;
@@ -18,11 +20,15 @@ const DENIED: u8 = 0;
 /// Who guesses passwords waits for each answer.
 const DENIAL_PAUSE: Duration = Duration::from_millis(500);
 
+/// What both sides know, and which protocol they speak with it.
 #[derive(Clone)]
-pub(super) struct Secret([u8; 32]);
+pub(crate) struct Secret {
+    magic: &'static Magic,
+    key: [u8; 32],
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Dialer = 0,
     Acceptor = 1,
 }
@@ -37,17 +43,25 @@ impl Side {
 }
 
 impl Secret {
-    pub(super) fn new(user: &str, password: &str) -> Self {
+    pub(crate) fn of_pair(user: &str, password: &str) -> Self {
+        Self::new(PAIR, user, password)
+    }
+
+    pub(crate) fn of_arbiter(user: &str, password: &str) -> Self {
+        Self::new(ARBITER, user, password)
+    }
+
+    fn new(magic: &'static Magic, user: &str, password: &str) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(user);
         hasher.update(b":");
         hasher.update(password);
-        Self(hasher.finalize().into())
+        Self { magic, key: hasher.finalize().into() }
     }
 
     /// What `side` has to show for the two nonces; the role keeps a proof from being mirrored.
     fn mac(&self, side: Side, own: &[u8], other: &[u8]) -> io::Result<Hmac<Sha256>> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).map_err(io::Error::other)?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).map_err(io::Error::other)?;
         mac.update(&[side as u8]);
         mac.update(own);
         mac.update(other);
@@ -58,19 +72,19 @@ impl Secret {
 /// # Errors
 /// `PermissionDenied` if the other side does not know the secret, `InvalidData` if it speaks
 /// another protocol or version.
-pub(super) async fn prove(socket: &mut dyn Duplex, secret: &Secret, side: Side) -> io::Result<()> {
+pub(crate) async fn prove(socket: &mut dyn Duplex, secret: &Secret, side: Side) -> io::Result<()> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
     let mut greeting = Vec::with_capacity(GREETING_BYTES);
-    greeting.extend_from_slice(MAGIC);
+    greeting.extend_from_slice(secret.magic);
     greeting.extend_from_slice(&VERSION.to_be_bytes());
     greeting.extend_from_slice(&nonce);
     socket.write_all(&greeting).await?;
     socket.flush().await?;
     let mut theirs = [0; GREETING_BYTES];
     socket.read_exact(&mut theirs).await?;
-    if theirs[..8] != *MAGIC || theirs[8..10] != VERSION.to_be_bytes() {
-        let text = "not a replication link of version 1";
+    if theirs[..8] != *secret.magic || theirs[8..10] != VERSION.to_be_bytes() {
+        let text = "not a link of this kind and version";
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let exchange = Exchange { secret, side, nonce: &nonce, other_nonce: &theirs[10..] };

@@ -15,17 +15,17 @@ use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// A connection between the nodes.
-pub(super) enum Socket {
+pub(crate) enum Socket {
     Clear(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Either kind, for what is not on the path of the data.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 impl Socket {
-    pub(super) fn as_duplex(&mut self) -> &mut dyn Duplex {
+    pub(crate) fn as_duplex(&mut self) -> &mut dyn Duplex {
         match self {
             Self::Clear(socket) => socket,
             Self::Tls(stream) => stream,
@@ -77,7 +77,7 @@ impl Security {
 
     /// # Errors
     /// `InvalidData` with the reason if the other side speaks no TLS or is not trusted.
-    pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<Socket> {
+    pub(crate) async fn accept(&self, socket: TcpStream) -> io::Result<Socket> {
         let current = self.current.borrow().clone();
         let Some(both) = current else { return Ok(Socket::Clear(socket)) };
         let stream = TlsAcceptor::from(both.accept).accept(socket).await?;
@@ -86,7 +86,7 @@ impl Security {
 
     /// # Errors
     /// As [`Self::accept`]. The certificate must be for the host in `address` (`host:port`).
-    pub(super) async fn dial(&self, address: &str, socket: TcpStream) -> io::Result<Socket> {
+    pub(crate) async fn dial(&self, address: &str, socket: TcpStream) -> io::Result<Socket> {
         let current = self.current.borrow().clone();
         let Some(both) = current else { return Ok(Socket::Clear(socket)) };
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);

@@ -8,6 +8,7 @@ mod support;
 
 mod access;
 mod admin;
+mod arbiter;
 mod bench;
 mod control;
 mod disk_full;

@@ -51,6 +51,11 @@ fn free_listener() -> TcpListener {
     panic!("no free port");
 }
 
+/// For a process that is none of a pair's nodes.
+pub fn free_address() -> String {
+    free_listener().local_addr().unwrap().to_string()
+}
+
 impl Ports {
     pub fn free() -> Self {
         let listeners: Vec<TcpListener> = (0..5).map(|_| free_listener()).collect();
@@ -102,6 +107,12 @@ impl Node {
 
     pub fn standalone(directory: &std::path::Path) -> Self {
         Self::new("standalone", directory, Ports::free(), "backend = \"standalone\"")
+    }
+
+    /// A master of a pair of its own.
+    pub fn pair_master(name: &'static str, directory: &std::path::Path) -> Self {
+        let replication = "backend = \"pair\"\nuser = \"pair\"\npassword = \"secret\"\n";
+        Self::new(name, directory, Ports::free(), replication)
     }
 
     /// More settings, as further TOML sections.

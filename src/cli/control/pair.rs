@@ -57,7 +57,7 @@ fn word<'a>(status: &'a Value, key: &str) -> &'a str {
 pub(super) fn replication_status(client: &Client, out: &Output) -> Result<(), Problem> {
     let status = client.get("/api/replication")?;
     if out.is_table() {
-        for key in ["role", "state", "serving", "epoch", "cluster_id", "node_id"] {
+        for key in ["role", "state", "serving", "arbiter", "epoch", "cluster_id", "node_id"] {
             out.pair(key, &status[key]);
         }
         for group in ["cursors", "peer", "copies"] {

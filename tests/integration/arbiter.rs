@@ -1,0 +1,194 @@
+//! A pair and an arbiter as real processes, the nodes' link and each node's way to the arbiter over
+//! wires that can be cut.
+
+use crate::support::stomp::Stomp;
+use crate::support::wire::Wire;
+use crate::support::{Node, PATIENCE, Pair, free_address};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Short, for the tests' sake: the arbiter keeps a lease of it for 3.25 s.
+const LEASE: &str = "lease_ms = 1500\n";
+const HOLD: Duration = Duration::from_millis(3_250);
+
+struct Arbiter {
+    address: String,
+    directory: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Arbiter {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut arbiter = Self { address: free_address(), directory, child: None };
+        arbiter.restart();
+        arbiter
+    }
+
+    fn restart(&mut self) {
+        let child = Command::new(env!("CARGO_BIN_EXE_understudy"))
+            .arg("arbiter")
+            .arg("--data-dir")
+            .arg(self.directory.path())
+            .args(["--set", &format!("listen.arbiter={}", self.address)])
+            .args(["--set", "arbiter.user=arbiter", "--set", "arbiter.password=third"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let until = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(&self.address).is_err() {
+            assert!(Instant::now() < until, "the arbiter does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn kill(&mut self) {
+        let mut child = self.child.take().expect("a running arbiter");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Arbiter {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}
+
+fn section(address: &str) -> String {
+    format!(
+        "[arbiter]\nkind = \"understudy\"\nuri = \"tcp://{address}\"\nuser = \"arbiter\"\n\
+         password = \"third\"\n{LEASE}"
+    )
+}
+
+/// The pair in-sync; its wires, and each node's wire to the arbiter.
+fn in_sync() -> (Pair, [Wire; 2], Arbiter, [Wire; 2]) {
+    let arbiter = Arbiter::start();
+    let (mut pair, links) = Pair::over_wires();
+    let ways = [0, 1].map(|_| Wire::to(&arbiter.address));
+    for (node, way) in [&mut pair.master, &mut pair.slave].into_iter().zip(&ways) {
+        node.configure(&section(&way.address));
+    }
+    pair.start_in_sync();
+    (pair, links, arbiter, ways)
+}
+
+fn numbered(from: usize, to: usize) -> impl Iterator<Item = String> {
+    (from..to).map(|n| format!("m{n}"))
+}
+
+fn publish(node: &Node, from: usize, to: usize) {
+    Stomp::connect(&node.ports.stomp).publish("/queue/q", numbered(from, to));
+}
+
+fn holds(node: &Node, count: usize) {
+    let bodies = Stomp::connect(&node.ports.stomp).consume("/queue/q", count);
+    assert!(bodies.into_iter().eq(numbered(0, count)), "all that was confirmed, in order");
+}
+
+fn wait_serving(node: &mut Node) {
+    node.wait("serving", |status| status["serving"] == true);
+}
+
+fn signal(node: &Node, name: &str) {
+    let pid = node.pid().to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+#[test]
+fn a_killed_master_is_replaced_when_its_lease_ends_and_a_killed_slave_is_left_behind() {
+    let (mut pair, _links, _arbiter, _ways) = in_sync();
+    publish(&pair.master, 0, 200);
+    pair.master.kill();
+    let killed = Instant::now();
+    wait_serving(&mut pair.slave);
+    assert!(killed.elapsed() > HOLD / 3, "not before the lease ends: {:?}", killed.elapsed());
+    publish(&pair.slave, 200, 300);
+    pair.master.start();
+    pair.master.wait_in_sync();
+    pair.slave.wait_in_sync();
+    pair.master.kill();
+    publish(&pair.slave, 300, 400);
+    pair.slave.wait("alone", |status| status["state"] == "alone" && status["serving"] == true);
+    holds(&pair.slave, 400);
+}
+
+#[test]
+fn a_partition_never_makes_two_masters_and_loses_nothing() {
+    let (mut pair, links, _arbiter, ways) = in_sync();
+    publish(&pair.master, 0, 200);
+    links.iter().for_each(Wire::cut);
+    pair.master.wait("alone", |status| status["state"] == "alone" && status["serving"] == true);
+    publish(&pair.master, 200, 300);
+    std::thread::sleep(2 * HOLD);
+    assert_eq!(pair.slave.status().unwrap()["serving"], false);
+    links.iter().for_each(Wire::heal);
+    pair.master.wait_in_sync();
+    pair.slave.wait_in_sync();
+    // Now the master loses the arbiter, too: it serves nobody before the slave serves.
+    ways[0].cut();
+    links.iter().for_each(Wire::cut);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let serves = |node: &Node| node.status().is_some_and(|status| status["serving"] == true);
+        // In this order: once the slave serves, the master has stopped.
+        if serves(&pair.slave) {
+            assert!(!serves(&pair.master), "two masters");
+            break;
+        }
+        assert!(Instant::now() < until, "{}", pair.slave.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    publish(&pair.slave, 300, 400);
+    links.iter().for_each(Wire::heal);
+    pair.master.wait_in_sync();
+    assert_eq!(pair.master.status().unwrap()["role"], "slave");
+    holds(&pair.slave, 400);
+}
+
+#[test]
+fn a_stopped_master_serves_nobody_when_it_goes_on() {
+    let (mut pair, _links, _arbiter, _ways) = in_sync();
+    publish(&pair.master, 0, 200);
+    signal(&pair.master, "-STOP");
+    wait_serving(&mut pair.slave);
+    publish(&pair.slave, 200, 300);
+    signal(&pair.master, "-CONT");
+    pair.master.wait_in_sync();
+    assert_eq!(pair.master.status().unwrap()["role"], "slave");
+    pair.slave.wait_in_sync();
+    holds(&pair.slave, 300);
+}
+
+#[test]
+fn a_connected_pair_does_not_miss_its_arbiter_and_a_second_failure_waits_for_it() {
+    let (mut pair, _links, mut arbiter, _ways) = in_sync();
+    arbiter.kill();
+    pair.master.wait("without arbiter", |status| status["arbiter"] == "silent");
+    std::thread::sleep(2 * HOLD);
+    publish(&pair.master, 0, 200);
+    let status = pair.master.status().unwrap();
+    assert!(status["state"] == "in-sync" && status["serving"] == true, "{status}");
+    pair.master.kill();
+    std::thread::sleep(2 * HOLD + Duration::from_secs(3));
+    assert_eq!(pair.slave.status().unwrap()["serving"], false);
+    arbiter.restart();
+    wait_serving(&mut pair.slave);
+    holds(&pair.slave, 200);
+}
+
+#[test]
+fn a_node_of_another_pair_is_refused_at_its_start() {
+    let (mut pair, _links, arbiter, _ways) = in_sync();
+    let mut stranger = Node::pair_master("stranger", pair.directory.path());
+    stranger.configure(&section(&arbiter.address));
+    stranger.start();
+    assert!(!stranger.wait_exit().success());
+    assert!(stranger.log().contains("another pair"), "{}", stranger.log());
+    pair.master.wait_in_sync();
+}

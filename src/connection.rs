@@ -123,10 +123,8 @@ impl Connection {
         if let Err(error) = self.serve(&mut state).await {
             tracing::debug!(connection = %self.id, peer = %self.peer, "socket: {error}");
         }
-        let flush = self.flush(&mut state);
+        let flush = self.flush(farewell, &mut state);
         let flushed = tokio::time::timeout(CLOSE_TIMEOUT, flush).await;
-        // Its deliveries go back to their queues now, however long the client keeps the socket.
-        drop(farewell);
         drop(state);
         if let Ok(Ok(())) = flushed {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.linger()).await;
@@ -332,16 +330,22 @@ impl Connection {
         Ok(())
     }
 
-    /// What the client still has to get and the driver still has to know.
-    async fn flush(&mut self, state: &mut State) -> io::Result<()> {
+    /// What the driver still has to know and the client still has to get.
+    async fn flush(&mut self, farewell: Farewell, state: &mut State) -> io::Result<()> {
         while let Some(event) = state.waiting.pop_front() {
             if self.node.events.send(event).await.is_err() {
                 break;
             }
         }
+        // In front of the client's last answer: what was its own is gone when it reads that, and
+        // its deliveries are back in their queues, however long it keeps the socket.
+        drop(farewell);
         while !state.outbox.write.is_empty() || self.socket.has_unsent() {
             self.socket.writable().await?;
             self.write_some(state)?;
+        }
+        if state.outbox.client_closes {
+            return Ok(());
         }
         self.socket.shutdown().await
     }

@@ -427,7 +427,7 @@ async fn start_listeners(
             }
         });
     }
-    let amqp = sessions::amqp(settings);
+    let amqp = sessions::amqp(settings)?;
     let given = &settings.stomp;
     let stomp = sessions::stomp(settings, &given.dialect)?;
     let stomp_tls = sessions::stomp(settings, &given.dialect_tls)?;

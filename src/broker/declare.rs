@@ -63,7 +63,7 @@ impl Broker {
             let text = format!("no queue '{name}' in vhost '{vhost}'");
             return refuse(RefusalKind::NotFound, text);
         }
-        if declare.name.starts_with("amq.") {
+        if declare.name.starts_with("amq.") && !declare.named_by_frontend {
             let text = format!("queue name '{name}' contains reserved prefix 'amq.*'");
             return refuse(RefusalKind::AccessRefused, text);
         }

@@ -9,14 +9,17 @@ use understudy_model::{
 };
 
 /// AMQP's predeclared exchanges, present in every vhost and not in the log.
-const PREDECLARED: [(&str, Kind); 6] = [
+const PREDECLARED: [(&str, Kind); 7] = [
     ("", Kind::Direct),
     ("amq.direct", Kind::Direct),
     ("amq.fanout", Kind::Fanout),
     ("amq.topic", Kind::Topic),
     ("amq.headers", Kind::Headers),
     ("amq.match", Kind::Headers),
+    (TRACE, Kind::Topic),
 ];
+/// Clients and tools look for it; nothing is traced here, so nothing comes out of it.
+const TRACE: &str = "amq.rabbitmq.trace";
 
 /// The type of exchanges that hold messages back; `x-delayed-type` says how they route.
 pub(crate) const DELAYING: &str = "x-delayed-message";
@@ -106,7 +109,7 @@ impl Vhost {
                 kind: Text::from_static(kind.name()),
                 durable: true,
                 auto_delete: false,
-                internal: false,
+                internal: exchange == TRACE,
                 arguments: bytes::Bytes::new(),
             };
             (Text::from_static(exchange), Exchange::new(spec, kind, true))

@@ -331,6 +331,9 @@ impl Checker<'_> {
         if !(4_096..=16 << 20).contains(&given.amqp.frame_max_bytes) {
             return self.wrong("amqp.frame_max_bytes", "must be 4096 to 16777216 bytes");
         }
+        if (1..1_000).contains(&given.amqp.consumer_timeout_ms) {
+            return self.wrong("amqp.consumer_timeout_ms", "must be 0 or at least 1000 ms");
+        }
         if given.storage.map_bytes_max < 16 << 20
             || !given.storage.map_bytes_max.is_multiple_of(4_096)
         {

@@ -127,6 +127,7 @@ pub struct AmqpSettings {
     pub frame_max_bytes: u32,
     pub channel_max: u16,
     pub handshake_timeout_ms: u64,
+    pub consumer_timeout_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,6 +264,7 @@ impl Default for AmqpSettings {
             frame_max_bytes: 131_072,
             channel_max: 2_047,
             handshake_timeout_ms: 10_000,
+            consumer_timeout_ms: 0,
         }
     }
 }

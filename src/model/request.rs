@@ -152,6 +152,8 @@ pub struct DeclareQueue {
     /// Empty: the broker makes a name, `server_named_prefix` and a unique ending.
     pub name: Text,
     pub server_named_prefix: Text,
+    /// The frontend made the name itself: it may begin with a reserved prefix.
+    pub named_by_frontend: bool,
     /// Only ask whether it is there.
     pub passive: bool,
     pub durable: bool,

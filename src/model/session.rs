@@ -57,6 +57,9 @@ pub struct Outbox {
     pub login: Option<Login>,
     /// Close the socket once `write` is out; what is left of the input is not read.
     pub close: bool,
+    /// With `close`: the client said goodbye and is waited for, for a while, to close the socket.
+    /// Some take the stream's end right behind the last answer for an error; RabbitMQ waits, too.
+    pub client_closes: bool,
     /// One line for the log saying why the client was turned away, if it was its fault.
     pub complaint: Option<String>,
 }

@@ -135,11 +135,13 @@ impl Table {
 pub fn check_table_depth(inside: &[u8]) -> Result<(), Malformed> {
     const TOO_DEEP: Malformed = Malformed("field table: nested too deeply");
     // Each open container: where it ends, counted from the back, and whether it has names.
-    let mut open: Vec<(usize, bool)> = vec![(0, true)];
+    let mut open = [(0, true); TABLE_DEPTH_MAX];
+    let mut depth = 1;
     let mut rest = inside;
-    while let Some(&(end, named)) = open.last() {
+    while depth > 0 {
+        let (end, named) = open[depth - 1];
         if rest.len() == end {
-            open.pop();
+            depth -= 1;
             continue;
         }
         if named {
@@ -149,14 +151,12 @@ pub fn check_table_depth(inside: &[u8]) -> Result<(), Malformed> {
         if kind == b'F' || kind == b'A' {
             let length = take_length(&mut rest)?;
             let inner_end = rest.len().checked_sub(length).ok_or(LENGTH)?;
-            if open.len() >= TABLE_DEPTH_MAX {
-                return Err(TOO_DEEP);
-            }
-            open.push((inner_end, kind == b'F'));
+            *open.get_mut(depth).ok_or(TOO_DEEP)? = (inner_end, kind == b'F');
+            depth += 1;
         } else {
             skip_scalar(kind, &mut rest)?;
         }
-        if rest.len() < open.last().map_or(0, |&(end, _)| end) {
+        if rest.len() < open[depth - 1].0 {
             return Err(LENGTH);
         }
     }

@@ -11,7 +11,7 @@ use understudy_stomp::{Dialect, StompOptions, StompSession};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(super) fn amqp(settings: &Settings) -> SessionFactory {
+pub(super) fn amqp(settings: &Settings) -> anyhow::Result<SessionFactory> {
     let options = AmqpOptions {
         product_version: VERSION.to_owned(),
         node_name: settings.name.clone(),
@@ -20,12 +20,15 @@ pub(super) fn amqp(settings: &Settings) -> SessionFactory {
         heartbeat_s: settings.amqp.heartbeat_s,
         message_bytes_max: settings.limits.message_bytes_max,
         handshake_timeout_ms: settings.amqp.handshake_timeout_ms,
+        consumer_timeout_ms: settings.amqp.consumer_timeout_ms,
         ..AmqpOptions::default()
     };
-    Arc::new(move |id, now_ms| {
-        let connection_seed = id.0;
+    // Names of reply queues are made of it: unique on both nodes, and not to be guessed.
+    let process = getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))?;
+    Ok(Arc::new(move |id, now_ms| {
+        let connection_seed = getrandom::u64().unwrap_or(process.wrapping_add(id.0));
         Box::new(AmqpSession::new(AmqpOptions { connection_seed, ..options.clone() }, now_ms))
-    })
+    }))
 }
 
 /// `dialect` is that of the listener.

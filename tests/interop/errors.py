@@ -10,7 +10,8 @@ import pika.channel
 import pika.connection
 import pika.exceptions
 from pika import spec
-from raw_frames import RAW_CASES, run_raw
+from raw_frames import (
+    RAW_CASES, handshakes, numbers_of_channels, run_raw, silence, small_frames)
 
 PORT = int(sys.argv[1])
 NO_QUEUE = "NOT_FOUND - no queue 'probe.none' in vhost '/'"
@@ -293,6 +294,8 @@ def main():
             wrong.append(f"{name}: wanted {(code, text)} got {got}")
     for case in RAW_CASES:
         wrong.extend(run_raw(PORT, case))
+    for part in (handshakes, silence, small_frames, numbers_of_channels):
+        wrong.extend(part(PORT))
     reply_to_across_connections()
     if wrong:
         sys.exit("\n".join(wrong))

@@ -75,6 +75,19 @@ impl Channel {
             last_queue: None,
         }
     }
+
+    /// What of [`Connection::hold_bytes`](crate::connection::Connection::hold_bytes) is its own.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let content = match &self.content {
+            Content::Body(assembly) => assembly.received_bytes(),
+            Content::None | Content::Header(_) => 0,
+        };
+        let transaction = match &self.mode {
+            Mode::Transaction(buffered) => buffered.held_bytes(),
+            Mode::Plain | Mode::Confirm(_) => 0,
+        };
+        content + transaction
+    }
 }
 
 /// A channel number. While `draining` is not 0, effects of earlier uses may still come.

@@ -58,6 +58,9 @@ pub(crate) struct Connection {
     last_token: Token,
     last_consumer: ConsumerNumber,
     last_generation: u64,
+    /// In open transactions and incomplete bodies of all channels.
+    held_bytes: u64,
+    pub(crate) now_ms: u64,
     /// Channels with confirms to write, until the effects at hand are through.
     confirming: Vec<u16>,
 }
@@ -85,6 +88,8 @@ impl Connection {
             last_token: NOBODY,
             last_consumer: ConsumerNumber(0),
             last_generation: 0,
+            held_bytes: 0,
+            now_ms: 0,
             confirming: Vec::new(),
         }
     }
@@ -285,6 +290,8 @@ impl Connection {
         phase: Phase,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
+        let held_bytes = self.channel(number)?.held_bytes();
+        self.release_bytes(held_bytes);
         let channel = self.channel(number)?;
         channel.phase = phase;
         channel.content = Content::None;
@@ -347,6 +354,39 @@ impl Connection {
     /// The channel, if an effect that names only its number is meant for it.
     pub(crate) fn settled_channel(&mut self, number: u16) -> Option<&mut Channel> {
         self.slots.get_mut(usize::from(number))?.settled()
+    }
+
+    /// Counts what the client makes the connection keep.
+    pub(crate) fn hold_bytes(&mut self, bytes: u64) -> Result<(), Fault> {
+        let limit = self.options.held_bytes_max;
+        self.held_bytes += bytes;
+        if self.held_bytes > limit {
+            let text =
+                format!("transactions and incomplete messages are larger than {limit} bytes");
+            return Err(Fault::new(ReplyCode::RESOURCE_ERROR, text));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn release_bytes(&mut self, bytes: u64) {
+        self.held_bytes -= bytes;
+    }
+
+    /// Closes the channels that have waited too long for an ack.
+    pub(crate) fn expire_unacked(&mut self, out: &mut Outbox) {
+        let timeout_ms = self.options.consumer_timeout_ms;
+        for number in 0..self.slots.len() as u16 {
+            let Some(channel) = self.settled_channel(number) else { continue };
+            let oldest_ms = channel.unacked.oldest_ms();
+            if oldest_ms.is_none_or(|oldest_ms| oldest_ms + timeout_ms > self.now_ms) {
+                continue;
+            }
+            let text = format!(
+                "delivery acknowledgement on channel {number} timed out. \
+                 Timeout value used: {timeout_ms} ms"
+            );
+            self.close_channel(number, &Fault::precondition(text), out);
+        }
     }
 
     pub(crate) fn next_consumer(&mut self) -> ConsumerNumber {

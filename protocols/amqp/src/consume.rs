@@ -8,7 +8,7 @@ use crate::{
 };
 use amq_protocol::protocol::basic;
 use understudy_model::{
-    AckMode, Consume, ConsumerNumber, Credit, Get, Outbox, Request, Table, Text, Value,
+    AckMode, Consume, ConsumerNumber, Credit, Get, Outbox, Request, Table, Text, type_name,
 };
 
 fn ack_mode(no_ack: bool) -> AckMode {
@@ -126,27 +126,4 @@ fn priority(arguments: &[u8], queue: &Text, vhost: &Text) -> Result<i32, Fault> 
         )));
     };
     Ok(priority.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
-}
-
-/// RabbitMQ's name of the value's type.
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Bool(_) => "bool",
-        Value::I8(_) => "byte",
-        Value::U8(_) => "unsignedbyte",
-        Value::I16(_) => "short",
-        Value::U16(_) => "unsignedshort",
-        Value::I32(_) => "signedint",
-        Value::U32(_) => "unsignedint",
-        Value::I64(_) => "long",
-        Value::F32(_) => "float",
-        Value::F64(_) => "double",
-        Value::Decimal { .. } => "decimal",
-        Value::String(_) => "longstr",
-        Value::Array(_) => "array",
-        Value::Timestamp(_) => "timestamp",
-        Value::Table(_) => "table",
-        Value::Void => "void",
-        Value::Bytes(_) => "binary",
-    }
 }

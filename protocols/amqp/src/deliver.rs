@@ -93,10 +93,11 @@ impl Connection {
         ack: AckMode,
         delivery: &Delivery,
     ) -> Result<DeliveryTag, Fault> {
+        let now_ms = self.now_ms;
         let unacked = &mut self.channel(number)?.unacked;
         let tag = unacked.next_tag();
         if ack == AckMode::Manual {
-            unacked.push(tag, reference(delivery));
+            unacked.push(tag, reference(delivery), now_ms);
         }
         Ok(DeliveryTag { tag, redelivered: delivery.redelivered })
     }

@@ -17,6 +17,8 @@ use amq_protocol::{
 use understudy_model::WriteBuffer;
 
 pub(crate) const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\0\0\x09\x01";
+/// Of 0-9, whose methods are those of 0-9-1; 0-8 frames some of them differently.
+pub(crate) const PROTOCOL_HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\0\x09";
 
 /// RabbitMQ announces these nine, and clients try nothing that is not announced.
 const CAPABILITIES: [&str; 9] = [

@@ -21,6 +21,10 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
+    pub(crate) fn received_bytes(&self) -> u64 {
+        (self.publish.body.len() + self.gathered.len()) as u64
+    }
+
     fn push(&mut self, piece: Bytes) {
         let length = piece.len() as u64;
         let is_rest = length == self.body_left;
@@ -117,22 +121,24 @@ impl Connection {
         payload: Bytes,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
+        let bytes = payload.len() as u64;
         let channel = self.channel(number)?;
         let assembly = match &mut channel.content {
             Content::Body(assembly) => assembly,
             Content::Header(_) => return Err(unexpected_body()),
             Content::None => return Err(expected_method()),
         };
-        if payload.len() as u64 > assembly.body_left {
+        if bytes > assembly.body_left {
             let text = "content body is longer than its header announced";
             return Err(Fault::new(ReplyCode::FRAME_ERROR, text).at(MethodId::PUBLISH));
         }
         assembly.push(payload);
         if assembly.body_left > 0 {
-            return Ok(());
+            return self.hold_bytes(bytes).map_err(|fault| fault.at(MethodId::PUBLISH));
         }
         match std::mem::replace(&mut channel.content, Content::None) {
             Content::Body(Assembly { publish, .. }) => {
+                self.release_bytes(publish.body.len() as u64 - bytes);
                 self.submit(number, publish, out).map_err(|fault| fault.at(MethodId::PUBLISH))
             }
             _ => Ok(()),
@@ -140,14 +146,16 @@ impl Connection {
     }
 
     fn submit(&mut self, number: u16, mut publish: Publish, out: &mut Outbox) -> Result<(), Fault> {
-        let limit = self.options.transaction_bytes_max;
         match &mut self.channel(number)?.mode {
             Mode::Plain => {}
             Mode::Confirm(confirms) => {
                 confirms.published += 1;
                 publish.confirm = Some(confirms.published);
             }
-            Mode::Transaction(buffered) => return buffered.publish(publish, limit),
+            Mode::Transaction(buffered) => {
+                let bytes = buffered.publish(publish);
+                return self.hold_bytes(bytes);
+            }
         }
         out.requests.push(Request::Publish(publish));
         Ok(())

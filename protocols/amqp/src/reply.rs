@@ -34,11 +34,6 @@ pub(crate) enum Answer {
         consumer: ConsumerNumber,
         nowait: bool,
     },
-    /// The queue behind a consumer of direct replies.
-    ReplyQueue {
-        consumer: ConsumerNumber,
-        nowait: bool,
-    },
     Cancel {
         consumer: ConsumerNumber,
         tag: Text,
@@ -97,7 +92,7 @@ impl Connection {
             Some(Pending::Channel { channel, generation, method, answer }) => {
                 let is_current = self.is_current(channel, generation);
                 let result = match result {
-                    Ok(reply) if is_current => self.answer(channel, method, answer, reply, out),
+                    Ok(reply) if is_current => self.answer(channel, answer, reply, out),
                     Ok(_) => Ok(()),
                     Err(refusal) => self.refuse(answer, &refusal, out),
                 };
@@ -118,7 +113,7 @@ impl Connection {
 
     fn refuse(&mut self, answer: Answer, refusal: &Refusal, out: &mut Outbox) -> Result<(), Fault> {
         match answer {
-            Answer::Consume { consumer, .. } | Answer::ReplyQueue { consumer, .. } => {
+            Answer::Consume { consumer, .. } => {
                 self.forget_consumer(consumer)?;
             }
             Answer::TxCommit { deliveries } if !deliveries.is_empty() => {
@@ -132,7 +127,6 @@ impl Connection {
     fn answer(
         &mut self,
         number: u16,
-        id: MethodId,
         answer: Answer,
         reply: Reply,
         out: &mut Outbox,
@@ -149,9 +143,6 @@ impl Connection {
                     message_count: messages,
                     consumer_count: consumers,
                 }))
-            }
-            (Answer::ReplyQueue { consumer, nowait }, Reply::Queue { name, .. }) => {
-                return self.on_reply_queue(number, id, (consumer, nowait), name, out);
             }
             (Answer::Consume { consumer, nowait: false }, _) => {
                 let Some(consumer) = self.consumers.get(&consumer) else { return Ok(()) };
@@ -216,7 +207,6 @@ fn plain_answer(answer: &Answer, reply: &Reply) -> Option<AMQPClass> {
         Answer::Nothing
         | Answer::QueueDeclare { .. }
         | Answer::Consume { .. }
-        | Answer::ReplyQueue { .. }
         | Answer::Cancel { .. } => return None,
     })
 }

@@ -21,11 +21,11 @@ const REPLY_QUEUE_PREFIX: &str = "amq.rabbitmq.reply-to.";
 /// A channel's consumer of replies.
 pub(crate) struct ReplyConsumer {
     consumer: ConsumerNumber,
-    /// Unknown until the broker has made the queue.
-    queue: Option<Text>,
+    queue: Text,
 }
 
 impl Connection {
+    /// The queue is named here, so that a request may follow without waiting for the answer.
     pub(crate) fn consume_replies(
         &mut self,
         number: u16,
@@ -41,34 +41,19 @@ impl Connection {
         }
         let tag = consume.consumer_tag.as_str();
         let consumer = self.new_consumer(number, tag, AckMode::Auto)?;
-        self.channel(number)?.replies = Some(ReplyConsumer { consumer, queue: None });
-        let answer = Answer::ReplyQueue { consumer, nowait: consume.nowait };
+        let seed = self.options.connection_seed;
+        let queue = Text::from(format!("{REPLY_QUEUE_PREFIX}{seed:016x}.{}", consumer.0));
+        self.channel(number)?.replies = Some(ReplyConsumer { consumer, queue: queue.clone() });
         out.requests.push(Request::DeclareQueue(DeclareQueue {
-            token: self.ask(number, id, answer)?,
-            server_named_prefix: Text::from_static(REPLY_QUEUE_PREFIX),
+            token: self.ask(number, id, Answer::Nothing)?,
+            name: queue.clone(),
+            named_by_frontend: true,
             exclusive: true,
             auto_delete: true,
             ..DeclareQueue::default()
         }));
-        Ok(())
-    }
-
-    /// The queue is there: now it can be consumed from, unless that was cancelled meanwhile.
-    pub(crate) fn on_reply_queue(
-        &mut self,
-        number: u16,
-        id: MethodId,
-        (consumer, nowait): (ConsumerNumber, bool),
-        queue: Text,
-        out: &mut Outbox,
-    ) -> Result<(), Fault> {
-        let replies = self.channel(number)?.replies.as_mut();
-        let Some(replies) = replies.filter(|replies| replies.consumer == consumer) else {
-            return Ok(());
-        };
-        replies.queue = Some(queue.clone());
         out.requests.push(Request::Consume(Consume {
-            token: self.ask(number, id, Answer::Consume { consumer, nowait })?,
+            token: self.ask(number, id, Answer::Consume { consumer, nowait: consume.nowait })?,
             consumer,
             channel: number,
             queue,
@@ -102,8 +87,7 @@ impl Connection {
         let Some(reply_to) = properties.reply_to.filter(|name| *name == REPLY_TO.as_bytes()) else {
             return Ok(raw);
         };
-        let replies = self.channel(number)?.replies.as_ref();
-        let Some(queue) = replies.and_then(|replies| replies.queue.as_ref()) else {
+        let Some(ReplyConsumer { queue, .. }) = &self.channel(number)?.replies else {
             return Err(Fault::precondition("fast reply consumer does not exist"));
         };
         let at = reply_to.as_ptr() as usize - raw.as_ptr() as usize;

@@ -6,8 +6,8 @@ use crate::{
     fault::{Fault, ReplyCode},
     frame::{Frame, FrameKind},
     handshake::{
-        FRAME_MIN_SIZE, HANDSHAKE_FRAME_MAX, PROTOCOL_HEADER, Tuning, login_refused, put_start,
-        put_tune,
+        FRAME_MIN_SIZE, HANDSHAKE_FRAME_MAX, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9, Tuning,
+        login_refused, put_start, put_tune,
     },
     login::{Client, credentials},
     method::{self, put_method, short},
@@ -57,6 +57,8 @@ pub struct AmqpSession {
     heartbeat_ms: u64,
     last_received_ms: u64,
     last_sent_ms: u64,
+    /// When unacked deliveries are looked at next, if their time is limited.
+    next_unacked_check_ms: u64,
 }
 
 /// As a frame: what ends a connection that we closed, whatever stands in front of it.
@@ -76,6 +78,7 @@ impl AmqpSession {
             heartbeat_ms: 0,
             last_received_ms: now_ms,
             last_sent_ms: now_ms,
+            next_unacked_check_ms: 0,
         }
     }
 
@@ -86,6 +89,7 @@ impl AmqpSession {
                 let Some(frame) = Frame::take(input, connection.tuning.frame_max)? else {
                     return Ok(false);
                 };
+                connection.now_ms = now_ms;
                 let next = connection.on_frame(frame, out)?;
                 self.follow(now_ms, next, out);
                 Ok(true)
@@ -108,7 +112,7 @@ impl AmqpSession {
 
     fn on_protocol_header(&mut self, input: &mut BytesMut, out: &mut Outbox) -> bool {
         let Some(header) = input.first_chunk::<8>() else { return false };
-        if *header == PROTOCOL_HEADER {
+        if *header == PROTOCOL_HEADER || *header == PROTOCOL_HEADER_0_9 {
             let _ = input.split_to(PROTOCOL_HEADER.len());
             put_start(&mut out.write, &self.options, self.certified.is_some());
             self.phase = Phase::Start;
@@ -262,6 +266,7 @@ impl AmqpSession {
     fn answer_close(&mut self, out: &mut Outbox) {
         let answer = AMQPMethod::CloseOk(CloseOk {});
         put_method(&mut out.write, 0, AMQPClass::Connection(answer));
+        out.client_closes = true;
         self.hang_up(out);
     }
 
@@ -298,6 +303,19 @@ impl AmqpSession {
             self.hang_up(out);
         } else if now_ms >= self.next_beat_ms() {
             put_heartbeat(out.write.tail());
+        }
+    }
+
+    /// As RabbitMQ, now and then: the timeout is minutes, and nobody counts its last ones.
+    fn check_unacked(&mut self, now_ms: u64, out: &mut Outbox) {
+        let timeout_ms = self.options.consumer_timeout_ms;
+        if timeout_ms == 0 || now_ms < self.next_unacked_check_ms {
+            return;
+        }
+        self.next_unacked_check_ms = now_ms + (timeout_ms / 10).clamp(100, 60_000);
+        if let Phase::Running(connection) = &mut self.phase {
+            connection.now_ms = now_ms;
+            connection.expire_unacked(out);
         }
     }
 
@@ -342,6 +360,9 @@ impl Session for AmqpSession {
     }
 
     fn on_effects(&mut self, now_ms: u64, effects: &mut Vec<Effect>, out: &mut Outbox) {
+        if let Phase::Running(connection) = &mut self.phase {
+            connection.now_ms = now_ms;
+        }
         for effect in effects.drain(..) {
             match &mut self.phase {
                 Phase::Running(connection) => match connection.on_effect(effect, out) {
@@ -380,7 +401,10 @@ impl Session for AmqpSession {
 
     fn on_timer(&mut self, now_ms: u64, out: &mut Outbox) {
         match self.phase {
-            Phase::Running(_) => self.beat(now_ms, out),
+            Phase::Running(_) => {
+                self.beat(now_ms, out);
+                self.check_unacked(now_ms, out);
+            }
             Phase::Leaving { deadline_ms, .. } if now_ms >= deadline_ms => self.answer_close(out),
             Phase::Closing { deadline_ms } if now_ms >= deadline_ms => self.hang_up(out),
             Phase::Leaving { .. } | Phase::Closing { .. } | Phase::Closed => {}
@@ -395,8 +419,12 @@ impl Session for AmqpSession {
 
     fn deadline_ms(&self) -> Option<u64> {
         match self.phase {
-            Phase::Running(_) if self.heartbeat_ms == 0 => None,
-            Phase::Running(_) => Some(self.silence_deadline_ms().min(self.next_beat_ms())),
+            Phase::Running(_) => {
+                let beat = self.silence_deadline_ms().min(self.next_beat_ms());
+                let beat = (self.heartbeat_ms > 0).then_some(beat);
+                let timeout = self.options.consumer_timeout_ms > 0;
+                beat.into_iter().chain(timeout.then_some(self.next_unacked_check_ms)).min()
+            }
             Phase::Leaving { deadline_ms, .. } | Phase::Closing { deadline_ms } => {
                 Some(deadline_ms)
             }

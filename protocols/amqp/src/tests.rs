@@ -78,6 +78,12 @@ impl Client {
         assert_eq!(self.frames(), [method(number, channel_ok())]);
     }
 
+    /// Forgets what was written before.
+    pub(super) fn open_channel_after(&mut self, number: u16) {
+        self.forget();
+        self.open_channel(number);
+    }
+
     pub(super) fn send_bytes(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
         self.session.on_bytes(self.now_ms, &mut self.input, &mut self.out);

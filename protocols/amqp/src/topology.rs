@@ -97,6 +97,7 @@ impl Connection {
             token: self.ask(number, id, Answer::QueueDeclare { nowait: declare.nowait })?,
             name,
             server_named_prefix: Text::from_static(SERVER_NAMED_PREFIX),
+            named_by_frontend: false,
             passive: declare.passive,
             durable: declare.durable,
             exclusive: declare.exclusive,

@@ -3,7 +3,7 @@
 use crate::{
     channel::{Confirms, Mode},
     connection::{Connection, unimplemented_method},
-    fault::{Fault, MethodId, ReplyCode},
+    fault::{Fault, MethodId},
     method::put_method,
     reply::Answer,
     settle::Disposition,
@@ -15,18 +15,22 @@ use understudy_model::{DeliveryRef, Outbox, Publish, Request, Transaction};
 #[derive(Default)]
 pub(crate) struct Buffered {
     transaction: Transaction,
-    bytes: u64,
+    held_bytes: u64,
 }
 
 impl Buffered {
-    pub(crate) fn publish(&mut self, publish: Publish, bytes_max: u64) -> Result<(), Fault> {
-        self.bytes += (publish.body.len() + publish.properties.len()) as u64;
-        if self.bytes > bytes_max {
-            let text = format!("transaction is larger than {bytes_max} bytes");
-            return Err(Fault::new(ReplyCode::RESOURCE_ERROR, text));
-        }
+    /// Returns what it holds of it.
+    pub(crate) fn publish(&mut self, publish: Publish) -> u64 {
+        let names = publish.exchange.len() + publish.routing_key.len();
+        let content = publish.properties.len() + publish.body.len();
+        let bytes = (size_of::<Publish>() + names + content) as u64;
+        self.held_bytes += bytes;
         self.transaction.publishes.push(publish);
-        Ok(())
+        bytes
+    }
+
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     pub(crate) fn dispose(
@@ -63,13 +67,16 @@ impl Connection {
                 SelectOk(tx::SelectOk {})
             }
             (Rollback(_), Mode::Transaction(buffered)) => {
-                **buffered = Buffered::default();
+                let held_bytes = std::mem::take(&mut **buffered).held_bytes;
                 channel.unacked.release_held();
+                self.release_bytes(held_bytes);
                 RollbackOk(tx::RollbackOk {})
             }
             (Commit(_), Mode::Transaction(buffered)) => {
-                let mut transaction = Box::new(std::mem::take(&mut **buffered).transaction);
+                let Buffered { transaction, held_bytes } = std::mem::take(&mut **buffered);
+                let mut transaction = Box::new(transaction);
                 channel.unacked.forget_held();
+                self.release_bytes(held_bytes);
                 let settled = [&transaction.settles, &transaction.discards, &transaction.returns];
                 let deliveries = settled.into_iter().flatten().copied().collect();
                 transaction.token = self.ask(number, id, Answer::TxCommit { deliveries })?;

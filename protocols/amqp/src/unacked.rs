@@ -16,6 +16,7 @@ enum State {
 struct Entry {
     tag: u64,
     delivery: DeliveryRef,
+    since_ms: u64,
     state: State,
 }
 
@@ -41,8 +42,14 @@ impl Unacked {
         self.last_tag
     }
 
-    pub(crate) fn push(&mut self, tag: u64, delivery: DeliveryRef) {
-        self.entries.push_back(Entry { tag, delivery, state: State::Outstanding });
+    pub(crate) fn push(&mut self, tag: u64, delivery: DeliveryRef, since_ms: u64) {
+        self.entries.push_back(Entry { tag, delivery, since_ms, state: State::Outstanding });
+    }
+
+    /// When the delivery was made that has waited longest for the client to settle it.
+    pub(crate) fn oldest_ms(&self) -> Option<u64> {
+        let outstanding = |entry: &&Entry| entry.state == State::Outstanding;
+        self.entries.iter().find(outstanding).map(|entry| entry.since_ms)
     }
 
     /// Takes the delivery with this tag, if it is outstanding.
@@ -139,7 +146,7 @@ mod tests {
         let mut unacked = Unacked::default();
         for lsn in 1..=count {
             let tag = unacked.next_tag();
-            unacked.push(tag, delivery(lsn));
+            unacked.push(tag, delivery(lsn), lsn);
         }
         unacked
     }
@@ -161,7 +168,7 @@ mod tests {
         let mut unacked = with(1);
         for lsn in 2..10_000 {
             let tag = unacked.next_tag();
-            unacked.push(tag, delivery(lsn));
+            unacked.push(tag, delivery(lsn), lsn);
             assert!(unacked.take_one(tag, Take::ForGood).is_some());
         }
         assert!(unacked.entries.len() <= SWEEP_MIN + 1);
@@ -174,6 +181,7 @@ mod tests {
         let mut unacked = with(3);
         unacked.take_through(2, Take::IntoTransaction).unwrap();
         assert_eq!(unacked.take_one(1, Take::ForGood), None);
+        assert_eq!(unacked.oldest_ms(), Some(3), "what is held has been settled");
         unacked.release_held();
         assert_eq!(unacked.take_one(1, Take::IntoTransaction), Some(delivery(1)));
         unacked.forget_held();

@@ -12,7 +12,8 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../../tests/interop"))
-from raw_frames import CONTENT_OF_2, HEADER, METHOD, PUBLISH, RAW_CASES, frame, method, short
+from raw_frames import (
+    CONTENT_OF_2, HEADER, METHOD, PUBLISH, RAW_CASES, deep_table, frame, method, short, start_ok, table)
 
 KEPT_BYTES = 12 * 1024
 BODY_BYTES_MAX = 2_000
@@ -68,22 +69,6 @@ def keep(client, broker_port, file):
         out.write(without_large_bodies(kept))
 
 
-def start_ok(table=b"", mechanism="PLAIN", response=b"\0guest\0guest"):
-    octets = struct.pack(">I", len(table)) + table + short(mechanism)
-    return method(0, 10, 11, octets + struct.pack(">I", len(response)) + response + short("en_US"))
-
-
-def deep_table(levels):
-    inside = b""
-    for _ in range(levels):
-        inside = b"\x01aF" + struct.pack(">I", len(inside)) + inside
-    return inside
-
-
-def table(inside):
-    return struct.pack(">I", len(inside)) + inside
-
-
 def hostile(folder):
     def put(name, octets):
         with open(f"{folder}/hostile-{name}", "wb") as out:
@@ -95,7 +80,7 @@ def hostile(folder):
         put(name, opened + octets)
     put("http", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     put("header-0-8", b"AMQP\x01\x01\x08\x00")
-    put("deep-client-properties", HEADER + start_ok(table=deep_table(1_000)))
+    put("deep-client-properties", HEADER + start_ok(deep_table(1_000)))
     put("deep-amqplain", HEADER + start_ok(mechanism="AMQPLAIN", response=deep_table(1_000)))
     for name, class_id, method_id, head in [
         ("exchange-declare", 40, 10, b"\0\0" + short("e") + short("direct") + b"\0"),

@@ -291,3 +291,33 @@ fn a_shared_prefetch_ends_with_its_channel() {
     client.send_bytes(&[1, 0, 1, 0, 0, 0, 11, 0, 60, 0, 10, 0, 0, 0, 10, 0, 1, 0, 0xCE]);
     client.expect_connection_closed(540, "NOT_IMPLEMENTED - prefetch_size!=0 (10)", (60, 10));
 }
+
+#[test]
+fn a_delivery_that_is_never_acked_costs_the_channel_if_time_is_limited() {
+    let options = AmqpOptions { consumer_timeout_ms: 30_000, ..AmqpOptions::default() };
+    let mut client = Client::open_with(options, 131_072);
+    client.open_channel(1);
+    client.basic(consume("t", false));
+    let requests = client.requests();
+    let [Request::Consume(asked)] = &requests[..] else { panic!() };
+    let (token, consumer) = (asked.token, asked.consumer);
+    client.effects([done(token)]);
+    client.now_ms = 5_000;
+    deliveries(&mut client, consumer, 1..=2);
+    client.timer(20_000);
+    client.basic(ack(1, false));
+    deliveries(&mut client, consumer, 3..=3);
+    client.forget();
+    client.timer(34_000);
+    assert!(client.session.deadline_ms().unwrap() <= 37_000);
+    client.forget();
+    client.timer(38_000);
+    let text = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. \
+                Timeout value used: 30000 ms";
+    client.expect_channel_closed(406, text, (0, 0));
+    let returned = client.requests().into_iter().find_map(|request| match request {
+        Request::Return { deliveries, .. } => Some(deliveries),
+        _ => None,
+    });
+    assert_eq!(returned, Some(references(consumer, &[2, 3])));
+}

@@ -131,7 +131,7 @@ fn the_clients_close_is_answered_when_its_work_is_committed() {
     client.effects([Effect::Unblocked, done(token)]);
     let close_ok = connection::AMQPMethod::CloseOk(connection::CloseOk {});
     assert_eq!(client.frames(), [method(0, AMQPClass::Connection(close_ok))]);
-    assert!(client.out.close);
+    assert!(client.out.close && client.out.client_closes);
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::codec::{self, ContentHeader, DeliveryTag, Origin, PublishMethod};
+use amq_protocol::types::{AMQPValue, ShortString};
 use proptest::prelude::*;
-use understudy_model::WriteBuffer;
+use std::collections::BTreeMap;
+use understudy_model::{Properties, WriteBuffer};
 
 fn short() -> impl Strategy<Value = String> {
     "[a-z.#*äß]{0,60}"
@@ -17,7 +19,91 @@ fn payload(frame: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&frame[7..frame.len() - 1])
 }
 
+/// Values of every type that both codecs know.
+fn value() -> impl Strategy<Value = AMQPValue> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(AMQPValue::Boolean),
+        any::<i8>().prop_map(AMQPValue::ShortShortInt),
+        any::<u8>().prop_map(AMQPValue::ShortShortUInt),
+        any::<i16>().prop_map(AMQPValue::ShortInt),
+        any::<u16>().prop_map(AMQPValue::ShortUInt),
+        any::<i32>().prop_map(AMQPValue::LongInt),
+        any::<u32>().prop_map(AMQPValue::LongUInt),
+        any::<i64>().prop_map(AMQPValue::LongLongInt),
+        any::<i32>().prop_map(|n| AMQPValue::Float(n as f32)),
+        any::<i32>().prop_map(|n| AMQPValue::Double(n.into())),
+        short().prop_map(|text| AMQPValue::LongString(text.into())),
+        any::<u64>().prop_map(AMQPValue::Timestamp),
+        Just(AMQPValue::Void),
+        prop::collection::vec(any::<u8>(), 0..20)
+            .prop_map(|bytes| AMQPValue::ByteArray(bytes.into())),
+    ];
+    leaf.prop_recursive(4, 30, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5)
+                .prop_map(|values| AMQPValue::FieldArray(values.into())),
+            prop::collection::btree_map(short(), inner, 0..5)
+                .prop_map(|fields| AMQPValue::FieldTable(field_table(fields))),
+        ]
+    })
+}
+
+fn field_table(fields: BTreeMap<String, AMQPValue>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in fields {
+        table.insert(name.as_str().into(), value);
+    }
+    table
+}
+
+prop_compose! {
+    fn properties()(
+        texts in prop::collection::vec(prop::option::of(short()), 10),
+        headers in prop::option::of(prop::collection::btree_map(short(), value(), 0..6)),
+        octets in prop::collection::vec(prop::option::of(any::<u8>()), 2),
+        timestamp in prop::option::of(any::<u64>()),
+    ) -> basic::AMQPProperties {
+        type Properties = basic::AMQPProperties;
+        type Set = fn(Properties, ShortString) -> Properties;
+        let text_setters: [Set; 10] = [
+            Properties::with_content_type, Properties::with_content_encoding,
+            Properties::with_correlation_id, Properties::with_reply_to,
+            Properties::with_expiration, Properties::with_message_id, Properties::with_type,
+            Properties::with_user_id, Properties::with_app_id, Properties::with_cluster_id,
+        ];
+        let mut made = Properties::default();
+        for (set, text) in text_setters.iter().zip(texts) {
+            made = text.into_iter().fold(made, |made, text| set(made, text.as_str().into()));
+        }
+        for (set, octet) in [Properties::with_delivery_mode, Properties::with_priority].iter().zip(octets) {
+            made = octet.into_iter().fold(made, set);
+        }
+        made = timestamp.into_iter().fold(made, Properties::with_timestamp);
+        headers.into_iter().fold(made, |made, headers| made.with_headers(field_table(headers)))
+    }
+}
+
 proptest! {
+    /// Theirs is read here and written again, to the byte, and what is written here they read.
+    #[test]
+    fn properties_and_tables_are_read_and_written(number: u16, properties in properties()) {
+        let header =
+            AMQPContentHeader { class_id: 60, body_size: 5, properties: properties.clone() };
+        let theirs = bytes_of(&AMQPFrame::Header(number, header));
+        let read = ContentHeader::decode(payload(&theirs)).unwrap();
+        let ours = Properties::decode(&read.properties).unwrap();
+        let kind = properties.kind().as_ref().map(|kind| Text::from(kind.as_str()));
+        prop_assert_eq!(&ours.kind, &kind);
+        prop_assert_eq!(ours.priority, *properties.priority());
+        let mut written = BytesMut::new();
+        codec::put_content_header(&mut written, number, 5, &ours.to_bytes());
+        prop_assert_eq!(&written[..], &theirs[..]);
+        let (rest, parsed) = parse_frame(&written[..]).unwrap();
+        prop_assert!(rest.is_empty());
+        let AMQPFrame::Header(_, parsed) = parsed else { panic!() };
+        prop_assert_eq!(parsed.properties, properties);
+    }
+
     #[test]
     fn publish_is_read(
         exchange in short(), key in short(), mandatory: bool, immediate: bool, cut in 0..20_usize,

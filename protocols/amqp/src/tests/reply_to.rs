@@ -19,34 +19,46 @@ fn request() -> Vec<u8> {
     publish_frames(1, basic::Publish::default(), properties, b"?")
 }
 
-fn expecting_replies() -> Client {
-    let mut client = Client::with_channel();
+/// The queue that replies come through.
+fn expecting_replies(client: &mut Client) -> Text {
     client.basic(consume(true));
     let requests = client.requests();
-    let [Request::DeclareQueue(declare)] = &requests[..] else { panic!() };
-    assert!(declare.exclusive && declare.auto_delete && declare.name.is_empty());
-    let reply = Reply::Queue { name: "amq.rabbitmq.reply-to.7".into(), messages: 0, consumers: 0 };
-    client.effects([Effect::Reply { token: declare.token, result: Ok(reply) }]);
-    client
+    let [Request::DeclareQueue(declare), Request::Consume(asked)] = &requests[..] else { panic!() };
+    assert!(declare.exclusive && declare.auto_delete && declare.named_by_frontend);
+    assert!(declare.name.starts_with("amq.rabbitmq.reply-to.") && asked.queue == declare.name);
+    assert_eq!(asked.ack, AckMode::Auto);
+    let name = declare.name.clone();
+    let reply = Reply::Queue { name: name.clone(), messages: 0, consumers: 0 };
+    client.effects([Effect::Reply { token: declare.token, result: Ok(reply) }, done(asked.token)]);
+    let consume_ok = basic::ConsumeOk { consumer_tag: "r".into() };
+    let consume_ok = AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(consume_ok));
+    assert_eq!(client.frames(), [method(1, consume_ok)]);
+    name
+}
+
+fn reply_to(client: &mut Client) -> String {
+    let requests = client.requests();
+    let Some(Request::Publish(publish)) = requests.last() else { panic!() };
+    let properties = PropertiesView::decode(&publish.properties).unwrap();
+    assert_eq!(properties.correlation_id, Some(&b"c"[..]));
+    assert_eq!(properties.message_id, Some(&b"m"[..]));
+    String::from_utf8(properties.reply_to.unwrap().to_vec()).unwrap()
 }
 
 #[test]
 fn replies_come_through_a_queue_of_their_own() {
-    let mut client = expecting_replies();
-    let requests = client.requests();
-    let [Request::Consume(asked)] = &requests[..] else { panic!() };
-    assert_eq!((&asked.queue[..], asked.ack), ("amq.rabbitmq.reply-to.7", AckMode::Auto));
-    client.effects([done(asked.token)]);
-    let consume_ok = basic::ConsumeOk { consumer_tag: "r".into() };
-    let consume_ok = AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(consume_ok));
-    assert_eq!(client.frames(), [method(1, consume_ok)]);
+    let mut client = Client::with_channel();
+    let queue = expecting_replies(&mut client);
     client.send_bytes(&request());
-    let requests = client.requests();
-    let [Request::Publish(publish)] = &requests[..] else { panic!() };
-    let properties = PropertiesView::decode(&publish.properties).unwrap();
-    assert_eq!(properties.reply_to, Some(&b"amq.rabbitmq.reply-to.7"[..]));
-    assert_eq!(properties.correlation_id, Some(&b"c"[..]));
-    assert_eq!(properties.message_id, Some(&b"m"[..]));
+    assert_eq!(reply_to(&mut client), &queue[..]);
+}
+
+#[test]
+fn a_request_may_follow_without_waiting() {
+    let mut client = Client::with_channel();
+    client.basic(consume(true));
+    client.send_bytes(&request());
+    assert!(reply_to(&mut client).starts_with("amq.rabbitmq.reply-to."));
 }
 
 #[test]
@@ -56,7 +68,8 @@ fn misuse_costs_the_channel() {
     let text = "PRECONDITION_FAILED - reply consumer cannot acknowledge";
     client.expect_channel_closed(406, text, (60, 20));
 
-    let mut client = expecting_replies();
+    let mut client = Client::with_channel();
+    expecting_replies(&mut client);
     client.basic(consume(true));
     let text = "PRECONDITION_FAILED - reply consumer already set";
     client.expect_channel_closed(406, text, (60, 20));
@@ -68,16 +81,11 @@ fn misuse_costs_the_channel() {
 }
 
 #[test]
-fn a_cancel_before_the_queue_is_made_cancels() {
+fn a_cancel_makes_room_for_another() {
     let mut client = Client::with_channel();
-    client.basic(consume(true));
-    let declared = client.token();
+    let queue = expecting_replies(&mut client);
     let cancel = basic::Cancel { consumer_tag: "r".into(), nowait: true };
     client.basic(basic::AMQPMethod::Cancel(cancel));
     client.requests();
-    let reply = Reply::Queue { name: "amq.rabbitmq.reply-to.7".into(), messages: 0, consumers: 0 };
-    client.effects([Effect::Reply { token: declared, result: Ok(reply) }]);
-    assert!(client.requests().is_empty());
-    client.basic(consume(true));
-    assert!(matches!(client.requests()[..], [Request::DeclareQueue(_)]));
+    assert_ne!(expecting_replies(&mut client), queue);
 }

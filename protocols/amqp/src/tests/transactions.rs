@@ -127,14 +127,65 @@ fn transactions_and_confirms_exclude_each_other() {
     }
 }
 
-#[test]
-fn a_transaction_is_bounded() {
-    let options = AmqpOptions { transaction_bytes_max: 5, ..AmqpOptions::default() };
+const TOO_MUCH: &str =
+    "RESOURCE_ERROR - transactions and incomplete messages are larger than 1000 bytes";
+
+fn bounded() -> Client {
+    let options = AmqpOptions { held_bytes_max: 1_000, ..AmqpOptions::default() };
     let mut client = Client::open_with(options, 131_072);
     client.open_channel(1);
+    client
+}
+
+/// Empty messages cost memory, too.
+#[test]
+fn transactions_are_bounded_also_without_bodies() {
+    let mut client = bounded();
     client.send(1, select());
     client.written();
-    client.send_bytes(&plain_publish(1, "q", b"body"));
-    let text = "RESOURCE_ERROR - transaction is larger than 5 bytes";
-    client.expect_connection_closed(506, text, (60, 40));
+    for _ in 0..100 {
+        client.send_bytes(&plain_publish(1, "q", b""));
+        if !client.out.write.is_empty() {
+            break;
+        }
+    }
+    client.expect_connection_closed(506, TOO_MUCH, (60, 40));
+}
+
+/// The frames of a publish of 600 bytes but for the body, and `body` bytes of that.
+fn begin_publish(client: &mut Client, number: u16, body: usize) {
+    let whole = plain_publish(number, "q", &[7; 600]);
+    client.send_bytes(&whole[..whole.len() - 608]);
+    client.send_bytes(&bytes_of(&AMQPFrame::Body(number, vec![7; body])));
+}
+
+#[test]
+fn what_ends_is_not_counted_any_more() {
+    let mut client = bounded();
+    client.send(1, select());
+    client.open_channel_after(2);
+    for n in 0..40 {
+        client.send_bytes(&plain_publish(1, "q", b"0123456789"));
+        client.send(1, if n % 2 == 0 { rollback() } else { commit() });
+        begin_publish(&mut client, 2, 500);
+        client.send_bytes(&bytes_of(&AMQPFrame::Body(2, vec![7; 100])));
+    }
+    for number in 3..40 {
+        client.open_channel_after(number);
+        client.send(number, select());
+        client.send_bytes(&plain_publish(number, "q", b""));
+        client.send(number, channel_close());
+        client.forget();
+    }
+    assert!(client.frames().is_empty(), "the connection is closed");
+}
+
+#[test]
+fn incomplete_bodies_are_bounded_over_all_channels() {
+    let mut client = bounded();
+    for number in 2..5 {
+        client.open_channel(number);
+        begin_publish(&mut client, number, 400);
+    }
+    client.expect_connection_closed(506, TOO_MUCH, (60, 40));
 }

@@ -25,7 +25,8 @@ const INPUT_BYTES_MAX: usize = 64 << 10;
 fn options() -> AmqpOptions {
     AmqpOptions {
         message_bytes_max: 256 << 10,
-        transaction_bytes_max: 64 << 10,
+        held_bytes_max: 512 << 10,
+        consumer_timeout_ms: 60_000,
         consumers_per_channel_max: 50,
         connection_seed: 7,
         ..AmqpOptions::default()

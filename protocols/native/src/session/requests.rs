@@ -149,6 +149,7 @@ fn topology(frame: Frame) -> Result<Request, Fault> {
             token: Token(f.request),
             name: f.name,
             server_named_prefix: Text::from_static("native.gen-"),
+            named_by_frontend: false,
             passive: f.passive,
             durable: f.durable,
             exclusive: f.exclusive,

@@ -92,6 +92,7 @@ pub struct ReplicationSettings {
     pub beat_ms: u64,
     pub suspect_ms: u64,
     pub takeover_ms: u64,
+    pub digest_interval_ms: u64,
 }
 
 /// Who decides which node of a pair leads; for `understudy arbiter` itself, whom it lets in.

@@ -4,7 +4,8 @@
 
 use crate::arbiter::ArbiterHandle;
 use crate::clock::Clock;
-use crate::handle::{ClientEvent, Overview};
+use crate::handle::DigestJson;
+use crate::handle::{ClientEvent, Overview, RepairJson};
 use crate::log_writer::LogWriter;
 use crate::node::{Input, LogJob, Node, Outputs};
 use crate::peer::{PeerEvent, PeerHandle};
@@ -96,6 +97,23 @@ impl Turn {
     #[must_use]
     pub fn new(first: Outputs) -> Self {
         Self { fresh: true, outputs: first, ..Self::default() }
+    }
+}
+
+fn digest(node: &Node) -> DigestJson {
+    let differs = node.differs();
+    DigestJson {
+        compared: node.compared(),
+        differs: differs.map_or_else(String::new, |(at, part)| format!("{part:?} at LSN {at}")),
+        differs_at: differs.map(|(at, _)| at.0),
+    }
+}
+
+fn repair(node: &Node) -> RepairJson {
+    RepairJson {
+        damaged: node.damaged().count() as u64,
+        first: node.damaged().next().map_or_else(String::new, |damage| damage.to_string()),
+        repaired: node.repaired(),
     }
 }
 
@@ -385,6 +403,9 @@ impl Driver {
         if let Some((after, bytes_max)) = out.read_groups.take() {
             self.shells.reader.send(ReadJob::Groups { after, bytes_max });
         }
+        for (link, id, wanted) in out.fetch_reads.drain(..) {
+            self.shells.reader.send(ReadJob::Fetch { link, id, wanted });
+        }
         if let Some(lsns) = out.snapshot_read.take() {
             self.shells.reader.send(ReadJob::Snapshot { lsns });
         }
@@ -450,6 +471,8 @@ impl Driver {
             overview.messages_ready = counts.ready;
             overview.messages_unacked = counts.unsettled.saturating_sub(counts.ready);
             overview.disk_alarm = self.node.is_low_on_space();
+            overview.repair = repair(&self.node);
+            overview.digest = digest(&self.node);
             overview.applied = self.node.applied().0;
             overview.appended = self.node.appended().0;
             overview.durable = self.node.durable().0;

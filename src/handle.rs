@@ -1,6 +1,7 @@
 //! What the shells know of the driver: a channel of events in, published values out.
 
 use crate::inbox::ClientSender;
+use crate::scrub::{ScrubJson, ScrubProgress};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -101,6 +102,7 @@ pub struct NodeHandle {
     pub listeners: watch::Receiver<Listeners>,
     /// Protocols for clients that have a listener while the node serves.
     pub client_protocols: Vec<&'static str>,
+    pub scrubbed: Arc<ScrubProgress>,
 }
 
 pub type Listeners = Vec<(&'static str, String)>;
@@ -119,9 +121,32 @@ pub struct Overview {
     pub messages_unacked: u64,
     /// Too little room is left on the disk: publishers wait.
     pub disk_alarm: bool,
+    pub repair: RepairJson,
+    pub digest: DigestJson,
     pub applied: u64,
     pub durable: u64,
     pub appended: u64,
+}
+
+/// Damage on this node's disk.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RepairJson {
+    /// Places that are not repaired yet.
+    pub damaged: u64,
+    /// The first of them.
+    pub first: String,
+    /// Repairs since the start.
+    pub repaired: u64,
+}
+
+/// The state as compared with the peer's.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DigestJson {
+    /// Parts that were compared since the start.
+    pub compared: u64,
+    /// Where they differ, and in what; empty: nowhere.
+    pub differs: String,
+    pub differs_at: Option<u64>,
 }
 
 /// The same as JSON.
@@ -136,6 +161,9 @@ pub struct OverviewJson {
     pub disk_alarm: bool,
     /// `none`: not configured; `answers`; `silent`.
     pub arbiter: &'static str,
+    pub repair: RepairJson,
+    pub digest: DigestJson,
+    pub scrub: ScrubJson,
     pub epoch: u64,
     pub node_id: String,
     pub cluster_id: String,
@@ -203,6 +231,9 @@ impl NodeHandle {
             serving: self.is_ready(),
             disk_alarm: overview.disk_alarm,
             arbiter: status.arbiter,
+            repair: overview.repair.clone(),
+            digest: overview.digest.clone(),
+            scrub: self.scrubbed.json(),
             epoch: status.epoch,
             node_id: status.node_id.clone(),
             cluster_id: status.cluster_id.clone(),

@@ -2,6 +2,7 @@
 //! with one sync, and reports what is durable. A failed sync ends the process: what the disk then
 //! holds is not known, and no later answer may pretend that it is (replication.md decision 9).
 
+use crate::damage;
 use crate::driver::Event;
 use crate::inbox::EventSender;
 use crate::node::{Input, LogJob};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use understudy_model::{Group, Lsn};
+use understudy_model::{Damage, Group, Lsn, Place, Repair};
 use understudy_replication::{Input as BackendInput, LogEnd};
 use understudy_storage::{Batch, Log, LogReader, StorageError};
 
@@ -91,6 +92,12 @@ impl LogWriter {
             Err(StorageError::Full) => Ok(false),
             Err(error) => Err(format!("the log cannot be written: {error}")),
         }
+    }
+
+    /// Jobs wait to be done.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) > 0
     }
 
     pub fn start(
@@ -173,7 +180,7 @@ impl WriterThread {
                     return self.fatal(&error);
                 }
             }
-            if let Err(error) = self.flush(&mut pending) {
+            if let Err(error) = self.flush(&mut pending).and_then(|()| self.tell_damage()) {
                 return self.fatal(&error);
             }
             self.shared.waiting.fetch_sub(taken, Ordering::Relaxed);
@@ -182,6 +189,17 @@ impl WriterThread {
 
     fn reclaim_pending(&self) -> bool {
         self.shared.lock().log.reclaim_pending()
+    }
+
+    /// What keeps reclaim from going on.
+    fn tell_damage(&self) -> anyhow::Result<()> {
+        let untold = self.shared.lock().log.take_damage();
+        if let Some(error) = untold
+            && let Some(input) = damage::input(&self.reader, error, None)?
+        {
+            tell(&self.events, input);
+        }
+        Ok(())
     }
 
     fn flush(&mut self, pending: &mut Pending) -> anyhow::Result<()> {
@@ -267,9 +285,34 @@ impl WriterThread {
                 tell(events, Input::Backend(BackendInput::Reclaimed { base: last }));
             }
             LogJob::Relocate { first, last, lsns } => {
-                let bytes = relocate(log, reader, &lsns)?;
-                log.reclaim_log_only(first, last);
-                tell(events, Input::Relocated { first, bytes });
+                match relocate(log, reader, &lsns) {
+                    Ok(bytes) => {
+                        log.reclaim_log_only(first, last);
+                        tell(events, Input::Relocated { first, bytes });
+                    }
+                    Err(error) => {
+                        // Nothing was taken out: it is tried again after the repair.
+                        damage::input(reader, error, None)?.into_iter().for_each(|input| {
+                            tell(events, input);
+                        });
+                        tell(events, Input::RelocationFailed);
+                    }
+                }
+            }
+            LogJob::RepairGroup { damage, group } => {
+                let repair = log.repair_group(damage, &group)?;
+                tell(events, Input::Repaired { damage, repair });
+            }
+            LogJob::RepairRecords { damage, records, saved } => {
+                match log.repair_records(damage, &records, saved) {
+                    Err(error @ StorageError::Damaged { .. }) => {
+                        damage::input(reader, error, None)?.into_iter().for_each(|input| {
+                            tell(events, input);
+                        });
+                        tell(events, Input::Repaired { damage, repair: Repair::Blocked });
+                    }
+                    repair => tell(events, Input::Repaired { damage, repair: repair? }),
+                }
             }
             LogJob::Reset { set_aside } => {
                 if set_aside {
@@ -295,18 +338,19 @@ impl WriterThread {
 }
 
 /// Copies live records into the cold store, to be committed with the log's deletion.
-fn relocate(log: &mut Log, reader: &LogReader, lsns: &[Lsn]) -> anyhow::Result<u64> {
+fn relocate(log: &mut Log, reader: &LogReader, lsns: &[Lsn]) -> Result<u64, StorageError> {
     let mut bytes = 0;
     let mut rest = lsns;
     while !rest.is_empty() {
         let records = reader.records(rest, RELOCATE_BYTES_PER_READ)?;
         let covered = records.last().map_or(0, |(last, _)| rest.partition_point(|l| l <= last));
         // The range is deleted next: what is not found now would be lost.
-        anyhow::ensure!(
-            covered == records.len() && covered > 0,
-            "live records from {} on are missing",
-            rest[0]
-        );
+        if covered != records.len() || covered == 0 {
+            let lsn = rest.iter().zip(&records).find(|(lsn, (found, _))| *lsn != found);
+            let lsn = lsn.map_or(rest[records.len().min(rest.len() - 1)], |(lsn, _)| *lsn);
+            let damage = Damage { place: Place::Log, lsn };
+            return Err(StorageError::Damaged { damage, what: "a live message is missing".into() });
+        }
         rest = &rest[covered..];
         bytes += records.iter().map(|(_, record)| record.len() as u64).sum::<u64>();
         log.put_cold(&records);

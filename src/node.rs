@@ -4,13 +4,20 @@
 //! A turn is any number of [`Node::on_input`] and one [`Node::end_turn`].
 
 mod alarm;
+mod compare;
 mod copy;
 pub(crate) mod features;
+mod reading;
 mod reinject;
+mod repair;
+mod rules;
 mod saving;
 
 use self::alarm::Alarm;
+use self::compare::Comparisons;
 use self::reinject::Reinjection;
+pub use self::repair::Blocked;
+use self::repair::Repairs;
 use crate::cache::Cache;
 use crate::inflight::Inflight;
 use crate::upkeep::Upkeep;
@@ -20,11 +27,11 @@ use understudy_broker::{
     Broker, ConfiguredUser, Decided, Limits, ReadAhead, Slice, waits_for_own_commits,
 };
 use understudy_model::{
-    Command, ConnectionId, Digest, Effect, Epoch, Features, Group, Lsn, NewEpoch, NodeId, QueueId,
-    Request, UserRecord,
+    Command, ConnectionId, Damage, Digest, Effect, Epoch, Features, Group, Lsn, NewEpoch, NodeId,
+    QueueId, Repair, Request, UserRecord,
 };
 use understudy_replication::{
-    ArbiterCall, Backend, Input as BackendInput, LinkId, Output as BackendOutput, Status,
+    ArbiterCall, Backend, Input as BackendInput, LinkId, Output as BackendOutput, Status, Wanted,
 };
 
 /// Everything that can happen to a node.
@@ -61,6 +68,21 @@ pub enum Input {
         first: Lsn,
         bytes: u64,
     },
+    /// … or could not be read.
+    RelocationFailed,
+    /// A thread has hit a piece on disk that cannot be read, or is not there. It holds nothing
+    /// behind `last`.
+    Damaged {
+        damage: Damage,
+        last: Lsn,
+        what: String,
+        blocked: Option<Blocked>,
+    },
+    /// Log writer: what became of a repair.
+    Repaired {
+        damage: Damage,
+        repair: Repair,
+    },
     /// Too little room is left in the store, or enough again.
     Space {
         low: bool,
@@ -96,6 +118,18 @@ pub enum LogJob {
         last: Lsn,
         lsns: Vec<Lsn>,
     },
+    /// Put the peer's group in the damaged one's place.
+    RepairGroup {
+        damage: Damage,
+        group: Group,
+    },
+    /// Take the damaged piece out; `records` are all that lives of it.
+    RepairRecords {
+        damage: Damage,
+        records: Vec<(Lsn, Bytes)>,
+        /// The end of what saved state covers.
+        saved: Lsn,
+    },
     /// Begin a copy: an empty log.
     Reset {
         set_aside: bool,
@@ -117,6 +151,8 @@ pub struct Outputs {
     pub reads: Vec<ReadAhead>,
     pub read_groups: Option<(Lsn, usize)>,
     pub snapshot_read: Option<Vec<Lsn>>,
+    /// What the peer has lost.
+    pub fetch_reads: Vec<(LinkId, u64, Wanted)>,
     /// Slices of state for the state writer; with `Some`, they end a round.
     pub save: Vec<Slice>,
     pub save_ends: Option<Lsn>,
@@ -143,6 +179,8 @@ pub struct NodeOptions {
     pub retain_bytes: u64,
     /// What this program can read.
     pub features: Features,
+    /// The next part of the state is compared with the slave's after so long; 0: never.
+    pub digest_interval_ms: u64,
     pub users: Vec<ConfiguredUser>,
     /// Made in a store without users if no users are configured.
     pub default_user: UserRecord,
@@ -151,8 +189,6 @@ pub struct NodeOptions {
 /// Settles wait this long for a group to ride in: nobody waits for them, and a sync of their own
 /// would only delay the next publish.
 const LAZY_SEAL_MS: u64 = 5;
-/// Messages are moved by rules only while no more than this waits for the disk.
-const RULES_INFLIGHT_BYTES_MAX: usize = 16 << 20;
 
 pub struct Node {
     options: NodeOptions,
@@ -163,6 +199,10 @@ pub struct Node {
     sessions: BTreeMap<ConnectionId, SessionOrder>,
     upkeep: Upkeep,
     alarm: Alarm,
+    repairs: Repairs,
+    comparisons: Comparisons,
+    /// State on disk holds at least everything through here.
+    saved_through: Lsn,
     /// Requests that wait for commits. Those that wait for room are not counted: who sent them is
     /// not read, and consumers, who make room, must be.
     held_bytes: usize,
@@ -205,6 +245,7 @@ impl Node {
     ) -> Self {
         let inflight = Inflight::new(broker.applied(), applied_chain);
         let cache = Cache::new(options.cache_bytes_max);
+        let saved_through = broker.applied();
         Self {
             options,
             broker,
@@ -214,6 +255,9 @@ impl Node {
             sessions: BTreeMap::new(),
             upkeep: Upkeep::default(),
             alarm: Alarm::default(),
+            repairs: Repairs::default(),
+            comparisons: Comparisons::default(),
+            saved_through,
             held_bytes: 0,
             leading: None,
             serving: false,
@@ -236,7 +280,7 @@ impl Node {
     /// Applies replayed groups that the backend knows to be committed, so that memory stays
     /// bounded while a long tail is read.
     pub fn replay_committed(&mut self, through: Lsn, out: &mut Outputs) {
-        self.commit(through, out);
+        self.commit(0, through, out);
     }
 
     /// Carries out what the backend wanted when it was made.
@@ -261,12 +305,19 @@ impl Node {
                 self.inflight.set_durable(through);
                 self.backend_input(now_ms, BackendInput::Durable { through }, out);
             }
-            Input::Read { queue, asked, records } => self.read_done(queue, &asked, records, out),
+            Input::Read { queue, asked, records } => {
+                self.read_done(now_ms, queue, asked, records, out);
+            }
             Input::StateSaved { replay_after } => self.state_saved(replay_after, out),
             Input::Relocated { first, bytes } => {
                 self.broker.segment_cold(first, bytes);
                 self.upkeep.relocated();
             }
+            Input::RelocationFailed => self.upkeep.relocated(),
+            Input::Damaged { damage, last, what, blocked } => {
+                self.on_damage(now_ms, (damage, last), what, blocked, out);
+            }
+            Input::Repaired { damage, repair } => self.repair_written(now_ms, damage, repair, out),
             Input::Space { low } => self.space(low, out),
             Input::SnapshotRecords { records } => self.snapshot_records(now_ms, &records, out),
             Input::Backend(input) => self.backend_input(now_ms, input, out),
@@ -290,6 +341,8 @@ impl Node {
             }
             self.seal_if_due(now_ms, out);
         }
+        self.compare_some(now_ms, out);
+        self.repair_some(now_ms, out);
         self.save_some(out);
     }
 
@@ -300,7 +353,9 @@ impl Node {
         }
         let lazy = self.lazy_since_ms.map(|since| since + LAZY_SEAL_MS);
         let rules = self.broker.deadline_ms().filter(|_| self.may_follow_rules());
-        [self.backend.deadline_ms(), lazy, rules].into_iter().flatten().min()
+        let repair = self.repairs.deadline_ms();
+        let compare = self.comparison_due_ms();
+        [self.backend.deadline_ms(), lazy, rules, repair, compare].into_iter().flatten().min()
     }
 
     /// Bytes that are decided and not committed, or that wait for such: the driver takes no more
@@ -452,6 +507,7 @@ impl Node {
     fn backend_input(&mut self, now_ms: u64, input: BackendInput, out: &mut Outputs) {
         if let BackendInput::Truncated { log } = &input {
             self.inflight.truncate(log.last, log.last_chain);
+            self.repairs.truncated(log.last);
         }
         if let BackendInput::Installed { log } = &input {
             self.installed(*log, out);
@@ -478,7 +534,7 @@ impl Node {
                 self.inflight.push_foreign(group.clone());
                 out.log.push(LogJob::Append(group));
             }
-            BackendOutput::Commit { through } => self.commit(through, out),
+            BackendOutput::Commit { through } => self.commit(now_ms, through, out),
             BackendOutput::Lead { epoch, leader } => self.lead(now_ms, epoch, leader, out),
             BackendOutput::SwitchOn { features } => self.switch_on(features),
             BackendOutput::OpenFrontends => {
@@ -499,6 +555,11 @@ impl Node {
             BackendOutput::ReadSnapshot { cursor, since } => {
                 self.read_snapshot(now_ms, cursor, since, out);
             }
+            BackendOutput::ReadFetch { link, id, wanted } => {
+                out.fetch_reads.push((link, id, wanted));
+            }
+            BackendOutput::Digest(digest) => self.on_digest(now_ms, digest, out),
+            BackendOutput::Fetched { id, found } => self.fetched(now_ms, id, found, out),
             BackendOutput::Reinject { first, last, common, producer, chunk } => {
                 self.reinject(first, last, (common, producer), &chunk, out);
             }
@@ -512,7 +573,7 @@ impl Node {
     }
 
     /// Applies what is committed now, and only then lets its effects go.
-    fn commit(&mut self, through: Lsn, out: &mut Outputs) {
+    fn commit(&mut self, now_ms: u64, through: Lsn, out: &mut Outputs) {
         let mut applied_any = false;
         while let Some((group, effects)) = self.inflight.pop_committed(through) {
             let mut cancelled = Vec::new();
@@ -525,6 +586,7 @@ impl Node {
             self.applied_chain = group.header().chain;
             self.upkeep.applied(group.bytes().len() as u64);
             self.cache.push(group);
+            self.compare_if_applied(now_ms, out);
             for (connection, effect) in cancelled.into_iter().chain(effects) {
                 push_effect(out, connection, effect);
             }
@@ -573,6 +635,8 @@ impl Node {
         self.inflight.forget_clients();
         self.broker.forget_clients();
         self.upkeep.forget_snapshot();
+        self.repairs.forget_reads();
+        self.comparisons.forget_peer();
         self.reinjection = None;
         self.lazy_since_ms = None;
         self.more_to_serve = false;
@@ -584,35 +648,6 @@ impl Node {
         for (connection, effect) in effects {
             push_effect(out, connection, effect);
         }
-    }
-
-    fn may_follow_rules(&self) -> bool {
-        self.leading.is_some() && self.serving && self.inflight.bytes() <= RULES_INFLIGHT_BYTES_MAX
-    }
-
-    fn on_time(&mut self) {
-        let mut decided = Decided {
-            open: &mut self.inflight.open,
-            effects: &mut self.inflight.open_effects,
-            depends_on: Lsn::ZERO,
-            topology: false,
-        };
-        self.broker.on_time(&mut decided);
-    }
-
-    /// What was discarded or has expired is dead-lettered, what is due is routed. Put off while much waits for the disk.
-    fn follow_rules(&mut self, out: &mut Outputs) {
-        if !self.may_follow_rules() {
-            return;
-        }
-        let mut decided = Decided {
-            open: &mut self.inflight.open,
-            effects: &mut self.inflight.open_effects,
-            depends_on: Lsn::ZERO,
-            topology: false,
-        };
-        self.more_to_serve |= self.broker.bury(&mut self.cache, &mut decided, &mut out.reads)
-            | self.broker.release_delayed(&mut self.cache, &mut decided, &mut out.reads);
     }
 
     /// A group is sealed when the writer is free, or when it is full. Nothing but settles: when
@@ -648,26 +683,6 @@ impl Node {
         let group = self.inflight.seal(epoch.number, now_ms);
         out.log.push(LogJob::Append(group.clone()));
         self.backend_input(now_ms, BackendInput::Sealed(group), out);
-    }
-
-    fn read_done(
-        &mut self,
-        queue: QueueId,
-        asked: &[Lsn],
-        records: Vec<(Lsn, Bytes)>,
-        out: &mut Outputs,
-    ) {
-        // A reader may stop early for size, but never before the first message; a first one that
-        // is still wanted and not in the log means that the log has lost it.
-        if let Some(first) = asked.first()
-            && records.first().is_none_or(|(lsn, _)| lsn != first)
-            && self.broker.is_unsettled(queue, *first)
-        {
-            out.stop = Some(Err(format!("message {first} is not in the log any more")));
-            return;
-        }
-        self.cache.add_read(records);
-        self.broker.read_done(queue);
     }
 }
 

@@ -16,10 +16,11 @@ use crate::log_writer::LogWriter;
 use crate::node::{Input, Node, NodeOptions, Outputs};
 use crate::peer::{PeerEvent, PeerHandle, Security};
 use crate::reader::Reader;
+use crate::scrub::ScrubProgress;
 use crate::space::SpaceWatch;
 use crate::state_writer::StateWriter;
 use crate::tls::Tls;
-use crate::{admin, auth};
+use crate::{admin, auth, scrub};
 use anyhow::{Context, anyhow, bail};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,13 +28,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use understudy_broker::Limits;
+use understudy_broker::{Limits, replay_point};
 use understudy_model::{Features, Text};
 use understudy_replication::{
     ArbiterConfig, Backend, Input as BackendInput, LogEnd, Pair, PairConfig, Role as PairRole,
     Standalone,
 };
-use understudy_storage::{DataDirLock, Log, LogOptions, LogReader, StateStore};
+use understudy_storage::{DataDirLock, Log, LogOptions, LogReader, StateStore, StorageError};
 
 /// Batches of requests that may wait for the driver; with more, sockets are not read.
 const CLIENT_EVENTS_MAX: usize = 1_024;
@@ -74,8 +75,15 @@ impl Store {
         let dir = &settings.data_dir;
         let _lock = DataDirLock::acquire(dir)?;
         let options = LogOptions { map_bytes_max: settings.storage.map_bytes_max };
-        let (log, reader, end) = Log::open(dir, &options)?;
         let state = StateStore::open(dir, STATE_MAP_BYTES)?;
+        let slices = match state.load() {
+            Ok(slices) => Ok(slices),
+            Err(error @ StorageError::State(_)) => Err(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let known = slices.as_ref().ok().and_then(|slices| replay_point(slices));
+        let (log, reader, damage) = Log::open_damaged(dir, &options, known)?;
+        let end = log.end();
         let found = Found {
             view: log.load_view()?,
             log: LogEnd {
@@ -84,7 +92,8 @@ impl Store {
                 last: end.last,
                 last_chain: end.last_chain,
             },
-            state: state.load()?,
+            damage: damage.map(|damage| damage.to_string()),
+            state: slices,
         };
         Ok(Self { _lock, log, reader, state, found })
     }
@@ -107,14 +116,22 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         announce(&opened, "replication", Some(address));
         tracing::info!(protocol = "replication", %address, "listening");
     }
-    let Store { _lock, log, reader, state, found } = store;
+    let Store { _lock, log, reader, mut state, found } = store;
+    let state_is_bad = found.state.is_err();
     let (node, first) = make_node(&settings, &clock, found, &reader, advertised)?;
+    if state_is_bad {
+        // It is made anew, or replaced by a copy.
+        state.clear()?;
+    }
     let (arbiter, arbiter_security) = start_arbiter(&settings, &node, &events)?;
 
     let free_bytes_min = settings.storage.free_bytes_min;
     let space = SpaceWatch::start(reader.clone(), free_bytes_min, events.clone())?;
     let dir = settings.data_dir.clone();
     let log = LogWriter::start(log, reader.clone(), dir, space, events.clone())?;
+    let scrubbed = Arc::new(ScrubProgress::default());
+    let (writer, progress) = (log.clone(), scrubbed.clone());
+    scrub::start(reader.clone(), &settings.storage, writer, events.clone(), progress)?;
     let state = StateWriter::start(state, log.clone(), events.clone())?;
     let (overview, overview_seen) = watch::channel(Arc::new(Overview::default()));
     let users = node.broker().users().cloned().collect();
@@ -128,6 +145,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         serving: serving_seen,
         listeners,
         client_protocols: client_protocols(&settings),
+        scrubbed,
     };
     let authenticator =
         auth::Authenticator::new(users_seen).map_err(|error| anyhow!("no randomness: {error}"))?;
@@ -315,13 +333,16 @@ fn make_node(
     let pair = pair_config(settings, advertised);
     let is_pair = settings.replication.backend == BackendKind::Pair;
     let made = boot(
-        node_options(settings),
+        &node_options(settings),
         found,
         clock.now_ms(),
         random,
         |boot, out| -> Result<Box<dyn Backend>, String> {
             if is_pair {
-                Ok(Box::new(Pair::new(boot, pair, out).map_err(|error| error.to_string())?))
+                Ok(Box::new(Pair::new(boot, pair.clone(), out).map_err(|error| error.to_string())?))
+            } else if let Some(why) = &boot.damaged {
+                let data = settings.data_dir.display();
+                Err(format!("{why}; nobody else has it: restore {data} from a copy"))
             } else {
                 Ok(Box::new(Standalone::new(boot, out).map_err(|error| error.to_string())?))
             }
@@ -365,6 +386,10 @@ fn node_options(settings: &Settings) -> NodeOptions {
         save_after_bytes: settings.storage.save_after_bytes,
         retain_bytes: settings.storage.retain_bytes,
         features: Features::KNOWN,
+        digest_interval_ms: match settings.replication.backend {
+            BackendKind::Standalone => 0,
+            _ => settings.replication.digest_interval_ms,
+        },
         users: settings.users.iter().map(auth::configured).collect(),
         default_user: auth::default_user(),
     }

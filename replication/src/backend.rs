@@ -31,6 +31,8 @@ pub struct Boot {
     pub applied: Lsn,
     /// Switched on in that state.
     pub features: Features,
+    /// Log or state cannot be read, so that nothing of it can be served: why.
+    pub damaged: Option<String>,
     /// Fresh random numbers, the only ones that the backend gets.
     pub random: [u64; 8],
 }
@@ -38,6 +40,38 @@ pub struct Boot {
 /// How far the making of a snapshot has come; opaque to the backend. 0 begins a new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotCursor(pub u64);
+
+/// What a node's disk has lost, asked of the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The group that holds this command.
+    Group { holding: Lsn },
+    /// These commands, wherever they are kept. Ascending.
+    Records(Vec<Lsn>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Group(Group),
+    /// Those that are there; may end early for size, but not before the first one.
+    Records(Vec<(Lsn, Bytes)>),
+    /// The peer cannot give it.
+    Nothing,
+    /// No peer is attached whose log is known to be the same, or it went away.
+    NoPeer,
+    /// There is no second node.
+    Nobody,
+}
+
+/// A part of the node's state, hashed as of one LSN. What a part is, is the node's matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDigest {
+    pub at: Lsn,
+    pub part: Bytes,
+    pub hash: u128,
+    /// The slave's answer; none: the master's question.
+    pub differs: Option<bool>,
+}
 
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -109,7 +143,21 @@ pub enum Input {
     Promote {
         force: bool,
     },
-    /// The operator wants this slave to take a whole new copy.
+    /// Ask the peer for what is lost here; answered by [`Output::Fetched`] with the same `id`. A
+    /// newer question replaces one that is not answered.
+    Fetch {
+        id: u64,
+        wanted: Wanted,
+    },
+    /// For the peer, which gets it as [`Output::Digest`] if its log is known to be the same.
+    Compare(StateDigest),
+    /// Answer to [`Output::ReadFetch`].
+    FetchRead {
+        link: LinkId,
+        id: u64,
+        found: Found,
+    },
+    /// The operator wants this slave to take a whole new copy, or the node cannot repair its own.
     Resync,
     /// The operator says that this master's slave is gone for good. `force`: even if it is attached.
     ForgetSlave {
@@ -179,6 +227,17 @@ pub enum Output {
     Truncate {
         after: Lsn,
     },
+    /// The peer on `link` has lost this; answered by [`Input::FetchRead`].
+    ReadFetch {
+        link: LinkId,
+        id: u64,
+        wanted: Wanted,
+    },
+    Fetched {
+        id: u64,
+        found: Found,
+    },
+    Digest(StateDigest),
     ReadSnapshot {
         cursor: SnapshotCursor,
         /// Only messages behind this LSN, after the state; none: everything.

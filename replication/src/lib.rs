@@ -10,6 +10,9 @@ mod pair;
 mod standalone;
 
 pub use arbiter::{ArbiterAnswer, ArbiterCall, Held, Register, Registers};
-pub use backend::{Backend, Boot, Input, LinkId, LogEnd, Output, SnapshotCursor, Status};
+pub use backend::{
+    Backend, Boot, Found, Input, LinkId, LogEnd, Output, SnapshotCursor, StateDigest, Status,
+    Wanted,
+};
 pub use pair::{ArbiterConfig, Pair, PairConfig, Policy, Protocols, Role, Standing, ViewError};
 pub use standalone::Standalone;

@@ -1,6 +1,6 @@
 //! One node for ever: committed is what is durable here.
 
-use crate::{Backend, Boot, Input, LogEnd, Output, Status};
+use crate::{Backend, Boot, Found, Input, LogEnd, Output, Status};
 use bytes::{Bytes, BytesMut};
 use understudy_model::{Epoch, Features, Lsn, Malformed, NodeId, Reader, Writer};
 
@@ -108,6 +108,7 @@ impl Backend for Standalone {
                 warn: true,
                 text: "refused: a standalone broker has no other node".into(),
             }),
+            Input::Fetch { id, .. } => out.push(Output::Fetched { id, found: Found::Nobody }),
             Input::Stopping => out.push(Output::Stop { outcome: Ok("asked to stop".into()) }),
             _ => {}
         }

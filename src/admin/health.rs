@@ -3,6 +3,7 @@
 use super::Admin;
 use super::failure::Failure;
 use super::principal::{Level, Principal};
+use crate::handle::Overview;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -22,6 +23,17 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
 
 pub(super) async fn live() -> Response {
     verdict(true, "")
+}
+
+fn alarms(overview: &Overview) -> Response {
+    let damage = &overview.repair.first;
+    let alarms = [
+        overview.disk_alarm.then(|| "disk alarm".to_owned()),
+        overview.digest.differs_at.map(|at| format!("the nodes' states differ at LSN {at}")),
+        (!damage.is_empty()).then(|| format!("{damage} is damaged")),
+    ];
+    let alarms: Vec<String> = alarms.into_iter().flatten().collect();
+    verdict(alarms.is_empty(), &alarms.join("; "))
 }
 
 fn verdict(good: bool, reason: &str) -> Response {
@@ -54,7 +66,7 @@ async fn check(
         }
         "is-master" => verdict(status.role == "master", &format!("this is the {}", status.role)),
         "replication-in-sync" => verdict(status.in_sync, &format!("state: {}", status.state)),
-        "alarms" | "local-alarms" => verdict(!overview.disk_alarm, "disk alarm"),
+        "alarms" | "local-alarms" => alarms(&overview),
         // Their vhosts are always up while the node serves.
         "virtual-hosts" => verdict(admin.node.is_ready(), "not serving"),
         _ => return Err(Failure::missing()),

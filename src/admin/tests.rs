@@ -23,6 +23,7 @@ async fn start() -> Fixture {
     let users = watch::channel(Arc::new(Vec::new())).1;
     let node = NodeHandle {
         client_protocols: Vec::new(),
+        scrubbed: Arc::default(),
         events,
         overview: watch::channel(Arc::new(overview)).1,
         users: users.clone(),

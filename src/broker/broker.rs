@@ -168,6 +168,17 @@ impl Broker {
         live
     }
 
+    /// As [`Self::live_messages`], of what lies in the cold store.
+    pub fn live_cold_messages(&self, first: Lsn, last: Lsn) -> Vec<Lsn> {
+        let cold = self.segments.iter().filter(|segment| segment.cold);
+        let within = cold.filter(|segment| segment.first <= last && first <= segment.last);
+        within
+            .flat_map(|segment| {
+                self.live_messages(segment.first.max(first), segment.last.min(last))
+            })
+            .collect()
+    }
+
     /// Stretches of the log that no segment covers, to be given back (again) after a start.
     pub fn dead_log(&self) -> impl Iterator<Item = (Lsn, Lsn)> {
         self.segments.gaps()

@@ -70,6 +70,10 @@ impl Delayed {
         self.reading = false;
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     pub(crate) fn encode(&self, w: &mut Writer<'_>) {
         w.varint(self.messages.len() as u64);
         for (lsn, (due_ms, vhost)) in &self.messages {

@@ -115,6 +115,12 @@ impl Facts {
         }
     }
 
+    /// Of what is kept for single messages.
+    pub(crate) fn count(&self) -> usize {
+        let maps = [self.expirations.len(), self.sizes.len(), self.priorities.len()];
+        self.ttl.len() + maps.iter().sum::<usize>() + self.returns.len()
+    }
+
     pub(crate) fn encode(&self, w: &mut Writer<'_>) {
         w.varint(self.ttl.len() as u64);
         self.ttl.iter().for_each(|(lsn, at)| put(w, *lsn, *at));

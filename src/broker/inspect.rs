@@ -3,7 +3,7 @@
 use crate::broker::Broker;
 use std::ops::Bound::{Excluded, Unbounded};
 use understudy_model::{
-    AckMode, ApplyTo, BindTarget, Binding, ConnectionId, ConsumerNumber, Credit, ExchangeSpec,
+    AckMode, ApplyTo, BindTarget, Binding, ConnectionId, ConsumerNumber, Credit, ExchangeSpec, Lsn,
     PermissionRecord, PolicyRecord, Protocol, QueueSpec, Text, UserRecord,
 };
 
@@ -108,6 +108,12 @@ impl Broker {
         let from = query.after.as_ref().map(|after| after.vhost.clone()).unwrap_or_default();
         let wanted = |name: &Text| query.vhost.as_ref().is_none_or(|vhost| vhost == name);
         self.topology.vhosts.range(from..).filter(move |(name, _)| wanted(name))
+    }
+
+    /// Names of queues that hold the message, for the operator.
+    pub fn queues_holding(&self, lsn: Lsn) -> Vec<String> {
+        let holding = self.queues.values().filter(|queue| queue.unsettled().contains(lsn));
+        holding.map(|queue| format!("{} (vhost {})", queue.spec.name, queue.spec.vhost)).collect()
     }
 
     pub fn list_queues(&self, query: &Query) -> Page<QueueRow> {

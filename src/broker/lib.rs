@@ -7,6 +7,7 @@ mod access_tests;
 mod arguments;
 mod broker;
 mod clients;
+mod compare;
 mod consistent_hash;
 mod dead_letter;
 mod decide;
@@ -43,6 +44,7 @@ mod topology;
 mod transaction_tests;
 
 pub use broker::{Broker, Counts, Limits};
+pub use compare::Part;
 pub use decide::{Decided, Wait, waits_for_own_commits};
 pub use dispatch::{Contents, ReadAhead};
 pub use inspect::{
@@ -51,5 +53,5 @@ pub use inspect::{
 pub use manage::ConfiguredUser;
 pub use pattern::check_pattern;
 pub use reinject::Divergence;
-pub use saved::Slice;
+pub use saved::{Slice, replay_point};
 pub use segments::Segment;

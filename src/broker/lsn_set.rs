@@ -5,7 +5,7 @@
 //! without gaps costs a few bytes per chunk, one with gaps a bit or two per LSN.
 
 use std::collections::VecDeque;
-use understudy_model::{Lsn, Malformed, Reader, Writer};
+use understudy_model::{Digest, Lsn, Malformed, Reader, Writer};
 
 const CHUNK_BITS: u32 = 12;
 const CHUNK_SPAN: u64 = 1 << CHUNK_BITS;
@@ -138,6 +138,9 @@ impl LsnSet {
 
     /// How many members lie between `from` and `to`, both included; costs per chunk.
     pub(crate) fn count_range(&self, from: Lsn, to: Lsn) -> u64 {
+        if from > to {
+            return 0;
+        }
         let (from_key, from_offset) = split(from);
         let (to_key, to_offset) = split(to);
         let begin = self.find(from_key).unwrap_or_else(|at| at);
@@ -149,6 +152,25 @@ impl LsnSet {
                 chunk.form.count_range(low, high)
             })
             .sum()
+    }
+
+    /// Stretches of 4,096 LSNs that have members.
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Adds the members to a digest, in whatever form they are held. Costs per chunk.
+    pub(crate) fn add_to(&self, digest: &mut Digest) {
+        digest.add(&self.len.to_be_bytes());
+        let mut bytes = [0; WORDS * 8];
+        for chunk in &self.chunks {
+            digest.add(&chunk.key.to_be_bytes());
+            let words = chunk.form.words();
+            for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
+                bytes.copy_from_slice(&word.to_be_bytes());
+            }
+            digest.add(&bytes);
+        }
     }
 
     /// Runs of consecutive LSNs, as gaps and lengths. The driver does this for each changed queue
@@ -304,6 +326,22 @@ impl Form {
                     each(from, (CHUNK_SPAN - 1) as u16);
                 }
             }
+        }
+    }
+
+    fn words(&self) -> [u64; WORDS] {
+        match self {
+            Self::Run(from, to) => std::array::from_fn(|at| {
+                let base = at as u16 * 64;
+                let apart = *to < base || *from > base + 63;
+                if apart { 0 } else { word_mask(at, *from, *to) }
+            }),
+            Self::List(list) => {
+                let mut words = [0; WORDS];
+                list.iter().for_each(|offset| words[*offset as usize / 64] |= 1 << (offset % 64));
+                words
+            }
+            Self::Bits(words) => **words,
         }
     }
 

@@ -71,8 +71,14 @@ impl Producers {
     }
 
     pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+        self.encode_newest(w, usize::MAX);
+    }
+
+    /// At most so many of those that were used last, behind the number of all.
+    pub(crate) fn encode_newest(&self, w: &mut Writer<'_>, most: usize) {
         w.varint(self.known.len() as u64);
-        for (lsn, id) in &self.by_use {
+        let surplus = self.by_use.len().saturating_sub(most);
+        for (lsn, id) in self.by_use.iter().skip(surplus) {
             let Some(producer) = self.known.get(id) else { continue };
             w.u128(*id);
             w.varint(producer.sequence);

@@ -24,7 +24,7 @@ pub(crate) struct Queue {
     unsettled: LsnSet,
     /// Messages up to here may have been handed out before; logged by `Delivered`.
     mark: Lsn,
-    facts: Option<Box<Facts>>,
+    pub(crate) facts: Option<Box<Facts>>,
     pub(crate) memory: Memory,
 }
 
@@ -426,12 +426,17 @@ impl Queue {
         None
     }
 
-    pub(crate) fn encode(&self, id: QueueId, w: &mut Writer<'_>) {
+    /// All but what is kept for messages.
+    pub(crate) fn encode_head(&self, id: QueueId, w: &mut Writer<'_>) {
         w.varint(id.0.0);
         self.spec.encode(w);
         w.varint(self.mark.0);
         w.varint(self.bound_to.len() as u64);
         self.bound_to.iter().for_each(|name| w.text(name));
+    }
+
+    pub(crate) fn encode(&self, id: QueueId, w: &mut Writer<'_>) {
+        self.encode_head(id, w);
         self.unsettled.encode(w);
         w.bool(self.facts.is_some());
         if let Some(facts) = &self.facts {

@@ -31,6 +31,13 @@ const REPLAY: &[u8] = b"replay";
 const FEATURES: &[u8] = b"features";
 const QUEUE_PREFIX: u8 = b'q';
 
+/// Where replay begins over saved state: an LSN, a group's end, and the chain hash there.
+pub fn replay_point(slices: &[(Bytes, Bytes)]) -> Option<(Lsn, u128)> {
+    let (_, value) = slices.iter().find(|(key, _)| key == REPLAY)?;
+    let mut r = Reader(value);
+    Some((Lsn(r.varint().ok()?), r.u128().ok()?))
+}
+
 impl Broker {
     /// Queues that changed since they were saved; takes them off the list of what to save.
     pub fn begin_save(&mut self) -> BTreeSet<QueueId> {

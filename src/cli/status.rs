@@ -70,6 +70,17 @@ fn describe(status: &Value) -> String {
     if status["disk_alarm"] == true {
         line("alarm", "low on disk: publishers are blocked".into());
     }
+    if status["repair"]["damaged"].as_u64() > Some(0) {
+        let alarm = format!(
+            "{} places on disk are damaged, first {}",
+            text("/repair/damaged"),
+            text("/repair/first")
+        );
+        line("alarm", alarm);
+    }
+    if status["digest"]["differs"].as_str().is_some_and(|differs| !differs.is_empty()) {
+        line("alarm", format!("the states of the nodes differ: {}", text("/digest/differs")));
+    }
     let cursors = ["applied", "commit", "durable", "appended"];
     let cursors = cursors.map(|name| format!("{name} {}", text(&format!("/cursors/{name}"))));
     line("cursors", cursors.join(", "));

@@ -223,6 +223,7 @@ impl Checker<'_> {
             beat_ms: given.beat_ms,
             suspect_ms: given.suspect_ms,
             takeover_ms: given.takeover_ms,
+            digest_interval_ms: given.digest_interval_ms,
         })
     }
 

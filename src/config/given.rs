@@ -63,6 +63,7 @@ pub(super) struct Replication {
     pub(super) beat_ms: u64,
     pub(super) suspect_ms: u64,
     pub(super) takeover_ms: u64,
+    pub(super) digest_interval_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,6 +149,8 @@ pub struct StorageSettings {
     pub free_bytes_min: u64,
     pub save_after_bytes: u64,
     pub retain_bytes: u64,
+    pub scrub_bytes_per_second: u64,
+    pub scrub_interval_s: u64,
 }
 
 /// Commands for `/bin/sh`; empty: none.
@@ -239,6 +242,7 @@ impl Default for Replication {
             beat_ms: 250,
             suspect_ms: 2_000,
             takeover_ms: 4_000,
+            digest_interval_ms: 1_000,
         }
     }
 }
@@ -289,6 +293,8 @@ impl Default for StorageSettings {
             free_bytes_min: 256 << 20,
             save_after_bytes: 64 << 20,
             retain_bytes: 64 << 20,
+            scrub_bytes_per_second: 4 << 20,
+            scrub_interval_s: 24 * 60 * 60,
         }
     }
 }

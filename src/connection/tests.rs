@@ -57,6 +57,7 @@ async fn connect(events_max: usize) -> Fixture {
     let (_, users) = watch::channel(Arc::new(Vec::new()));
     let node = NodeHandle {
         client_protocols: Vec::new(),
+        scrubbed: Arc::default(),
         events,
         overview: watch::channel(Arc::new(Overview::default())).1,
         users: users.clone(),

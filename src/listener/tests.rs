@@ -40,6 +40,7 @@ fn start(connections_max: usize) -> Fixture {
     let users = watch::channel(Arc::new(Vec::new())).1;
     let node = NodeHandle {
         client_protocols: Vec::new(),
+        scrubbed: Arc::default(),
         events,
         overview: watch::channel(Arc::new(Overview::default())).1,
         users: users.clone(),

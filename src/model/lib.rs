@@ -6,6 +6,7 @@
 mod access;
 mod codec;
 mod command;
+mod damage;
 mod effect;
 mod enqueue;
 mod epoch;
@@ -23,6 +24,7 @@ pub use codec::{Digest, Malformed, Reader, Writer};
 pub use command::{
     BindTarget, Binding, Command, ExchangeSpec, NewEpoch, QueueSpec, SettleRanges, UserRecord,
 };
+pub use damage::{Damage, Place, Repair};
 pub use effect::{Delivery, Effect, Refusal, RefusalKind, Reply, Returned};
 pub use enqueue::{DeadLetterView, DelayView, EnqueueView};
 pub use epoch::{EpochHistory, EpochStart};

@@ -1,5 +1,7 @@
 //! A whole copy of the state: made for a new slave, or installed as one.
 
+use super::compare::Comparisons;
+use super::repair::Repairs;
 use super::{LogJob, Node, Outputs};
 use crate::inflight::Inflight;
 use crate::upkeep::{Snapshot, Upkeep};
@@ -59,6 +61,9 @@ impl Node {
             self.broker = Broker::new(self.options.limits);
             self.cache.clear();
             self.upkeep = Upkeep::default();
+            self.repairs = Repairs::default();
+            self.comparisons = Comparisons::default();
+            self.saved_through = Lsn::ZERO;
             self.inflight = Inflight::new(Lsn::ZERO, 0);
         }
         let Some(slices) = &mut self.installing else { return };
@@ -85,6 +90,7 @@ impl Node {
                 self.broker.reset_segments();
                 self.broker.replayed();
                 self.applied_chain = chain;
+                self.saved_through = log.last;
                 self.inflight = Inflight::new(log.last, chain);
                 out.users_changed = true;
                 self.look_at_features(out);

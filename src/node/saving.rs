@@ -7,7 +7,9 @@ impl Node {
     pub(super) fn save_some(&mut self, out: &mut Outputs) {
         // Only what is saved may be given back.
         let after = if self.alarm.low_space { 1 } else { self.options.save_after_bytes };
-        let due = self.upkeep.bytes_since_save() >= after;
+        let awaited = self.repairs.save_through();
+        let due = self.upkeep.bytes_since_save() >= after
+            || self.saved_through < awaited && awaited <= self.broker.applied();
         if !self.upkeep.is_saving() && due {
             self.upkeep.begin(&mut self.broker, self.applied_chain);
         }
@@ -18,6 +20,7 @@ impl Node {
 
     pub(super) fn state_saved(&mut self, replay_after: Lsn, out: &mut Outputs) {
         self.upkeep.saved();
+        self.saved_through = self.saved_through.max(replay_after);
         let retain = self.backend.retain_after().unwrap_or(replay_after);
         let floor = replay_after.min(retain);
         let retain_bytes = if self.alarm.low_space { 0 } else { self.options.retain_bytes };

@@ -2,15 +2,15 @@
 //! their LSNs. Chunks never overlap: a record is found in the one chunk that begins at or before
 //! its LSN. Whoever puts records between those of a chunk has the chunk written anew.
 
+use crate::StorageError;
 use crate::log::Table;
 use crate::piece::{self, CONTENT_BYTES_MAX, Key};
 use crate::reader::holding;
-use crate::{Place, StorageError};
 use bytes::Bytes;
 use heed::{RwTxn, types::DecodeIgnore};
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use understudy_model::Lsn;
+use understudy_model::{Lsn, Place};
 
 /// An LSN and a length in front of each record.
 const RECORD_HEADER_BYTES: usize = 12;

@@ -1,6 +1,5 @@
-use crate::Damage;
 use std::path::PathBuf;
-use understudy_model::{GroupError, Lsn};
+use understudy_model::{Damage, GroupError, Lsn};
 
 /// What can go wrong below the broker. All but `Full` at a write mean that the process must end.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +13,11 @@ pub enum StorageError {
     Corrupt { lsn: Lsn, what: String },
     #[error("group at LSN {first} does not follow the log's end {last}")]
     Gap { first: Lsn, last: Lsn },
+    #[error(
+        "the data directory has storage format {found}, this program knows {known} only: start the \
+         version that wrote it, or begin with an empty directory"
+    )]
+    Format { found: String, known: u32 },
     #[error("saved state is corrupt: {0}")]
     State(String),
     #[error("{path} is in use by another process")]
@@ -24,13 +28,11 @@ pub enum StorageError {
     Io(#[from] std::io::Error),
 }
 
-impl Damage {
-    pub(crate) fn error(self, what: impl ToString) -> StorageError {
-        StorageError::Damaged { damage: self, what: what.to_string() }
-    }
-}
-
 impl StorageError {
+    pub(crate) fn damaged(damage: Damage, what: impl ToString) -> Self {
+        Self::Damaged { damage, what: what.to_string() }
+    }
+
     pub(crate) fn corrupt(lsn: Lsn, what: impl ToString) -> Self {
         Self::Corrupt { lsn, what: what.to_string() }
     }

@@ -21,7 +21,6 @@ mod tests;
 pub use error::StorageError;
 pub use log::{Batch, Log, LogEnd, LogOptions};
 pub use reader::LogReader;
-pub use repair::{Damage, Place, Repair};
 pub use scrub::{Scrub, ScrubStep};
 pub use space::Space;
 pub use state::{DataDirLock, StateStore};

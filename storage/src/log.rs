@@ -3,7 +3,7 @@
 use crate::cold::{self, Records};
 use crate::pages::MappedPages;
 use crate::piece;
-use crate::{Damage, LogReader, Place, StorageError};
+use crate::{LogReader, StorageError};
 use bytes::Bytes;
 use heed::types::Bytes as Raw;
 use heed::{Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls};
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
-use understudy_model::{Group, GroupHeader, Lsn};
+use understudy_model::{Damage, Group, GroupHeader, Lsn, Place};
 
 #[derive(Clone, Debug)]
 pub struct LogOptions {
@@ -85,6 +85,9 @@ struct Reclaim {
 /// contiguous run of free pages and takes new ones, so a file that is full at one time grows on.
 const MAP_FACTOR: usize = 2;
 const VIEW: &[u8] = b"view";
+const FORMAT: &[u8] = b"format";
+/// 2: the crc of a piece covers its key.
+const FORMAT_VERSION: u32 = 2;
 const BASE: &[u8] = b"base";
 /// A commit deletes so many pieces, and twice as many as it appends: freeing keeps up with
 /// filling, and no commit waits long for it.
@@ -126,6 +129,7 @@ impl Log {
         let log = env.create_database(&mut txn, Some("log"))?;
         let cold = env.create_database(&mut txn, Some("cold"))?;
         let meta = env.create_database(&mut txn, Some("meta"))?;
+        check_format(&mut txn, log, meta)?;
         txn.commit()?;
         let pages = Arc::new(MappedPages::find(&path.join("data.mdb")));
         let bytes_max = options.map_bytes_max as u64;
@@ -168,7 +172,7 @@ impl Log {
             Err(StorageError::Damaged { damage, what }) if self.blocked_by.is_none() => {
                 (self.reclaim, self.cold) = (reclaim, cold);
                 self.blocked_by = Some(damage);
-                self.untold = Some(damage.error(what));
+                self.untold = Some(StorageError::damaged(damage, what));
                 self.write(batch)
             }
             result => result,
@@ -360,7 +364,7 @@ impl Log {
                 break;
             }
         }
-        Err(Damage { place: Place::Log, lsn: last }.error("no group ends there"))
+        Err(StorageError::damaged(Damage { place: Place::Log, lsn: last }, "no group ends there"))
     }
 }
 
@@ -389,6 +393,21 @@ fn delete_pieces(
         table.delete(txn, key)?;
     }
     Ok(doomed.len())
+}
+
+/// A new store gets this program's format; of another one nothing is touched.
+fn check_format(txn: &mut RwTxn<'_>, log: Table, meta: Table) -> Result<(), StorageError> {
+    let known = FORMAT_VERSION;
+    let found = match meta.get(txn, FORMAT)? {
+        Some(found) if *found == known.to_be_bytes() => return Ok(()),
+        Some(found) => found.first_chunk().map(|found| u32::from_be_bytes(*found).to_string()),
+        None if meta.is_empty(txn)? && log.is_empty(txn)? => {
+            return Ok(meta.put(txn, FORMAT, &known.to_be_bytes())?);
+        }
+        None => Some("1".to_owned()),
+    };
+    let found = found.unwrap_or_else(|| "unreadable".to_owned());
+    Err(StorageError::Format { found, known })
 }
 
 /// Where the log is complete from, with the chain hash there.

@@ -5,9 +5,9 @@
 //! covers the key too: a piece that is found under another's key is damage. Pieces are cut at records, so that one message can be read without the rest of its group; a record
 //! that is longer than a piece goes on in parts 1, 2, … of the same key.
 
-use crate::{Damage, Place, StorageError};
+use crate::StorageError;
 use bytes::{BufMut, Bytes};
-use understudy_model::{GROUP_HEADER_BYTES, Group, Lsn};
+use understudy_model::{Damage, GROUP_HEADER_BYTES, Group, Lsn, Place};
 
 /// Sixteen pages of 4 KiB less LMDB's header.
 pub(crate) const PIECE_BYTES_MAX: usize = 65_520;
@@ -60,14 +60,14 @@ pub(crate) fn decode<'a>(
 ) -> Result<(u8, &'a [u8]), StorageError> {
     let damage = Damage { place, lsn: lsn_of(key) };
     let Some((crc, rest)) = piece.split_first_chunk::<4>() else {
-        return Err(damage.error("short piece"));
+        return Err(StorageError::damaged(damage, "short piece"));
     };
     if checksum(key, rest) != u32::from_be_bytes(*crc) {
-        return Err(damage.error("checksum of a piece"));
+        return Err(StorageError::damaged(damage, "checksum of a piece"));
     }
     match rest {
         [kind, _, _, _, content @ ..] => Ok((*kind, content)),
-        _ => Err(damage.error("short piece")),
+        _ => Err(StorageError::damaged(damage, "short piece")),
     }
 }
 
@@ -137,7 +137,10 @@ pub(crate) fn records_of_log(
         let end = length.map(|length| begin + u32::from_be_bytes(*length) as usize);
         let Some(end) = end.filter(|end| *end <= content.len()) else {
             at = content.len();
-            return Some(Err(Damage { place: Place::Log, lsn: first }.error("a part is missing")));
+            return Some(Err(StorageError::damaged(
+                Damage { place: Place::Log, lsn: first },
+                "a part is missing",
+            )));
         };
         at = end;
         let found = (lsn, content.slice(begin..end));
@@ -162,7 +165,10 @@ pub(crate) fn records_of_cold(
         let end = length.map(|length| begin + u32::from_be_bytes(*length) as usize);
         let (Some(head), Some(end)) = (head, end.filter(|end| *end <= content.len())) else {
             at = content.len();
-            return Some(Err(Damage { place: Place::Cold, lsn: first }.error("a part is missing")));
+            return Some(Err(StorageError::damaged(
+                Damage { place: Place::Cold, lsn: first },
+                "a part is missing",
+            )));
         };
         at = end;
         Some(Ok((lsn_of(head), content.slice(begin..end))))

@@ -1,13 +1,13 @@
 //! Reading the log. Each call is one short transaction that copies out what it returns: an old
 //! reader would keep LMDB from using freed pages again.
 
+use crate::StorageError;
 use crate::log::{Table, Tables, base_of};
 use crate::piece;
-use crate::{Damage, Place, StorageError};
 use bytes::{Bytes, BytesMut};
 use heed::{Env, RoTxn, WithoutTls};
 use std::ops::Bound;
-use understudy_model::{Group, GroupHeader, Lsn};
+use understudy_model::{Damage, Group, GroupHeader, Lsn, Place};
 
 #[derive(Clone)]
 pub struct LogReader {
@@ -112,7 +112,10 @@ impl LogReader {
         let bounds = (Bound::Included(&from[..]), Bound::Unbounded);
         let base = base_of(self.tables.meta, txn)?.map_or(Lsn::ZERO, |(base, _)| base);
         if next > base && self.tables.log.range(txn, &bounds)?.next().is_some() {
-            return Err(Damage { place: Place::Log, lsn: next }.error("group is missing"));
+            return Err(StorageError::damaged(
+                Damage { place: Place::Log, lsn: next },
+                "group is missing",
+            ));
         }
         Ok(())
     }
@@ -121,7 +124,7 @@ impl LogReader {
         let txn = self.tables.env.read_txn()?;
         let group = self.read_group(&txn, first)?;
         let damage = Damage { place: Place::Log, lsn: first };
-        group.ok_or_else(|| damage.error("group is missing"))
+        group.ok_or_else(|| StorageError::damaged(damage, "group is missing"))
     }
 
     pub(crate) fn read_group(
@@ -140,22 +143,25 @@ impl LogReader {
         let damage = Damage { place: Place::Log, lsn: first };
         let (kind, content) = piece::decode(Place::Log, key, value)?;
         if kind != piece::GROUP_START {
-            return Err(damage.error("no group begins there"));
+            return Err(StorageError::damaged(damage, "no group begins there"));
         }
-        let header = GroupHeader::decode(content).map_err(|error| damage.error(error))?;
+        let header =
+            GroupHeader::decode(content).map_err(|error| StorageError::damaged(damage, error))?;
         if header.first != first {
-            return Err(damage.error("a group under another's key"));
+            return Err(StorageError::damaged(damage, "a group under another's key"));
         }
         let mut bytes = BytesMut::with_capacity(header.group_bytes());
         bytes.extend_from_slice(content);
         while bytes.len() < header.group_bytes() {
             let Some(entry) = pieces.next() else {
-                return Err(damage.error("the end of the group is missing"));
+                return Err(StorageError::damaged(damage, "the end of the group is missing"));
             };
             let (key, value) = entry?;
             bytes.extend_from_slice(piece::decode(Place::Log, key, value)?.1);
         }
-        Ok(Some(Group::decode(bytes.freeze()).map_err(|error| damage.error(error))?))
+        Ok(Some(
+            Group::decode(bytes.freeze()).map_err(|error| StorageError::damaged(damage, error))?,
+        ))
     }
 
     /// Takes from `rest` what lies in the piece that holds its first LSN.

@@ -7,46 +7,11 @@ use crate::reader::{LogReader, holding};
 use crate::{StorageError, cold, piece};
 use bytes::Bytes;
 use heed::RoTxn;
-use std::fmt;
 use std::ops::Bound;
-use understudy_model::{Group, GroupHeader, Lsn};
+use understudy_model::{Damage, Group, GroupHeader, Lsn, Place, Repair};
 
 /// A piece holds no more records than that: each is at least a length.
 const RECORDS_PER_PIECE_MAX: u64 = (piece::CONTENT_BYTES_MAX / 4) as u64;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    Log,
-    Cold,
-}
-
-/// A piece that cannot be read, or is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Damage {
-    pub place: Place,
-    /// Its first record.
-    pub lsn: Lsn,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
-            Place::Log => write!(f, "the log at LSN {}", self.lsn),
-            Place::Cold => write!(f, "the cold store at LSN {}", self.lsn),
-        }
-    }
-}
-
-/// What became of a repair.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Repair {
-    /// The damage is gone, or was given back meanwhile. The log is complete from `base` on.
-    Done { base: Lsn },
-    /// What came does not belong there; nothing was changed.
-    Unfit(String),
-    /// The log would have to begin behind `until`, and no saved state reaches so far yet.
-    NotSaved { until: Lsn },
-}
 
 impl LogReader {
     /// The whole group that holds `lsn`, verified. None if the log does not have it (any more).
@@ -258,7 +223,7 @@ pub(crate) fn intact_header(key: &[u8], value: &[u8]) -> Option<GroupHeader> {
 }
 
 /// The nearest group whose header can be read.
-fn header_at_or_before(
+pub(crate) fn header_at_or_before(
     table: Table,
     txn: &RoTxn<'_>,
     lsn: Lsn,

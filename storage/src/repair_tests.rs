@@ -1,10 +1,8 @@
 use crate::tests::{append, corrupt, group, lsns, open};
-use crate::{
-    Batch, Damage, Log, LogEnd, LogOptions, LogReader, Place, Repair, Scrub, StorageError,
-};
+use crate::{Batch, Log, LogEnd, LogOptions, LogReader, Scrub, StorageError};
 use bytes::{Bytes, BytesMut};
 use std::path::Path;
-use understudy_model::{Group, Lsn};
+use understudy_model::{Damage, Group, Lsn, Place, Repair};
 
 /// The same groups in two stores; record n is filled with its LSN.
 fn twins(shapes: &[&[usize]]) -> (tempfile::TempDir, tempfile::TempDir, Vec<Group>) {
@@ -225,5 +223,26 @@ fn no_flipped_byte_of_a_piece_escapes_the_scrub() {
         let (_, reader, _) =
             Log::open_damaged(dir.path(), &LogOptions { map_bytes_max: 1 << 30 }, None).unwrap();
         assert!(scrub(&reader).contains(&log_damage(1)), "byte {byte}");
+    }
+}
+
+#[test]
+fn a_store_of_another_format_is_refused_and_not_touched() {
+    for format in [None, Some(1u32), Some(3)] {
+        let (dir, _other, _) = twins(&SHAPES);
+        let (log, reader, _) = open(dir.path());
+        let mut txn = log.tables.env.write_txn().unwrap();
+        match format {
+            Some(number) => {
+                log.tables.meta.put(&mut txn, b"format", &number.to_be_bytes()).unwrap();
+            }
+            None => drop(log.tables.meta.delete(&mut txn, b"format").unwrap()),
+        }
+        txn.commit().unwrap();
+        drop((log, reader));
+        let options = LogOptions { map_bytes_max: 1 << 30 };
+        let refused = Log::open(dir.path(), &options).map(drop).unwrap_err().to_string();
+        let number = format.unwrap_or(1);
+        assert!(refused.contains(&format!("storage format {number}, this")), "{refused}");
     }
 }

@@ -1,14 +1,14 @@
 //! Verifying all that is stored, in steps of one short transaction each: checksums of pieces, hashes
 //! of groups, and that each group continues the one in front of it.
 
+use crate::StorageError;
 use crate::log::base_of;
 use crate::piece::{self, Key};
 use crate::reader::LogReader;
-use crate::repair::{intact_header, is_damaged};
-use crate::{Damage, Place, StorageError};
+use crate::repair::{header_at_or_before, intact_header, is_damaged};
 use heed::RoTxn;
 use std::ops::Bound;
-use understudy_model::{GROUP_HEADER_BYTES, GroupHeader, Lsn, RecordsHash};
+use understudy_model::{Damage, GROUP_HEADER_BYTES, GroupHeader, Lsn, Place, RecordsHash};
 
 /// One pass over the log, then the cold store.
 pub struct Scrub {
@@ -73,7 +73,7 @@ impl Scrub {
                     let damage = Damage { place: Place::Cold, lsn: step.at };
                     // Once, whatever the number of its parts.
                     if key.ends_with(&[0, 0]) {
-                        step.damaged.push(damage.error("a chunk cannot be read"));
+                        step.damaged.push(StorageError::damaged(damage, "a chunk cannot be read"));
                     }
                 }
                 Place::Cold => {}
@@ -115,7 +115,7 @@ impl Scrub {
         };
         let Some(header) = intact_header(key, value) else {
             if piece::begins_group(value) {
-                step.damaged.push(damage.error("the header of a group"));
+                step.damaged.push(StorageError::damaged(damage, "the header of a group"));
             }
             if let Some(group) = &mut self.group {
                 group.bytes += content.len();
@@ -124,14 +124,25 @@ impl Scrub {
             return Ok(());
         };
         self.end_group(log, txn, step)?;
-        if let Some((last, chain)) = self.before {
+        let continues = |(last, chain): (Lsn, u128)| {
+            last.next() == header.first && header.verify_chain(chain).is_ok()
+        };
+        if !self.before.is_none_or(continues)
+            // The log may have been cut or replaced since the last step.
+            && let Some(before) = header_at_or_before(log.tables.log, txn, Lsn(header.first.0 - 1))?
+            && !continues((before.last(), before.chain))
+        {
+            let (last, chain) = (before.last(), before.chain);
             let base = base_of(log.tables.meta, txn)?.map_or(Lsn::ZERO, |(base, _)| base);
             let missing = last.max(base).next();
             if last.next() == header.first && header.verify_chain(chain).is_err() {
-                step.damaged.push(damage.error("does not continue the group in front of it"));
+                step.damaged.push(StorageError::damaged(
+                    damage,
+                    "does not continue the group in front of it",
+                ));
             } else if last.next() < header.first && missing < header.first {
                 let damage = Damage { place: Place::Log, lsn: missing };
-                step.damaged.push(damage.error("group is missing"));
+                step.damaged.push(StorageError::damaged(damage, "group is missing"));
             }
         }
         self.before = Some((header.last(), header.chain));

@@ -20,5 +20,6 @@ mod operator;
 mod pair;
 mod partition;
 mod protocols;
+mod repair;
 mod tls;
 mod web_socket;

@@ -117,6 +117,19 @@ impl Stomp {
         bodies
     }
 
+    /// Bodies of the messages that come until the broker closes the connection.
+    pub fn rest(&mut self) -> Vec<String> {
+        let _ = self.socket.read_to_end(&mut self.input);
+        let mut bodies = Vec::new();
+        while self.input.contains(&0) {
+            let frame = self.receive();
+            if frame.command == "MESSAGE" {
+                bodies.push(frame.body);
+            }
+        }
+        bodies
+    }
+
     /// Deliveries may come before the receipt of an ack.
     fn receive_receipt(&mut self, id: &str, bodies: &mut Vec<String>, count: usize) -> usize {
         let mut waiting = vec![id.to_owned()];

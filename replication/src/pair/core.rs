@@ -58,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) disk_ms: Option<u64>,
     /// In the state that is applied.
     pub(crate) features_on: Features,
+    /// The question that the peer has not answered.
+    pub(crate) fetching: Option<(LinkId, u64)>,
     /// This node was half of an in-sync pair since it started.
     pub(crate) paired: bool,
     /// Where clients find the peer while it leads, as it told last.
@@ -77,7 +79,11 @@ impl Core {
     pub(crate) fn new(boot: &Boot, config: PairConfig) -> Result<Self, ViewError> {
         let mut random = Random::new(&boot.random);
         let view = View::load(boot, &config, &mut random)?;
+        if let (Some(why), Standing::Alone { .. }) = (&boot.damaged, view.standing) {
+            return Err(ViewError::Damaged(why.clone()));
+        }
         let commit = match view.standing {
+            _ if boot.damaged.is_some() => Lsn::ZERO,
             // The in-sync set was this node: what is durable was committed, or is now.
             Standing::Alone { .. } => boot.log.last,
             _ => boot.applied.max(view.commit).min(boot.log.last),
@@ -99,6 +105,7 @@ impl Core {
             reinjecting: false,
             copies: Copies::default(),
             features_on: boot.features,
+            fetching: None,
             paired: false,
             reason: String::new(),
             random,

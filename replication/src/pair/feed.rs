@@ -140,6 +140,10 @@ impl Feed {
         }
     }
 
+    pub(crate) fn has_same_log(&self) -> bool {
+        self.is_streaming() && self.verified
+    }
+
     fn is_streaming(&self) -> bool {
         !matches!(self.stage, Stage::Greeted | Stage::Copying(_))
     }

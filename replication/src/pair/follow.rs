@@ -155,7 +155,11 @@ impl Follow {
         self.leaving.is_some() || self.heir
     }
 
-    fn is_streaming(&self) -> bool {
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn is_streaming(&self) -> bool {
         matches!(self.stage, Stage::Tail | Stage::Joining { .. } | Stage::Synced)
     }
 

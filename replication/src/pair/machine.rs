@@ -13,8 +13,8 @@ use understudy_model::{Epoch, Features, Lsn};
 
 /// One node of a master and slave pair. Holds the rules R1 to R9 of replication.md 8.4.
 pub struct Pair {
-    core: Core,
-    state: State,
+    pub(crate) core: Core,
+    pub(crate) state: State,
 }
 
 impl Pair {
@@ -30,6 +30,11 @@ impl Pair {
         }
         if core.commit > Lsn::ZERO {
             out.push(Output::Commit { through: core.commit });
+        }
+        if let Some(why) = &boot.damaged {
+            // The claim is given up, so the other node leads, and has all that was answered.
+            core.disown_log(true, out);
+            core.say(true, format!("{why}: a whole copy is taken from the other node"), out);
         }
         let state = State::Idle(Idle::starting(&mut core));
         let mut pair = Self { core, state };
@@ -126,6 +131,21 @@ impl Pair {
     }
 
     fn message(&mut self, link: LinkId, message: Message, out: &mut Vec<Output>) -> Next {
+        let message = match message {
+            Message::Fetch(question) => {
+                self.asked(link, question, out);
+                return None;
+            }
+            Message::Fetched(answer) => {
+                self.answered(link, answer, out);
+                return None;
+            }
+            Message::Digest(comparison) => {
+                self.compared(link, comparison, out);
+                return None;
+            }
+            message => message,
+        };
         let core = &mut self.core;
         match &mut self.state {
             State::Idle(idle) => idle.message(core, link, message, out),
@@ -203,6 +223,7 @@ impl Pair {
         for link in self.core.links.overdue(self.core.now_ms, limit).0 {
             self.core.drop_link(link, out);
         }
+        self.end_fetch_of_lost_link(out);
         self.greet(out);
         while let Some(link) = self.core.links.to_meet() {
             self.meet(link, out);
@@ -444,6 +465,9 @@ impl Pair {
             Input::HandOver => self.hand_over(out),
             Input::Promote { force } => self.promote(force, out),
             Input::Resync => return self.resync(out),
+            Input::Fetch { id, wanted } => self.fetch(id, wanted, out),
+            Input::Compare(digest) => self.compare(digest, out),
+            Input::FetchRead { link, id, found } => self.fetch_read(link, id, found, out),
             Input::ForgetSlave { force } => self.forget_slave(force, out),
             Input::Stopping => return self.stopping(out),
             Input::Tick => {}

@@ -1,5 +1,7 @@
 //! Frames between the two nodes (replication.md 8.5). A frame is one byte of kind and the rest.
 
+use crate::pair::compare::Comparison;
+use crate::pair::fetch::{Answer, Question};
 use crate::pair::hello::{Hello, put_front};
 use crate::pair::upgrade::Protocols;
 use crate::pair::view::{get_epoch, put_epoch};
@@ -154,6 +156,10 @@ pub(crate) enum Message {
     Goodbye {
         epoch: Epoch,
     },
+    /// What the sender's disk has lost.
+    Fetch(Question),
+    Fetched(Answer),
+    Digest(Comparison),
     /// From the master: will you lead, and not give up your claim meanwhile?
     HandoverAsk {
         epoch: Epoch,
@@ -187,6 +193,9 @@ const HANDOVER_ASK: u8 = 17;
 const HANDOVER_OK: u8 = 18;
 const EXPORT: u8 = 19;
 const EXPORT_ACK: u8 = 20;
+const FETCH: u8 = 40;
+const FETCHED: u8 = 41;
+const DIGEST: u8 = 42;
 
 impl Message {
     pub(crate) fn encode(&self) -> Bytes {
@@ -217,6 +226,9 @@ impl Message {
             Self::Chunk(chunk) => put_chunk(w, CHUNK, chunk),
             Self::Export(chunk) => put_chunk(w, EXPORT, chunk),
             Self::ExportAck { epoch } => put_head(w, EXPORT_ACK, *epoch),
+            Self::Fetch(question) => question.encode(FETCH, w),
+            Self::Fetched(answer) => answer.encode(FETCHED, w),
+            Self::Digest(comparison) => comparison.encode(DIGEST, w),
             Self::ChunkAck { epoch } => put_head(w, CHUNK_ACK, *epoch),
             Self::Group { epoch, commit, group } => {
                 put_head(w, GROUP, *epoch);
@@ -266,6 +278,9 @@ impl Message {
             CHUNK => Self::Chunk(get_chunk(epoch, &mut r)?),
             EXPORT => Self::Export(get_chunk(epoch, &mut r)?),
             EXPORT_ACK => Self::ExportAck { epoch },
+            FETCH => Self::Fetch(Question::decode(epoch, &mut r)?),
+            FETCHED => Self::Fetched(Answer::decode(epoch, frame, &mut r)?),
+            DIGEST => Self::Digest(Comparison::decode(epoch, &mut r)?),
             CHUNK_ACK => Self::ChunkAck { epoch },
             ACK => Self::Ack { epoch, durable: Lsn(r.varint()?) },
             IN_SYNC => Self::InSync { epoch, at: Lsn(r.varint()?) },

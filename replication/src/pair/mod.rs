@@ -6,12 +6,14 @@
 mod arbitration;
 mod attend;
 mod claiming;
+mod compare;
 mod config;
 mod contact;
 mod core;
 mod dialer;
 mod exporting;
 mod feed;
+mod fetch;
 mod follow;
 mod forget;
 mod handing;

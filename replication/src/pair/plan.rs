@@ -66,6 +66,7 @@ mod tests {
             log: LogEnd::default(),
             applied: Lsn::ZERO,
             features: understudy_model::Features::NONE,
+            damaged: None,
             random: [1; 8],
         };
         let config = PairConfig { role: Role::Slave, ..PairConfig::default() };

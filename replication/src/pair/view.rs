@@ -89,6 +89,8 @@ pub enum ViewError {
     Missing,
     /// A standalone broker's data cannot become a slave's.
     Standalone,
+    /// Log or state cannot be read, and only this node holds all that was answered.
+    Damaged(String),
 }
 
 impl fmt::Display for ViewError {
@@ -98,6 +100,12 @@ impl fmt::Display for ViewError {
             Self::Version(version) => {
                 write!(f, "view format {version}, this program knows {FORMAT_VERSION}")
             }
+            Self::Damaged(why) => write!(
+                f,
+                "{why}; this node went on alone, so no other has all of it: restore its data \
+                 directory from a copy, or let the other node lead (`understudy promote --force`) \
+                 and have this one join anew"
+            ),
             Self::Missing => f.write_str("the log has commands but the view record is missing"),
             Self::Standalone => f.write_str(
                 "the data directory belongs to a standalone broker; a slave starts with an empty \

@@ -22,6 +22,8 @@ pub struct Checks {
     pub violations: Vec<String>,
     /// With a partition that lets both serve, order and finality of settles are not promised.
     pub partitioned: bool,
+    /// A node's state was spoilt: it is to be told.
+    pub spoilt: bool,
 }
 
 impl Checks {
@@ -88,6 +90,11 @@ impl Checks {
             self.violation(format!("seed {seed}: {side:?} cursors out of order {cursors:?}"));
         }
         self.applied[side as usize] = node.applied();
+        if let Some((at, part)) = node.differs()
+            && !self.spoilt
+        {
+            self.violation(format!("seed {seed}: {side:?} differs at LSN {at}: {part:?}"));
+        }
         if node.is_serving() {
             let epoch = node.status().epoch;
             let served = *self.served.entry(epoch).or_insert(side);

@@ -2,10 +2,10 @@
 //! given; a crash loses those that had none yet.
 
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use understudy::node::{Input, LogJob};
-use understudy_broker::Slice;
-use understudy_model::{Group, Lsn};
+use understudy_broker::{Slice, replay_point};
+use understudy_model::{Damage, Group, Lsn, Place, Repair};
 use understudy_replication::{Input as BackendInput, LogEnd};
 
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub(crate) struct Disk {
     pub(crate) state: BTreeMap<Bytes, Bytes>,
     /// Not synced yet, with the time at which each will be.
     pending: VecDeque<(u64, Job)>,
+    /// What has rotten: groups by their first command, and records of the cold store.
+    pub(crate) damaged: BTreeSet<Damage>,
     /// How often this disk set a diverged log aside.
     pub(crate) set_aside: u64,
 }
@@ -73,9 +75,10 @@ impl Disk {
         }
     }
 
-    pub(crate) fn groups_after(&self, after: Lsn, bytes_max: usize) -> Vec<Group> {
+    /// Ends early in front of damage, but not before the first group.
+    pub(crate) fn groups_after(&self, after: Lsn, bytes_max: usize) -> Result<Vec<Group>, Damage> {
         if after < self.base {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mut bytes = 0;
         let following = self.groups.iter().filter(|group| group.first() > after);
@@ -84,19 +87,110 @@ impl Disk {
             if bytes >= bytes_max {
                 break;
             }
+            let damage = Damage { place: Place::Log, lsn: group.first() };
+            if self.damaged.contains(&damage) {
+                if groups.is_empty() {
+                    return Err(damage);
+                }
+                break;
+            }
             bytes += group.bytes().len();
             groups.push(group.clone());
         }
-        groups
+        Ok(groups)
     }
 
-    pub(crate) fn records(&self, lsns: &[Lsn]) -> Vec<(Lsn, Bytes)> {
-        let find = |lsn: &Lsn| {
-            let at = self.groups.partition_point(|group| group.last() < *lsn);
-            let in_log = self.groups.get(at).and_then(|group| group.record(*lsn));
-            in_log.or_else(|| self.cold.get(lsn).cloned())
+    /// Ends early in front of damage, but not before the first record.
+    pub(crate) fn records(&self, lsns: &[Lsn]) -> Result<Vec<(Lsn, Bytes)>, Damage> {
+        let mut found = Vec::new();
+        for lsn in lsns {
+            match self.record(*lsn) {
+                Ok(record) => found.extend(record.map(|record| (*lsn, record))),
+                Err(damage) if found.is_empty() => return Err(damage),
+                Err(_) => break,
+            }
+            if found.len() == 50 {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn record(&self, lsn: Lsn) -> Result<Option<Bytes>, Damage> {
+        let in_log = self.group_holding(lsn)?.and_then(|group| group.record(lsn));
+        let damage = Damage { place: Place::Cold, lsn };
+        match in_log.or_else(|| self.cold.get(&lsn).cloned()) {
+            Some(_) if self.damaged.contains(&damage) => Err(damage),
+            record => Ok(record),
+        }
+    }
+
+    pub(crate) fn group_holding(&self, lsn: Lsn) -> Result<Option<Group>, Damage> {
+        let at = self.groups.partition_point(|group| group.last() < lsn);
+        let Some(group) = self.groups.get(at).filter(|group| group.contains(lsn)) else {
+            return Ok(None);
         };
-        lsns.iter().filter_map(|lsn| Some((*lsn, find(lsn)?))).take(50).collect()
+        let damage = Damage { place: Place::Log, lsn: group.first() };
+        if self.damaged.contains(&damage) { Err(damage) } else { Ok(Some(group.clone())) }
+    }
+
+    /// No record behind it is lost with that damage.
+    pub(crate) fn extent(&self, damage: Damage) -> Lsn {
+        let holding = self.groups.iter().find(|group| group.contains(damage.lsn));
+        match (damage.place, holding) {
+            (Place::Log, Some(group)) => group.last(),
+            _ => damage.lsn,
+        }
+    }
+
+    /// As the storage says it at start: saved state may know where the log ended.
+    pub(crate) fn unreadable_end(&self) -> Option<String> {
+        let last = self.groups.back()?;
+        let damage = Damage { place: Place::Log, lsn: last.first() };
+        let slices: Vec<_> = self.state.clone().into_iter().collect();
+        let known = replay_point(&slices).is_some_and(|(lsn, _)| lsn >= last.last());
+        (self.damaged.contains(&damage) && !known).then(|| format!("{damage} is damaged"))
+    }
+
+    /// All that can rot.
+    pub(crate) fn places(&self) -> Vec<Damage> {
+        let groups = self.groups.iter().map(|group| (Place::Log, group.first()));
+        let cold = self.cold.keys().map(|lsn| (Place::Cold, *lsn));
+        groups.chain(cold).map(|(place, lsn)| Damage { place, lsn }).collect()
+    }
+
+    /// As the storage does it, for whole groups.
+    fn repair_group(&mut self, damage: Damage, group: Group) -> Input {
+        let base = self.base;
+        let repair = match self.groups.iter_mut().find(|own| own.contains(damage.lsn)) {
+            Some(own) if *own == group => {
+                self.damaged.remove(&Damage { place: Place::Log, lsn: group.first() });
+                Repair::Done { base }
+            }
+            Some(_) => Repair::Unfit(format!("{group:?} is another")),
+            None => Repair::Done { base },
+        };
+        Input::Repaired { damage, repair }
+    }
+
+    fn repair_records(&mut self, damage: Damage, records: Vec<(Lsn, Bytes)>, saved: Lsn) -> Input {
+        let at = self.groups.iter().position(|group| group.contains(damage.lsn));
+        if let (Place::Log, Some(at)) = (damage.place, at)
+            && self.damaged.contains(&damage)
+        {
+            let group = &self.groups[at];
+            if group.last() > self.base {
+                let until = group.last();
+                if until > saved {
+                    return Input::Repaired { damage, repair: Repair::NotSaved { until } };
+                }
+                (self.base, self.base_chain) = (until, group.header().chain);
+            }
+            self.groups.remove(at);
+        }
+        self.damaged.remove(&damage);
+        self.cold.extend(records);
+        Input::Repaired { damage, repair: Repair::Done { base: self.base } }
     }
 
     fn carry_out(&mut self, job: Job) -> Option<Input> {
@@ -131,23 +225,34 @@ impl Disk {
             }
             LogJob::Truncate { after } => {
                 self.groups.retain(|group| group.last() <= after);
+                self.damaged.retain(|damage| damage.lsn <= after);
                 backend(BackendInput::Truncated { log: self.end() })
             }
             LogJob::Reclaim { first, last } => {
                 self.cold.retain(|lsn, _| *lsn < first || *lsn > last);
+                self.forget_damage();
                 self.reclaim(first, last);
                 backend(BackendInput::Reclaimed { base: last })
             }
             LogJob::Relocate { first, last, lsns } => {
-                let all: Vec<_> = lsns.chunks(50).flat_map(|chunk| self.records(chunk)).collect();
+                let all: Result<Vec<_>, Damage> =
+                    lsns.iter().map(|lsn| Ok((*lsn, self.record(*lsn)?))).collect();
+                let Ok(all) = all else { return Some(Input::RelocationFailed) };
+                let all: Vec<_> =
+                    all.into_iter().filter_map(|(lsn, record)| Some((lsn, record?))).collect();
                 let bytes = all.iter().map(|(_, record)| record.len() as u64).sum();
                 self.cold.extend(all);
                 self.reclaim(first, last);
                 Some(Input::Relocated { first, bytes })
             }
+            LogJob::RepairGroup { damage, group } => Some(self.repair_group(damage, group)),
+            LogJob::RepairRecords { damage, records, saved } => {
+                Some(self.repair_records(damage, records, saved))
+            }
             LogJob::Reset { set_aside } => {
                 self.set_aside += u64::from(set_aside);
                 self.groups.clear();
+                self.damaged.clear();
                 self.cold.clear();
                 self.state.clear();
                 (self.base, self.base_chain) = (Lsn::ZERO, 0);
@@ -165,6 +270,12 @@ impl Disk {
         }
     }
 
+    /// What was given back is not damaged.
+    fn forget_damage(&mut self) {
+        let there: BTreeSet<Damage> = self.places().into_iter().collect();
+        self.damaged.retain(|damage| there.contains(damage));
+    }
+
     fn reclaim(&mut self, first: Lsn, last: Lsn) {
         if let Some(end) = self.groups.iter().find(|group| group.last() == last)
             && last > self.base
@@ -172,5 +283,6 @@ impl Disk {
             (self.base, self.base_chain) = (last, end.header().chain);
         }
         self.groups.retain(|group| group.last() < first || group.first() > last);
+        self.forget_damage();
     }
 }

@@ -10,4 +10,4 @@ mod stories;
 mod world;
 
 pub use random::{Outcome, run_seed};
-pub use world::{Side, World, WorldOptions};
+pub use world::{Side, Sometimes, World, WorldOptions};

@@ -16,15 +16,20 @@ struct Arguments {
 fn main() {
     let arguments = Arguments::parse();
     let (mut confirmed, mut duplicates, mut failed) = (0, 0, 0);
+    let (mut rotten, mut repaired, mut restored) = (0, 0, 0);
     for seed in arguments.from..arguments.from + arguments.seeds {
         let outcome = simulation::run_seed(seed);
         confirmed += outcome.confirmed;
         duplicates += outcome.duplicates;
+        rotten += outcome.sometimes.rotten;
+        repaired += outcome.sometimes.repaired;
+        restored += outcome.sometimes.restored;
         if !outcome.violations.is_empty() {
             failed += 1;
             println!("seed {seed}: {:#?}", outcome.violations);
         }
     }
+    println!("{rotten} places rotted, {repaired} repaired, {restored} disks restored by hand");
     println!(
         "{} seeds, {confirmed} messages confirmed, {duplicates} duplicates, {failed} seeds failed",
         arguments.seeds

@@ -2,13 +2,14 @@
 //! and must come to rest with nothing lost.
 
 use crate::client::{Client, ClientKind, Way};
-use crate::world::{Side, World, WorldOptions};
+use crate::world::{Side, Sometimes, World, WorldOptions};
 
 /// What a run came to; `violations` is empty if all held.
 pub struct Outcome {
     pub violations: Vec<String>,
     pub confirmed: usize,
     pub duplicates: u64,
+    pub sometimes: Sometimes,
     pub log: Vec<String>,
 }
 
@@ -53,6 +54,7 @@ pub fn run_seed(seed: u64) -> Outcome {
         violations: std::mem::take(&mut world.checks.violations),
         confirmed: world.checks.confirmed_count(),
         duplicates: world.checks.duplicates(),
+        sometimes: world.sometimes(),
         log: world.log,
     }
 }
@@ -61,7 +63,7 @@ pub fn run_seed(seed: u64) -> Outcome {
 /// alone: within these faults nothing confirmed may be lost and no order broken.
 fn fault(world: &mut World) {
     let side = if world.roll(2) == 0 { Side::A } else { Side::B };
-    match world.roll(8) {
+    match world.roll(9) {
         0..=2 => {
             // A second crash while the first victim is not back in sync would be a double fault.
             if !world.in_sync() {
@@ -100,6 +102,12 @@ fn fault(world: &mut World) {
                 _ => {}
             }
         }
+        6 => {
+            // One of the two copies stays good.
+            if world.in_sync() && world.is_whole(side.other()) {
+                world.corrupt(side);
+            }
+        }
         5 => {
             let client = world.roll(world.clients.len() as u64) as usize;
             world.drop_client(client);
@@ -121,6 +129,7 @@ fn rest(world: &mut World) {
         world.heal_link();
     }
     for side in Side::BOTH {
+        world.restore_if_stopped(side);
         world.start(side);
     }
     let rested = world.run_until(REST_MS_MAX, |world| {

@@ -273,8 +273,12 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn three_hundred_seeds_lose_nothing() {
+    let (mut rotten, mut repaired, mut compared) = (0, 0, 0);
     for seed in 1..=300 {
         let outcome = run_seed(seed);
+        rotten += outcome.sometimes.rotten;
+        repaired += outcome.sometimes.repaired;
+        compared += outcome.sometimes.compared;
         assert!(
             outcome.violations.is_empty(),
             "seed {seed}: {:#?}\n{}",
@@ -282,4 +286,113 @@ fn three_hundred_seeds_lose_nothing() {
             outcome.log.join("\n")
         );
     }
+    assert!(compared > 1_000, "{compared}");
+    assert!(repaired > 100 && rotten > repaired, "{repaired} of {rotten} were repaired");
+}
+
+/// A pair in sync whose backlog lies on disk, and rots on one side.
+fn rotten(side: Side) -> World {
+    let mut world = World::new(WorldOptions::default());
+    let by = Way::Straight;
+    world.add_client(ClientKind::Publisher { messages: 300, dedup: true, by });
+    world.start(Side::A);
+    world.start(Side::B);
+    assert!(world.run_until(20_000, World::in_sync), "{:#?}", world.log);
+    assert!(world.run_until(20_000, |world| world.clients[PUBLISHER].is_done()));
+    for _ in 0..20 {
+        world.corrupt(side);
+    }
+    world
+}
+
+#[test]
+fn rotten_disks_are_repaired_from_the_other_node() {
+    for side in Side::BOTH {
+        let mut world = rotten(side);
+        let healed = world.run_until(5_000, |world| world.is_whole(side));
+        assert!(healed, "{:#?}", world.log);
+        assert!(world.sometimes().repaired > 0 && world.in_sync());
+        world.add_client(ClientKind::Consumer { prefetch: 10 });
+        drained(&mut world);
+        world.run_ms(2_000);
+        assert_eq!(world.compare_states(), Ok(()));
+    }
+}
+
+#[test]
+fn a_rotten_message_waits_for_the_slave_that_still_has_it() {
+    let mut world = rotten(Side::A);
+    world.crash(Side::B);
+    world.add_client(ClientKind::Consumer { prefetch: 10 });
+    world.run_ms(20_000);
+    assert!(!world.is_whole(Side::A) && world.serving() == Some(Side::A), "{:#?}", world.log);
+    assert!(world.checks.lost().len() > 10, "deliveries wait");
+    world.start(Side::B);
+    drained(&mut world);
+    assert_eq!(world.sometimes().restored, 0);
+}
+
+#[test]
+fn a_master_whose_message_nobody_has_stops_and_says_which() {
+    let mut world = rotten(Side::A);
+    world.crash(Side::B);
+    world.add_client(ClientKind::Consumer { prefetch: 10 });
+    assert!(world.run_until(90_000, |world| world.stopped(Side::A).is_some()), "{:#?}", world.log);
+    let why = world.stopped(Side::A).cloned().unwrap().unwrap_err();
+    assert!(why.contains("cannot be handed out") && why.contains("LSN"), "{why}");
+    assert_eq!(world.checks.violations, Vec::<String>::new());
+    world.start(Side::B);
+    world.restore_if_stopped(Side::A);
+    world.start(Side::A);
+    drained(&mut world);
+}
+
+#[test]
+fn a_slave_that_cannot_read_its_log_at_start_takes_a_whole_copy() {
+    let mut world =
+        pair(400, WorldOptions { save_after_bytes: 1 << 30, ..WorldOptions::default() });
+    world.run_ms(400);
+    world.crash(Side::B);
+    world.corrupt_last(Side::B);
+    world.start(Side::B);
+    assert!(world.run_until(30_000, World::in_sync), "{:#?}", world.log);
+    assert_eq!((world.set_aside(Side::B), world.sometimes().restored), (1, 0));
+    drained(&mut world);
+    world.run_ms(2_000);
+    assert_eq!(world.compare_states(), Ok(()));
+}
+
+#[test]
+fn a_node_that_was_alone_does_not_start_with_a_log_that_it_cannot_read() {
+    let mut world =
+        pair(400, WorldOptions { save_after_bytes: 1 << 30, ..WorldOptions::default() });
+    world.crash(Side::B);
+    world.run_ms(5_000);
+    world.crash(Side::A);
+    world.corrupt_last(Side::A);
+    world.start(Side::A);
+    assert_eq!(world.sometimes().restored, 1, "the operator was asked");
+    world.start(Side::B);
+    drained(&mut world);
+}
+
+#[test]
+fn a_state_that_went_wrong_is_an_alarm_on_both_nodes_until_a_resync() {
+    let mut world = pair(600, WorldOptions { save_after_bytes: 1, ..WorldOptions::default() });
+    world.run_ms(100);
+    world.crash(Side::B);
+    world.spoil_state(Side::B);
+    world.start(Side::B);
+    let told = |world: &World, side| world.node(side).is_some_and(|node| node.differs().is_some());
+    let both = world.run_until(10_000, |world| told(world, Side::A) && told(world, Side::B));
+    assert!(both, "{:#?}", world.log);
+    assert!(world.in_sync() && world.serving() == Some(Side::A), "nobody stops");
+    world.resync(Side::B);
+    let over = world.run_until(20_000, |world| {
+        world.in_sync() && !told(world, Side::A) && !told(world, Side::B)
+    });
+    assert!(over, "{:#?}", world.log);
+    drained(&mut world);
+    world.run_ms(2_000);
+    assert_eq!(world.compare_states(), Ok(()));
 }

@@ -6,10 +6,12 @@ use crate::disk::{Disk, Job};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use understudy::boot::{Found, boot};
-use understudy::node::{Input, Node, NodeOptions, Outputs};
+use understudy::node::{Blocked, Input, Node, NodeOptions, Outputs};
 use understudy_broker::Limits;
-use understudy_model::{ConnectionId, Effect, Request, Text, UserRecord};
-use understudy_replication::{Backend, Input as BackendInput, LinkId, Pair, PairConfig, Role};
+use understudy_model::{ConnectionId, Damage, Effect, Place, Request, Text, UserRecord};
+use understudy_replication::{
+    Backend, Found as FetchFound, Input as BackendInput, LinkId, Pair, PairConfig, Role, Wanted,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
@@ -99,7 +101,19 @@ pub struct World {
     pub cut: bool,
     pub clients: Vec<Client>,
     pub checks: Checks,
+    pub sometimes: Sometimes,
     pub log: Vec<String>,
+}
+
+/// What must happen in some run, or the faults are not what they seem.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sometimes {
+    pub rotten: u64,
+    /// What rotted is as it was, by the nodes' own doing.
+    pub repaired: u64,
+    pub restored: u64,
+    /// Parts of the state that were compared.
+    pub compared: u64,
 }
 
 impl World {
@@ -125,6 +139,7 @@ impl World {
             cut: false,
             clients: Vec::new(),
             checks: Checks::default(),
+            sometimes: Sometimes::default(),
             log: Vec::new(),
         }
     }
@@ -200,22 +215,33 @@ impl World {
         let found = Found {
             view: machine.disk.view.clone(),
             log: machine.disk.end(),
-            state: machine.disk.state.clone().into_iter().collect(),
+            damage: machine.disk.unreadable_end(),
+            state: Ok(machine.disk.state.clone().into_iter().collect()),
         };
         let disk = &machine.disk;
         let made = boot(
-            options,
+            &options,
             found,
             now_ms,
             random,
             |boot, out| {
-                let pair = Pair::new(boot, config, out).map_err(|error| error.to_string())?;
+                let pair =
+                    Pair::new(boot, config.clone(), out).map_err(|error| error.to_string())?;
                 Ok(Box::new(pair) as Box<dyn Backend>)
             },
-            |after| Ok(disk.groups_after(after, 4_096)),
+            |after| {
+                disk.groups_after(after, 4_096).map_err(|damage| format!("{damage} is damaged"))
+            },
         );
         let (node, out) = match made {
             Ok(made) => made,
+            Err(error) if error.contains("damaged") => {
+                // The operator restores the disk from a copy.
+                machine.disk.damaged.clear();
+                self.sometimes.restored += 1;
+                self.note(format!("{side:?} is restored: {error}"));
+                return self.start(side);
+            }
             Err(error) => panic!("seed {}: {side:?} cannot start: {error}", self.options.seed),
         };
         machine.node = Some(node);
@@ -238,6 +264,7 @@ impl World {
     }
 
     fn end_life(&mut self, side: Side) {
+        self.count_repairs(side);
         let machine = &mut self.machines[side as usize];
         machine.node = None;
         machine.life += 1;
@@ -452,18 +479,113 @@ impl World {
 
     fn reads(&mut self, side: Side, out: &mut Outputs) {
         for read in out.reads.drain(..) {
-            let records = self.machines[side as usize].disk.records(&read.lsns);
-            let input = Input::Read { queue: read.queue, asked: read.lsns, records };
+            let found = self.machines[side as usize].disk.records(&read.lsns);
+            let input = match found {
+                Ok(records) => Input::Read { queue: read.queue, asked: read.lsns, records },
+                Err(damage) => self.damaged(side, damage, Some(Blocked::Ahead(read))),
+            };
             self.tell_node(side, 1, input);
         }
         if let Some((after, bytes_max)) = out.read_groups.take() {
-            let groups = self.machines[side as usize].disk.groups_after(after, bytes_max);
-            self.tell_node(side, 1, Input::Backend(BackendInput::GroupsRead { after, groups }));
+            let input = match self.machines[side as usize].disk.groups_after(after, bytes_max) {
+                Ok(groups) => Input::Backend(BackendInput::GroupsRead { after, groups }),
+                Err(damage) => {
+                    self.damaged(side, damage, Some(Blocked::Groups { after, bytes_max }))
+                }
+            };
+            self.tell_node(side, 1, input);
         }
         if let Some(lsns) = out.snapshot_read.take() {
-            let records = self.machines[side as usize].disk.records(&lsns);
-            self.tell_node(side, 1, Input::SnapshotRecords { records });
+            let input = match self.machines[side as usize].disk.records(&lsns) {
+                Ok(records) => Input::SnapshotRecords { records },
+                Err(damage) => self.damaged(side, damage, Some(Blocked::Snapshot { lsns })),
+            };
+            self.tell_node(side, 1, input);
         }
+        for (link, id, wanted) in out.fetch_reads.drain(..) {
+            let disk = &self.machines[side as usize].disk;
+            let found = match wanted {
+                Wanted::Group { holding } => {
+                    disk.group_holding(holding).ok().flatten().map(FetchFound::Group)
+                }
+                Wanted::Records(lsns) => disk.records(&lsns).ok().map(FetchFound::Records),
+            };
+            let found = found.unwrap_or(FetchFound::Nothing);
+            let read = BackendInput::FetchRead { link, id, found };
+            self.tell_node(side, 1, Input::Backend(read));
+        }
+    }
+
+    fn damaged(&self, side: Side, damage: Damage, blocked: Option<Blocked>) -> Input {
+        let last = self.machines[side as usize].disk.extent(damage);
+        Input::Damaged { damage, last, what: "it has rotten".into(), blocked }
+    }
+
+    /// A part of what the disk holds rots; a scrub finds it some time later, or a reader before.
+    pub fn corrupt(&mut self, side: Side) {
+        let places = self.machines[side as usize].disk.places();
+        if places.is_empty() {
+            return;
+        }
+        let many = self.roll(4) == 0;
+        for _ in 0..if many { 10 } else { 1 } {
+            let damage = places[self.roll(places.len() as u64) as usize];
+            self.note(format!("{side:?}: {damage} rots"));
+            self.machines[side as usize].disk.damaged.insert(damage);
+            self.sometimes.rotten += 1;
+            let found_ms = self.roll(800);
+            let input = self.damaged(side, damage, None);
+            self.tell_node(side, found_ms, input);
+        }
+    }
+
+    /// The end of its log rots.
+    pub fn corrupt_last(&mut self, side: Side) {
+        let disk = &mut self.machines[side as usize].disk;
+        if let Some(last) = disk.groups.back() {
+            disk.damaged.insert(Damage { place: Place::Log, lsn: last.first() });
+        }
+    }
+
+    /// The saved state loses a queue: what no replay brings back.
+    pub fn spoil_state(&mut self, side: Side) {
+        self.checks.spoilt = true;
+        let state = &mut self.machines[side as usize].disk.state;
+        state.retain(|key, _| !key.starts_with(b"q"));
+    }
+
+    /// Nothing that its disk holds has rotten.
+    pub fn is_whole(&self, side: Side) -> bool {
+        self.machines[side as usize].disk.damaged.is_empty()
+    }
+
+    /// A node that stopped because of damage is given a disk from a copy.
+    pub fn restore_if_stopped(&mut self, side: Side) {
+        let machine = &mut self.machines[side as usize];
+        if let Some(Err(why)) = &machine.stopped
+            && why.contains("damaged")
+        {
+            machine.disk.damaged.clear();
+            self.sometimes.restored += 1;
+        }
+    }
+
+    /// So far.
+    pub fn sometimes(&self) -> Sometimes {
+        let running = Side::BOTH.into_iter().filter_map(|side| self.node(side));
+        let mut total = self.sometimes;
+        for node in running {
+            total.repaired += node.repaired();
+            total.compared += node.compared();
+        }
+        total
+    }
+
+    /// Repairs that the nodes have made; those of a life that ended count, too.
+    fn count_repairs(&mut self, side: Side) {
+        let repaired = self.node(side).map_or(0, Node::repaired);
+        self.sometimes.repaired += repaired;
+        self.sometimes.compared += self.node(side).map_or(0, Node::compared);
     }
 
     fn send_frame(&mut self, from: Side, id: LinkId, pieces: &[Bytes]) {
@@ -552,6 +674,12 @@ impl World {
         self.tell_node(side, 0, Input::Backend(BackendInput::HandOver));
     }
 
+    /// The operator wants this slave to take a whole new copy.
+    pub fn resync(&mut self, side: Side) {
+        self.note(format!("{side:?} is asked to resync"));
+        self.tell_node(side, 0, Input::Backend(BackendInput::Resync));
+    }
+
     /// The operator says that the other node is dead.
     pub fn promote(&mut self, side: Side, force: bool) {
         self.note(format!("{side:?} is promoted, force: {force}"));
@@ -595,6 +723,7 @@ fn node_options(options: &WorldOptions) -> NodeOptions {
         save_after_bytes: options.save_after_bytes,
         retain_bytes: options.retain_bytes,
         features: understudy_model::Features::KNOWN,
+        digest_interval_ms: 150,
         users: Vec::new(),
         default_user: user,
     }

@@ -1,7 +1,7 @@
 //! A disk that keeps what was synced, and the log jobs that are still on their way to it.
 
 use crate::pair::view::{Standing, View};
-use crate::{LogEnd, Output};
+use crate::{Found, LogEnd, Output, Wanted};
 use bytes::{Bytes, BytesMut};
 use understudy_model::{Features, Group, Lsn, Reader, Writer};
 
@@ -106,6 +106,19 @@ impl Disk {
         {
             self.base = (group.last(), group.header().chain);
             self.groups.remove(0);
+        }
+    }
+
+    pub(super) fn find(&self, wanted: &Wanted) -> Found {
+        let holding = |lsn: Lsn| self.groups.iter().find(|group| group.contains(lsn));
+        match wanted {
+            Wanted::Group { holding: lsn } => {
+                holding(*lsn).map_or(Found::Nothing, |group| Found::Group(group.clone()))
+            }
+            Wanted::Records(lsns) => {
+                let find = |lsn: &Lsn| Some((*lsn, holding(*lsn)?.record(*lsn)?));
+                Found::Records(lsns.iter().filter_map(find).collect())
+            }
         }
     }
 

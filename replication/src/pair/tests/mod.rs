@@ -5,6 +5,7 @@ mod arbiter_stories;
 mod chaos;
 mod checks;
 mod disk;
+mod fetch;
 mod operator;
 mod stories;
 mod upgrade;

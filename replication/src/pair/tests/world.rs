@@ -3,7 +3,9 @@
 use super::arbiter::Arbiter;
 use super::disk::{Disk, Job};
 use crate::pair::random::Random;
-use crate::{ArbiterCall, Backend, Boot, Input, LinkId, LogEnd, Output, Pair, PairConfig, Role};
+use crate::{
+    ArbiterCall, Backend, Boot, Found, Input, LinkId, LogEnd, Output, Pair, PairConfig, Role,
+};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use understudy_model::{Epoch, Features, Group, Lsn, OpenGroup, Text};
@@ -32,6 +34,8 @@ pub(super) struct Host {
     pub(super) run: u64,
     pub(super) stopped: Option<Result<String, String>>,
     pub(super) logs: Vec<String>,
+    /// Answers to what was asked of the peer.
+    pub(super) fetched: Vec<(u64, Found)>,
     /// Nothing is synced before.
     pub(super) hangs_until_ms: u64,
     /// The process does not run before (SIGSTOP, a frozen machine); what comes for it waits.
@@ -97,6 +101,7 @@ impl World {
                 run: 0,
                 stopped: None,
                 logs: Vec::new(),
+                fetched: Vec::new(),
                 hangs_until_ms: 0,
                 sleeps_until_ms: 0,
             }
@@ -148,6 +153,7 @@ impl World {
             log: end,
             applied: h.disk.applied,
             features: h.disk.features,
+            damaged: None,
             random,
         };
         let mut out = Vec::new();
@@ -323,6 +329,12 @@ impl World {
             Output::CloseFrontends { .. } => process.serving = false,
             Output::Follow => process.leading = None,
             Output::ReadGroups { after, bytes_max } => self.read_groups(host, after, bytes_max),
+            Output::ReadFetch { link, id, wanted } => {
+                let found = self.hosts[host].disk.find(&wanted);
+                self.later(host, Input::FetchRead { link, id, found });
+            }
+            Output::Digest(_) => {}
+            Output::Fetched { id, found } => self.hosts[host].fetched.push((id, found)),
             // What the records are is the node's matter; one part stands for all.
             Output::ReadSnapshot { cursor, .. } => self.read_snapshot(host, cursor),
             Output::Reinject { .. } => {

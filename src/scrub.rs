@@ -55,16 +55,17 @@ pub fn start(
     settings: &StorageSettings,
     writer: LogWriter,
     events: EventSender,
-    progress: Arc<ScrubProgress>,
-) -> std::io::Result<()> {
+) -> std::io::Result<Arc<ScrubProgress>> {
+    let progress = Arc::new(ScrubProgress::default());
     if settings.scrub_bytes_per_second == 0 {
-        return Ok(());
+        return Ok(progress);
     }
     let step_bytes = (settings.scrub_bytes_per_second / u64::from(STEPS_PER_SECOND)).max(1);
     let interval = Duration::from_secs(settings.scrub_interval_s);
+    let shown = progress.clone();
     let scrubber = Scrubber { log, writer, events, progress, step_bytes, interval };
     std::thread::Builder::new().name("scrub".into()).spawn(move || scrubber.run())?;
-    Ok(())
+    Ok(shown)
 }
 
 struct Scrubber {

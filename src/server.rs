@@ -16,7 +16,6 @@ use crate::log_writer::LogWriter;
 use crate::node::{Input, Node, NodeOptions, Outputs};
 use crate::peer::{PeerEvent, PeerHandle, Security};
 use crate::reader::Reader;
-use crate::scrub::ScrubProgress;
 use crate::space::SpaceWatch;
 use crate::state_writer::StateWriter;
 use crate::tls::Tls;
@@ -119,19 +118,15 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     let Store { _lock, log, reader, mut state, found } = store;
     let state_is_bad = found.state.is_err();
     let (node, first) = make_node(&settings, &clock, found, &reader, advertised)?;
-    if state_is_bad {
-        // It is made anew, or replaced by a copy.
-        state.clear()?;
-    }
+    // It is made anew, or replaced by a copy.
+    state_is_bad.then(|| state.clear()).transpose()?;
     let (arbiter, arbiter_security) = start_arbiter(&settings, &node, &events)?;
 
     let free_bytes_min = settings.storage.free_bytes_min;
     let space = SpaceWatch::start(reader.clone(), free_bytes_min, events.clone())?;
     let dir = settings.data_dir.clone();
     let log = LogWriter::start(log, reader.clone(), dir, space, events.clone())?;
-    let scrubbed = Arc::new(ScrubProgress::default());
-    let (writer, progress) = (log.clone(), scrubbed.clone());
-    scrub::start(reader.clone(), &settings.storage, writer, events.clone(), progress)?;
+    let scrubbed = scrub::start(reader.clone(), &settings.storage, log.clone(), events.clone())?;
     let state = StateWriter::start(state, log.clone(), events.clone())?;
     let (overview, overview_seen) = watch::channel(Arc::new(Overview::default()));
     let users = node.broker().users().cloned().collect();

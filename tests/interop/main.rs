@@ -30,6 +30,8 @@ const JARS: [&str; 3] = [
     "/usr/share/java/slf4j-api.jar",
     "/usr/share/java/slf4j-nop.jar",
 ];
+/// Debian's golang-github-rabbitmq-amqp091-go-dev, with its tests.
+const AMQP091_GO: &str = "/usr/share/gocode/src/github.com/rabbitmq/amqp091-go";
 /// Ends well if Debian's php-amqplib is there.
 const PHP_AMQPLIB: &str = "exit((int) !stream_resolve_include_path('PhpAmqpLib/autoload.php'));";
 
@@ -150,6 +152,31 @@ fn pika_rules() {
     let mut suite = Command::new(python);
     suite.arg(script("pika_rules.py")).args(arguments(&pair, |ports| &ports.amqp));
     run_suite(suite, &mut pair);
+}
+
+/// An ack and publishes to several queues are one, also over a takeover.
+#[test]
+fn pika_transactions() {
+    let Some(python) = python() else { return skipped("pika_transactions", "python3-venv") };
+    let mut pair = Pair::in_sync();
+    let mut suite = Command::new(python);
+    suite.arg(script("pika_transactions.py")).args(arguments(&pair, |ports| &ports.amqp));
+    run_suite(suite, &mut pair);
+}
+
+/// connection.blocked and unblocked, from a store that runs full.
+#[test]
+fn pika_blocked() {
+    let Some(python) = python() else { return skipped("pika_blocked", "python3-venv") };
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = support::Node::standalone(directory.path());
+    node.configure(
+        "[limits]\ninflight_bytes_max = 4194304\n\
+         [storage]\nmap_bytes_max = 134217728\nfree_bytes_min = 50331648\n",
+    );
+    node.start_serving();
+    let port = Ports::port(&node.ports.amqp).to_string();
+    run_quietly(Command::new(python).arg(script("pika_blocked.py")).arg(port));
 }
 
 #[test]
@@ -319,6 +346,32 @@ fn php_amqplib() {
     let mut suite = Command::new("php");
     suite.arg(script("amqplib_suite.php")).args(arguments(&pair, |ports| &ports.amqp));
     run_suite(suite, &mut pair);
+}
+
+/// Suites that client libraries bring along. `UNDERSTUDY_PUBLIC_SUITES=all` for those that take
+/// minutes, too.
+#[test]
+fn public_suites() {
+    if !is_installed("python3") {
+        return skipped("public_suites", "python3-venv");
+    }
+    if !is_installed("npm") {
+        return skipped("public_suites", "nodejs and npm");
+    }
+    if !runs("go", &["version"]) || !Path::new(AMQP091_GO).exists() {
+        return skipped("public_suites", "golang-go and golang-github-rabbitmq-amqp091-go-dev");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = support::Node::standalone(directory.path());
+    node.start_serving();
+    let suites = match std::env::var("UNDERSTUDY_PUBLIC_SUITES") {
+        Ok(given) => given,
+        Err(_) => "py-amqp amqplib amqp091-go".to_owned(),
+    };
+    let mut run = Command::new("python3");
+    run.arg(script("public_suites/run.py")).arg(home().join("public_suites"));
+    run.arg(Ports::port(&node.ports.amqp).to_string()).args(suites.split(' '));
+    assert!(run.status().unwrap().success(), "{}", node.log());
 }
 
 #[test]

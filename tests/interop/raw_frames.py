@@ -204,7 +204,7 @@ def silence(port):
     except EOFError:
         pass
     took = time.monotonic() - start
-    return [] if beats >= 2 and 1.8 < took < 4 else [f"silence: {beats} beats, closed after {took} s"]
+    return [] if beats >= 2 and 1.8 < took < 8 else [f"silence: {beats} beats, closed after {took} s"]
 
 
 def small_frames(port):

@@ -601,6 +601,11 @@ impl Node {
             self.users_seen = self.broker.topology_version();
             out.users_changed = true;
         }
+        // First to those who waited for it, and limits of length hold, before what was pipelined
+        // behind it is decided: a get must not take what is a consumer's.
+        if self.serving && self.leading.is_some() {
+            self.serve(out);
+        }
         while let Some(connections) = self.inflight.pop_waiting(self.broker.applied()) {
             for connection in connections {
                 self.decide_held(connection, out);

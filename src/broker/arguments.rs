@@ -82,6 +82,9 @@ fn check_value(name: &str, value: &Value) -> Result<(), String> {
             }
             result => result,
         },
+        "x-dead-letter-routing-key" if value.as_str().is_none() => {
+            Err(format!("{{unacceptable_type,{}}}", type_name(value)))
+        }
         "x-overflow" => match value.as_str() {
             Some("drop-head" | "reject-publish" | "reject-publish-dlx") => Ok(()),
             _ => Err("invalid_overflow".into()),

@@ -288,8 +288,7 @@ impl Broker {
             let text = format!("exchange '{name}' in vhost '{vhost}' in use");
             return refuse(RefusalKind::PreconditionFailed, text);
         }
-        let lsn = decided.push(&Command::DeleteExchange { vhost, name: name.clone() });
-        self.reserved.insert(reserved, lsn);
+        self.push_delete_exchange(vhost, name.clone(), decided);
         decided.topology = true;
         Ok(Ok(()))
     }
@@ -393,15 +392,38 @@ impl Broker {
         decided: &mut Decided<'_>,
     ) {
         let Some(exchange) = self.topology.exchange(vhost, source) else { return };
-        let goes = |b: &Binding| binding.map_or(b.target == *target, |gone| b == gone);
+        let goes = |b: &Binding| {
+            binding.map_or(b.target == *target, |gone| b == gone) || self.is_on_its_way_out(b)
+        };
         if !exchange.spec.auto_delete || !exchange.bindings.all.iter().all(goes) {
             return;
         }
-        let (vhost, name) = (vhost.clone(), source.clone());
-        let reserved = Name::Exchange(vhost.clone(), name.clone());
-        if self.wait_for_name(&reserved).is_ok() {
-            let lsn = decided.push(&Command::DeleteExchange { vhost, name });
-            self.reserved.insert(reserved, lsn);
+        if self.wait_for_name(&Name::Exchange(vhost.clone(), source.clone())).is_ok() {
+            self.push_delete_exchange(vhost.clone(), source.clone(), decided);
+        }
+    }
+
+    /// Whether what the binding leads to is being deleted: there was nothing else to reserve the
+    /// name of what is bound.
+    fn is_on_its_way_out(&self, binding: &Binding) -> bool {
+        let name = match &binding.target {
+            BindTarget::Exchange(name) => Name::Exchange(binding.vhost.clone(), name.clone()),
+            BindTarget::Queue(id) => match self.queues.get(id) {
+                Some(queue) => Name::Queue(binding.vhost.clone(), queue.spec.name.clone()),
+                None => return true,
+            },
+        };
+        self.wait_for_name(&name).is_err()
+    }
+
+    /// Also deletes auto-delete exchanges that lose their last binding by it.
+    fn push_delete_exchange(&mut self, vhost: Text, name: Text, decided: &mut Decided<'_>) {
+        let deleted = Command::DeleteExchange { vhost: vhost.clone(), name: name.clone() };
+        let lsn = decided.push(&deleted);
+        self.reserved.insert(Name::Exchange(vhost.clone(), name.clone()), lsn);
+        let target = BindTarget::Exchange(name);
+        for source in self.topology.auto_delete_sources_of(&vhost, &target) {
+            self.auto_delete_exchange(&vhost, &source, &target, None, decided);
         }
     }
 }

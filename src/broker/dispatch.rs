@@ -98,10 +98,10 @@ impl Broker {
                 self.mark_awaited = true;
                 return;
             }
-            let step = if queue.memory.getters.is_empty() {
-                self.deliver_head(id, head, contents, effects)
-            } else {
-                self.answer_get(id, head, contents, effects)
+            let asked = !queue.memory.getters.is_empty();
+            let step = match self.deliver_head(id, head, contents, effects) {
+                Step::NobodyCanTake if asked => self.answer_get(id, head, contents, effects),
+                step => step,
             };
             match step {
                 Step::Delivered => *budget -= 1,

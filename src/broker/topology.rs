@@ -187,6 +187,15 @@ impl Topology {
         self.vhosts.get(vhost)?.queues.get(name).copied()
     }
 
+    /// The auto-delete exchanges that are bound to the target.
+    pub(crate) fn auto_delete_sources_of(&self, vhost: &str, target: &BindTarget) -> Vec<Text> {
+        let exchanges = self.vhosts.get(vhost).into_iter().flat_map(|vhost| &vhost.exchanges);
+        let bound = exchanges.filter(|(_, exchange)| {
+            exchange.spec.auto_delete && exchange.bindings.all.iter().any(|b| b.target == *target)
+        });
+        bound.map(|(name, _)| name.clone()).collect()
+    }
+
     pub(crate) fn put_vhost(&mut self, name: &Text) {
         self.vhosts.entry(name.clone()).or_insert_with(|| Vhost::new(name));
         self.version += 1;

@@ -7,7 +7,7 @@ import time
 import pika
 
 PORT = int(sys.argv[1])
-BODY = b"x" * 200_000
+BODY = b"x" * 1_000_000
 told = []
 
 
@@ -26,7 +26,8 @@ while not told:
     assert time.monotonic() < deadline, f"never blocked after {sent} messages"
     sending.basic_publish("", "blocked", BODY, pika.BasicProperties(delivery_mode=2))
     sent += 1
-    publisher.process_data_events(0)
+    # Not more than the broker reads while it is full: pika would hang in the write, and not listen.
+    publisher.process_data_events(0.1)
 assert told == ["low on disk"], told
 taken = 0
 while told[-1] is not None or taken < sent:

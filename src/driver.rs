@@ -160,7 +160,8 @@ impl Driver {
     }
 
     fn take_turns_of_task(&mut self, connection: Option<ConnectionId>) -> bool {
-        if self.events.len() + self.clients.len() > 1 {
+        // Why the node has ended is for its thread to tell; another turn would forget it.
+        if self.turn.outcome.is_some() || self.events.len() + self.clients.len() > 1 {
             return false;
         }
         self.turn.woke_others = false;

@@ -23,6 +23,8 @@ pub struct Limits {
     pub queues_max: usize,
     pub bindings_per_exchange_max: usize,
     pub consumers_per_connection_max: usize,
+    /// The log is given back in stretches of at least so many bytes.
+    pub segment_bytes_min: u64,
 }
 
 impl Default for Limits {
@@ -32,6 +34,7 @@ impl Default for Limits {
             queues_max: 200_000,
             bindings_per_exchange_max: 200_000,
             consumers_per_connection_max: 10_000,
+            segment_bytes_min: 16 << 20,
         }
     }
 }
@@ -203,7 +206,8 @@ impl Broker {
     ) -> Result<(), Malformed> {
         let bytes = group.bytes().len() as u64;
         let time_ms = group.header().time_ms;
-        self.segments.add_group(group.first(), group.last(), bytes);
+        let bytes_min = self.limits.segment_bytes_min;
+        self.segments.add_group(group.first(), group.last(), bytes, bytes_min);
         for (lsn, record) in group.records() {
             self.apply(lsn, time_ms, Command::decode(record)?, effects);
         }

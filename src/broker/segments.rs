@@ -4,8 +4,6 @@
 use std::collections::VecDeque;
 use understudy_model::{Lsn, Malformed, Reader, Writer};
 
-/// A segment is closed at the first group's end after it has grown to this size.
-const SEGMENT_BYTES_MIN: u64 = 16 << 20;
 /// How many live messages of a copy make a segment of their own.
 const COLD_SEGMENT_MESSAGES_MAX: usize = 16_384;
 
@@ -26,10 +24,11 @@ pub struct Segment {
 pub(crate) struct Segments(VecDeque<Segment>);
 
 impl Segments {
-    pub(crate) fn add_group(&mut self, first: Lsn, last: Lsn, bytes: u64) {
+    /// The last segment is closed at the first group's end after it has grown to `bytes_min`.
+    pub(crate) fn add_group(&mut self, first: Lsn, last: Lsn, bytes: u64, bytes_min: u64) {
         match self.0.back_mut() {
             Some(open) if last <= open.last => {}
-            Some(open) if open.bytes < SEGMENT_BYTES_MIN && !open.cold => {
+            Some(open) if open.bytes < bytes_min && !open.cold => {
                 open.last = last;
                 open.bytes += bytes;
             }
@@ -158,6 +157,8 @@ impl Segments {
 mod tests {
     use super::*;
 
+    const BYTES_MIN: u64 = 1_000;
+
     fn ranges(segments: &Segments) -> Vec<(u64, u64)> {
         segments.iter().map(|segment| (segment.first.0, segment.last.0)).collect()
     }
@@ -179,7 +180,7 @@ mod tests {
     fn gaps_are_what_was_removed() {
         let mut segments = Segments::default();
         for n in 0..5 {
-            segments.add_group(Lsn(n * 10 + 1), Lsn(n * 10 + 10), SEGMENT_BYTES_MIN);
+            segments.add_group(Lsn(n * 10 + 1), Lsn(n * 10 + 10), BYTES_MIN, BYTES_MIN);
         }
         assert_eq!(segments.gaps().count(), 0);
         [1, 11, 31].into_iter().for_each(|first| segments.remove(Lsn(first)));

@@ -216,9 +216,12 @@ impl Cluster {
         file.sync_all().unwrap();
     }
 
-    /// What an operator does with a disk that was replaced.
+    /// What an operator does with a disk that was replaced: an empty master would begin a cluster
+    /// of its own.
     pub(crate) fn wipe(&mut self, side: Side) {
         self.kill(side);
+        let to_other = self.wires[side.other() as usize].address.clone();
+        self.node(side).follow(&to_other);
         for entry in std::fs::read_dir(self.node(side).data_dir()).unwrap() {
             let path = entry.unwrap().path();
             let removed = if path.is_dir() {

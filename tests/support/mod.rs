@@ -184,6 +184,14 @@ impl Node {
         true
     }
 
+    /// From its next start on it is the slave of the node at `address`.
+    pub fn follow(&mut self, address: &str) {
+        self.config = self.config.replace("role = \"master\"", "role = \"slave\"");
+        if !self.config.contains("master_uri") {
+            self.replication(&format!("master_uri = \"tcp://{address}\"\n"));
+        }
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.directory.join(self.name)
     }

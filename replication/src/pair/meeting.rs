@@ -234,6 +234,68 @@ mod tests {
         assert_eq!(both_ways(&one, &two), (Meeting::Lead, Meeting::Follow));
     }
 
+    /// Every state in which a node may say hello, within two epochs and two lengths of log.
+    fn all_hellos(node: u128) -> Vec<Hello> {
+        let mut standings = vec![Standing::Empty];
+        for epoch in [epoch(1), epoch(2)] {
+            standings.push(Standing::Lagging { epoch });
+            standings.push(Standing::Synced { epoch, led: false });
+            standings.push(Standing::Synced { epoch, led: true });
+            standings.push(Standing::Alone { epoch, since: Lsn(0) });
+        }
+        let mut all = Vec::new();
+        for standing in standings {
+            let may_lead = rank(standing) >= rank_of_synced();
+            let leading = if may_lead { Some(standing.epoch()) } else { None };
+            for leading in [None, leading] {
+                for (promised, last) in [(1, 10), (1, 11), (2, 10), (2, 11), (3, 10), (3, 11)] {
+                    let promised = standing.epoch().max(epoch(promised));
+                    for role in [Role::Master, Role::Slave] {
+                        let last = Lsn(last);
+                        all.push(Hello { leading, promised, last, role, ..hello(node, standing) });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn no_two_hellos_make_two_leaders_or_a_leader_of_the_lesser_copy() {
+        let mut pairs = 0;
+        for one in all_hellos(1) {
+            for two in all_hellos(2) {
+                if one.leading.is_some() && one.leading == two.leading {
+                    continue;
+                }
+                let met = both_ways(&one, &two);
+                let (leader, other) = match met {
+                    (Meeting::Lead | Meeting::Renew, _) => (&one, &two),
+                    _ => (&two, &one),
+                };
+                match met {
+                    (Meeting::Lead, Meeting::Follow) | (Meeting::Follow, Meeting::Lead) => {
+                        let first = leader.leading.is_none() && other.leading.is_none();
+                        assert!(rank(leader.standing) >= rank_of_synced(), "{one:?} {two:?}");
+                        assert!(!first || rank(leader.standing) >= rank(other.standing));
+                        assert!(leader.leading >= other.leading, "{one:?} {two:?}");
+                    }
+                    // Whoever leads needs an epoch above the other's promise first.
+                    (Meeting::Renew, Meeting::Wait(_)) | (Meeting::Wait(_), Meeting::Renew) => {
+                        assert!(leader.leading < Some(other.promised), "{one:?} {two:?}");
+                    }
+                    (Meeting::Wait(_), Meeting::Wait(_)) => {
+                        let best = rank(one.standing).max(rank(two.standing));
+                        assert!(best < rank_of_synced(), "{one:?} {two:?}");
+                    }
+                    _ => panic!("{met:?}: {one:?} {two:?}"),
+                }
+                pairs += 1;
+            }
+        }
+        assert!(pairs > 30_000, "{pairs}");
+    }
+
     #[test]
     fn strangers_are_refused_by_both_sides() {
         let mut leader = hello(1, ALONE);

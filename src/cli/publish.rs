@@ -6,6 +6,7 @@ use bytes::Bytes;
 use std::io::BufRead;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use understudy_client::{Client, Message};
 
@@ -51,7 +52,8 @@ async fn publish(arguments: PublishArguments) -> anyhow::Result<ExitCode> {
             publisher.publish(body.clone()).await?;
         }
     } else {
-        for line in std::io::stdin().lock().lines() {
+        let mut lines = input_lines();
+        while let Some(line) = lines.recv().await {
             let line = Bytes::from(line.context("standard input")?);
             for _ in 0..arguments.count {
                 publisher.publish(line.clone()).await?;
@@ -60,6 +62,20 @@ async fn publish(arguments: PublishArguments) -> anyhow::Result<ExitCode> {
     }
     publisher.wait(0).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Read by a thread of their own: the client must be able to send, and to answer heartbeats, while
+/// the next line is a long time coming.
+fn input_lines() -> mpsc::Receiver<std::io::Result<String>> {
+    let (lines, received) = mpsc::channel(UNCONFIRMED_MAX);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if lines.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    received
 }
 
 struct Publisher {

@@ -1,11 +1,12 @@
 //! What leads clients to the node that serves: hook commands, and HAProxy with the shipped file.
 
+use crate::support::haproxy::HaProxy;
 use crate::support::stomp::Stomp;
 use crate::support::{Node, PATIENCE, Pair, Ports};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn wait(what: &str, holds: impl Fn() -> bool) {
@@ -102,47 +103,6 @@ fn a_hook_that_hangs_or_fails_holds_up_no_takeover_and_is_killed() {
     wait("what the command had started is gone", is_gone);
 }
 
-struct HaProxy(Child);
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The shipped file, with the addresses of this pair.
-fn haproxy(pair: &Pair, own: &Ports) -> HaProxy {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/haproxy.cfg");
-    let mut text = std::fs::read_to_string(shipped).unwrap();
-    for (from, to) in [("5682", &own.amqp), ("61623", &own.stomp), ("61626", &own.native)] {
-        text = text.replace(&format!("127.0.0.1:{from}"), to);
-    }
-    for (host, node) in [("192.0.2.1", &pair.master), ("192.0.2.2", &pair.slave)] {
-        let ports = &node.ports;
-        for (port, to) in [("5672", &ports.amqp), ("61613", &ports.stomp), ("61616", &ports.native)]
-        {
-            let check = Ports::port(&ports.http);
-            let from = format!("{host}:{port} port 15672");
-            assert!(text.contains(&from), "{from}");
-            text = text.replace(&from, &format!("{to} port {check}"));
-        }
-    }
-    let path = pair.directory.path().join("haproxy.cfg");
-    std::fs::write(&path, text).unwrap();
-    let log = std::fs::File::create(pair.directory.path().join("haproxy.log")).unwrap();
-    let child = Command::new("haproxy")
-        .arg("-db")
-        .arg("-f")
-        .arg(path)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    HaProxy(child)
-}
-
 fn speaks_amqp(address: &str) -> bool {
     let greeted = || {
         let mut socket = TcpStream::connect(address).ok()?;
@@ -176,7 +136,7 @@ fn haproxy_leads_clients_to_the_node_that_serves() {
     }
     let mut pair = Pair::in_sync();
     let own = Ports::free();
-    let _proxy = haproxy(&pair, &own);
+    let _proxy = HaProxy::in_front_of(&pair, &own);
     connected(&own.stomp).publish("/queue/q", (0..100).map(|n| n.to_string()));
     wait("AMQP", || speaks_amqp(&own.amqp));
     // A takeover, the way back by a switchover, and again a takeover.

@@ -13,7 +13,7 @@ use tokio_stream::StreamExt;
 const QUEUE: &str = "interop.lapin";
 const COUNT: usize = 600;
 
-async fn connect(addresses: &[String; 2]) -> (Connection, Channel) {
+pub(crate) async fn connect(addresses: &[String], queue: &str) -> (Connection, Channel) {
     for _ in 0..3_000 {
         for address in addresses {
             let uri = format!("amqp://guest:guest@{address}/%2f");
@@ -21,10 +21,8 @@ async fn connect(addresses: &[String; 2]) -> (Connection, Channel) {
             else {
                 continue;
             };
-            let channel = connection.create_channel().await.unwrap();
-            channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-            let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-            channel.queue_declare(QUEUE.into(), durable, FieldTable::default()).await.unwrap();
+            // Behind a proxy the connection may end as soon as it has begun.
+            let Ok(channel) = open(&connection, queue).await else { continue };
             return (connection, channel);
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -32,11 +30,19 @@ async fn connect(addresses: &[String; 2]) -> (Connection, Channel) {
     panic!("no node lets us in");
 }
 
-async fn publish(channel: &Channel, number: usize) -> lapin::Result<bool> {
+async fn open(connection: &Connection, queue: &str) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), durable, FieldTable::default()).await?;
+    Ok(channel)
+}
+
+pub(crate) async fn publish(channel: &Channel, queue: &str, number: usize) -> lapin::Result<bool> {
     let confirm = channel
         .basic_publish(
             "".into(),
-            QUEUE.into(),
+            queue.into(),
             BasicPublishOptions::default(),
             number.to_string().as_bytes(),
             BasicProperties::default().with_delivery_mode(2),
@@ -49,10 +55,10 @@ async fn publish(channel: &Channel, number: usize) -> lapin::Result<bool> {
 async fn lapin_publishes_and_consumes_over_a_takeover() {
     let mut pair = Pair::in_sync();
     let addresses = [pair.master.ports.amqp.clone(), pair.slave.ports.amqp.clone()];
-    let (mut _connection, mut channel) = connect(&addresses).await;
+    let (mut _connection, mut channel) = connect(&addresses, QUEUE).await;
     let mut number = 0;
     while number < COUNT {
-        match publish(&channel, number).await {
+        match publish(&channel, QUEUE, number).await {
             Ok(acked) => {
                 assert!(acked);
                 number += 1;
@@ -60,26 +66,25 @@ async fn lapin_publishes_and_consumes_over_a_takeover() {
                     pair.master.kill();
                 }
             }
-            Err(_) => (_connection, channel) = connect(&addresses).await,
+            Err(_) => (_connection, channel) = connect(&addresses, QUEUE).await,
         }
     }
-    let mut consumer = channel
-        .basic_consume(
-            QUEUE.into(),
-            "tag".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
-        .await
-        .unwrap();
-    let mut received = BTreeSet::new();
-    let mut count = 0;
-    while received.len() < COUNT {
+    let received = take_all(&channel, QUEUE, COUNT).await;
+    assert!(received.len() <= COUNT + 1, "{} deliveries of {COUNT} messages", received.len());
+}
+
+/// Until each number below `count` was there.
+pub(crate) async fn take_all(channel: &Channel, queue: &str, count: usize) -> Vec<usize> {
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    let consumer = channel.basic_consume(queue.into(), "tag".into(), options, arguments).await;
+    let mut consumer = consumer.unwrap();
+    let (mut unique, mut received) = (BTreeSet::new(), Vec::new());
+    while unique.len() < count {
         let delivery = consumer.next().await.unwrap().unwrap();
-        let body = String::from_utf8(delivery.data.clone()).unwrap();
-        received.insert(body.parse::<usize>().unwrap());
+        let number = String::from_utf8(delivery.data.clone()).unwrap().parse().unwrap();
+        unique.insert(number);
+        received.push(number);
         delivery.ack(BasicAckOptions::default()).await.unwrap();
-        count += 1;
     }
-    assert!(count <= COUNT + 1, "{count} deliveries of {COUNT} messages");
+    received
 }

@@ -10,6 +10,7 @@ mod certificates;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod failover;
 mod lapin_suite;
 mod rounds;
 
@@ -21,8 +22,14 @@ use support::{Pair, Ports};
 
 const PIP_PACKAGES: [&str; 4] =
     ["pika==1.3.2", "stomp.py==8.1.2", "aio-pika==9.5.5", "celery==5.4.0"];
-const NPM_PACKAGES: [&str; 4] =
-    ["amqplib@0.10.4", "@stomp/stompjs@7.0.0", "ws@8.18.0", "stompit@1.0.0"];
+const NPM_PACKAGES: [&str; 6] = [
+    "amqplib@0.10.4",
+    "amqp-connection-manager@4.1.14",
+    "rabbitmq-client@5.0.8",
+    "@stomp/stompjs@7.0.0",
+    "ws@8.18.0",
+    "stompit@1.0.0",
+];
 
 /// Debian's librabbitmq-client-java and what it needs.
 const JARS: [&str; 3] = [

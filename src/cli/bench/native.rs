@@ -210,9 +210,9 @@ fn put_varint(mut value: u64, out: &mut Vec<u8>) {
 impl Wire for NativeWire {
     fn open(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&PREAMBLE);
-        let producer = u128::from(self.load.run);
         let client_name = Text::from("understudy bench");
-        put(Hello { client_name, producer, heartbeat_ms: 0 }, out);
+        // No producer: nothing is de-duplicated, and each producer has one connection at a time.
+        put(Hello { client_name, producer: 0, heartbeat_ms: 0 }, out);
         let user = Text::from(&self.address.user[..]);
         put(Login { user, password: Bytes::from(self.address.password.clone()) }, out);
         let vhost = Text::from(&self.address.vhost[..]);

@@ -80,7 +80,7 @@ impl NativeSession {
             confirm,
             mandatory: publish.flags.mandatory,
             declare_missing: publish.flags.declare_missing,
-            producer: publish.flags.dedup.then_some(producer),
+            producer: (publish.flags.dedup && self.producer != 0).then_some(producer),
         })
     }
 
@@ -94,7 +94,8 @@ impl NativeSession {
         out: &mut Outbox,
     ) -> Result<(), Fault> {
         let request = transaction.request;
-        let commit = (transaction.commit > 0).then(|| self.producer_sequence(transaction.commit));
+        let is_remembered = transaction.commit > 0 && self.producer != 0;
+        let commit = is_remembered.then(|| self.producer_sequence(transaction.commit));
         let mut too_large = false;
         let mut publishes = Vec::with_capacity(transaction.publishes.len());
         for publish in transaction.publishes {

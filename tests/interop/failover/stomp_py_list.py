@@ -1,0 +1,68 @@
+"""stomp.py: `host_and_ports` is gone through at each connect; the listener says when to do that."""
+import sys
+import threading
+import time
+
+import stomp
+
+from counting import Count
+
+NODES = [("127.0.0.1", int(port)) for port in sys.argv[1:]]
+QUEUE = "/queue/failover.stomp_py"
+LOST = (stomp.exception.StompException, OSError)
+count = Count()
+
+
+class Client(stomp.ConnectionListener):
+    def __init__(self):
+        self.receipts, self.changed = set(), threading.Condition()
+        self.connection = None
+
+    def connect(self):
+        while True:
+            self.lost = threading.Event()
+            connection = stomp.Connection12(NODES, heartbeats=(5000, 5000), reconnect_attempts_max=1,
+                                            reconnect_sleep_initial=0.01, prefer_localhost=False)
+            connection.set_listener("", self)
+            try:
+                connection.connect("guest", "guest", wait=True)
+                connection.subscribe(QUEUE, id="1", ack="client-individual")
+                self.connection = connection
+                return
+            except LOST:
+                time.sleep(0.02)
+
+    def on_message(self, frame):
+        try:
+            self.connection.ack(frame.headers["ack"])
+        except LOST:
+            pass
+        count.take(frame.body)
+
+    def on_receipt(self, frame):
+        with self.changed:
+            self.receipts.add(frame.headers["receipt-id"])
+            self.changed.notify_all()
+
+    def on_disconnected(self):
+        self.lost.set()
+        with self.changed:
+            self.changed.notify_all()
+
+    def publish(self, body):
+        if self.lost.is_set():
+            self.connect()
+        receipt = f"{body}-{count.sent}"
+        self.connection.send(QUEUE, body, receipt=receipt, persistent="true")
+        with self.changed:
+            self.changed.wait_for(lambda: receipt in self.receipts or self.lost.is_set(), 20)
+        if receipt not in self.receipts:
+            raise ConnectionError("no receipt")
+
+
+client = Client()
+client.connect()
+count.publish_all(client.publish, LOST)
+count.wait()
+client.connection.disconnect(receipt="bye")
+count.report()

@@ -89,6 +89,7 @@ fn consume(queue: &str) -> Request {
         exclusive: false,
         priority: 0,
         credit: Credit::Prefetch(1),
+        ..Consume::default()
     })
 }
 

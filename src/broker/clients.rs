@@ -144,10 +144,7 @@ impl Clients {
             channel.outstanding = channel.outstanding.saturating_sub(1);
         }
         if consumer.cancelled && consumer.outstanding.is_empty() {
-            self.consumers.remove(&key);
-            if let Some(connection) = self.connections.get_mut(&key.0) {
-                connection.consumers.remove(&key.1);
-            }
+            self.forget(key);
         }
         true
     }
@@ -217,6 +214,9 @@ impl Clients {
         for &(_, key) in &queue.memory.consumers {
             effects.push((key.0, Effect::Cancelled { consumer: key.1 }));
         }
+        for browser in &queue.memory.browsers {
+            effects.push((browser.key.0, Effect::Cancelled { consumer: browser.key.1 }));
+        }
         for getter in &queue.memory.getters {
             let result = Ok(Reply::GetEmpty);
             effects.push((getter.key.0, Effect::Reply { token: getter.token, result }));
@@ -235,16 +235,21 @@ impl Clients {
         }
     }
 
+    /// Nothing is outstanding on it, and nothing more comes.
+    pub(crate) fn forget(&mut self, key: ConsumerKey) {
+        self.consumers.remove(&key);
+        if let Some(connection) = self.connections.get_mut(&key.0) {
+            connection.consumers.remove(&key.1);
+        }
+    }
+
     fn forget_outstanding(&mut self, key: ConsumerKey, queue: QueueId) {
         let Some(consumer) = self.consumers.get_mut(&key) else { return };
         consumer.cancelled |= consumer.queue == queue;
         let of_queue = (queue, Lsn::ZERO)..=(queue, Lsn(u64::MAX));
         let lost: Vec<Lsn> = consumer.outstanding.range(of_queue).map(|o| o.1).collect();
         if consumer.cancelled && consumer.outstanding.is_empty() {
-            self.consumers.remove(&key);
-            if let Some(connection) = self.connections.get_mut(&key.0) {
-                connection.consumers.remove(&key.1);
-            }
+            self.forget(key);
         }
         for lsn in lost {
             self.release(key, queue, lsn);

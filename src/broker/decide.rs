@@ -6,10 +6,12 @@ use crate::broker::{Broker, Name};
 use crate::clients::{Connection, Consumer};
 use crate::dead_letter::Reason;
 use crate::queue::{ConsumerKey, Getter, Queue};
+use crate::selection::{Browser, parse_selector};
 use std::collections::BTreeSet;
 use understudy_model::{
-    Command, Connect, ConnectionId, Consume, ConsumerNumber, Credit, DeliveryRef, Effect, Get, Lsn,
-    OpenGroup, Publish, QueueId, Refusal, RefusalKind, Reply, Request, Text, Token,
+    Command, Connect, ConnectionId, Consume, ConsumeMode, ConsumerNumber, Credit, DeliveryRef,
+    Effect, Get, Lsn, OpenGroup, Publish, QueueId, Refusal, RefusalKind, Reply, Request, Text,
+    Token,
 };
 
 /// What a decision leaves behind.
@@ -185,17 +187,25 @@ impl Broker {
             let text = format!("more than {limit} consumers on one connection");
             return Err(Refusal::new(RefusalKind::ResourceError, text));
         }
+        let selector = parse_selector(&consume.selector)?;
         let Some(queue) = self.queues.get_mut(&id) else { return Ok(()) };
-        let occupied = consume.exclusive && !queue.memory.consumers.is_empty();
-        if queue.memory.exclusive_consumer.is_some() || occupied {
-            return Err(in_use());
-        }
         let key = (connection, consume.consumer);
-        if consume.exclusive {
-            queue.memory.exclusive_consumer = Some(key);
+        if consume.mode == ConsumeMode::Browse {
+            queue.memory.browsers.push(Browser::new(key, selector, queue.unsettled().last()));
+        } else {
+            let occupied = consume.exclusive && !queue.memory.consumers.is_empty();
+            if queue.memory.exclusive_consumer.is_some() || occupied {
+                return Err(in_use());
+            }
+            if consume.exclusive {
+                queue.memory.exclusive_consumer = Some(key);
+            }
+            queue.add_consumer(consume.priority, key);
+            if let Some(selector) = selector {
+                queue.memory.filters.add(key, selector, consume.mode);
+            }
+            choose_active(queue);
         }
-        queue.add_consumer(consume.priority, key);
-        choose_active(queue);
         state.consumers.insert(consume.consumer);
         let consumer = Consumer {
             queue: id,
@@ -221,10 +231,7 @@ impl Broker {
         consumer.cancelled = true;
         let (queue, idle) = (consumer.queue, consumer.outstanding.is_empty());
         if idle {
-            self.clients.consumers.remove(&key);
-            if let Some(state) = self.clients.connections.get_mut(&connection) {
-                state.consumers.remove(&number);
-            }
+            self.clients.forget(key);
         }
         self.remove_consumer(queue, key, decided);
     }

@@ -4,7 +4,7 @@ use crate::broker::Broker;
 use crate::dead_letter::Reason;
 use crate::delayed::DELAYED;
 use crate::facts::AT_ONCE_MS;
-use crate::queue::{ConsumerKey, Getter};
+use crate::queue::{ConsumerKey, Getter, Queue};
 use understudy_model::{
     AckMode, Command, ConnectionId, Credit, Delivery, Effect, Lsn, QueueId, Reply,
 };
@@ -23,13 +23,15 @@ pub struct ReadAhead {
 }
 
 /// So many messages are asked for in one read at most.
-const READ_AHEAD_MAX: usize = 1_024;
+pub(crate) const READ_AHEAD_MAX: usize = 1_024;
 /// A turn ends after so many deliveries, so that other work is not kept waiting.
 const DELIVERIES_PER_TURN_MAX: usize = 4_096;
 
 /// What became of one attempt to hand out a queue's head.
-enum Step {
+pub(crate) enum Step {
     Delivered,
+    /// Nobody who has credit wants it; it stays for those who have none now.
+    NobodyWants,
     NobodyCanTake,
     NotInMemory,
 }
@@ -86,49 +88,76 @@ impl Broker {
                 return;
             }
             let Some(head) = queue.head() else { break };
-            if self.expire_head(id, head, false) {
+            if self.expire(id, head, false) {
                 *budget -= 1;
                 continue;
             }
             let Some(queue) = self.queues.get(&id) else { return };
-            let wanted = !queue.memory.getters.is_empty() || !queue.memory.consumers.is_empty();
-            if wanted && !queue.is_marked(head) {
+            let asked = !queue.memory.getters.is_empty();
+            let wanted = asked || !queue.memory.consumers.is_empty();
+            let selects = !queue.memory.filters.is_empty();
+            let (mut next, mut is_marked, mut is_offered) = (head, queue.is_marked(head), true);
+            if selects {
+                match self.next_unseen(id) {
+                    Some(unseen) if unseen != head && self.expire(id, unseen, false) => {
+                        *budget -= 1;
+                        continue;
+                    }
+                    Some(unseen) => next = unseen,
+                    None if asked => is_offered = false,
+                    None if self.expire(id, head, true) => {
+                        *budget -= 1;
+                        continue;
+                    }
+                    None => break,
+                }
+                is_marked = self.queues.get(&id).is_some_and(|queue| queue.is_marked(next));
+            }
+            if wanted && !is_marked {
                 // Served again when the mark is applied.
                 self.marks_due.insert(id);
                 self.mark_awaited = true;
                 return;
             }
-            let asked = !queue.memory.getters.is_empty();
-            let step = match self.deliver_head(id, head, contents, effects) {
+            let step = if !is_offered {
+                Step::NobodyCanTake
+            } else if selects {
+                self.offer(id, next, contents, effects)
+            } else {
+                self.deliver_head(id, head, contents, effects)
+            };
+            let step = match step {
                 Step::NobodyCanTake if asked => self.answer_get(id, head, contents, effects),
                 step => step,
             };
             match step {
-                Step::Delivered => *budget -= 1,
-                Step::NobodyCanTake if self.expire_head(id, head, true) => *budget -= 1,
+                Step::Delivered | Step::NobodyWants => *budget -= 1,
+                Step::NobodyCanTake if self.expire(id, head, true) => *budget -= 1,
                 Step::NobodyCanTake => break,
                 Step::NotInMemory => {
                     let Some(queue) = self.queues.get_mut(&id) else { return };
                     queue.memory.reading = true;
-                    let lsns = queue.ready_messages().take(READ_AHEAD_MAX).collect();
+                    let ready = queue.ready_from(queue.place(next)).take(READ_AHEAD_MAX);
+                    let lsns = ready.map(|(_, lsn)| lsn).collect();
                     reads.push(ReadAhead { queue: id, lsns });
                     return;
                 }
             }
         }
+        self.serve_browsers(id, contents, effects, reads, budget);
         self.drop_heads(id, budget);
         self.answer_empty_gets(id, effects);
     }
 
-    /// Takes the head out if its time is over. One that is to be handed out at once or not at all
-    /// is `tried` first.
-    fn expire_head(&mut self, id: QueueId, head: Lsn, tried: bool) -> bool {
+    /// Takes a ready message out if its time is over. One that is to be handed out at once or not
+    /// at all is `tried` first.
+    fn expire(&mut self, id: QueueId, lsn: Lsn, tried: bool) -> bool {
         let Some(queue) = self.queues.get_mut(&id) else { return false };
-        let Some(deadline_ms) = queue.deadline_ms(head) else { return false };
+        let Some(deadline_ms) = queue.deadline_ms(lsn) else { return false };
         let expired = if deadline_ms == AT_ONCE_MS { tried } else { deadline_ms <= self.now_ms };
         if expired {
-            queue.take(head);
-            self.die(id, head, Reason::Expired);
+            queue.take(lsn);
+            self.die(id, lsn, Reason::Expired);
         }
         expired
     }
@@ -140,53 +169,73 @@ impl Broker {
         contents: &mut impl Contents,
         effects: &mut Vec<(ConnectionId, Effect)>,
     ) -> Step {
-        let Some(key) = self.choose_consumer(id) else { return Step::NobodyCanTake };
+        let Some(key) = self.choose_consumer(id, |_, _| true) else { return Step::NobodyCanTake };
         let Some(record) = contents.record(head) else { return Step::NotInMemory };
-        let Some(queue) = self.queues.get_mut(&id) else { return Step::NobodyCanTake };
+        self.deliver(id, head, key, record, effects);
+        Step::Delivered
+    }
+
+    pub(crate) fn deliver(
+        &mut self,
+        id: QueueId,
+        lsn: Lsn,
+        key: ConsumerKey,
+        record: bytes::Bytes,
+        effects: &mut Vec<(ConnectionId, Effect)>,
+    ) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(consumer) = self.clients.consumers.get_mut(&key) else { return };
         queue.memory.turn = queue.memory.turn.wrapping_add(1);
-        let returns = queue.returns(head);
-        let redelivered = queue.take(head);
-        let Some(consumer) = self.clients.consumers.get_mut(&key) else {
-            return Step::NobodyCanTake;
-        };
+        let returns = queue.returns(lsn);
+        let redelivered = queue.take(lsn);
         if let Credit::Window(left) = &mut consumer.credit {
             *left -= 1;
         }
         if consumer.ack == AckMode::Auto {
-            queue.settle_later(head);
+            queue.settle_later(lsn);
             self.settles_due.insert(id);
         } else {
-            consumer.outstanding.insert((id, head));
+            consumer.outstanding.insert((id, lsn));
             if let Some(channel) = self.clients.channels.get_mut(&(key.0, consumer.channel)) {
                 channel.outstanding += 1;
             }
         }
         self.account(key.0, &record);
-        let delivery =
-            Delivery { consumer: key.1, queue: id, lsn: head, redelivered, returns, record };
+        let delivery = Delivery { consumer: key.1, queue: id, lsn, redelivered, returns, record };
         effects.push((key.0, Effect::Deliver(delivery)));
-        Step::Delivered
     }
 
-    /// Connections with too much unsent are passed over, and looked at again when it is out.
-    fn choose_consumer(&mut self, id: QueueId) -> Option<ConsumerKey> {
-        let clients = &mut self.clients;
-        let limit = self.limits.outbound_bytes_max;
+    /// The next consumer in turn that `wants` the message. Connections with too much unsent are
+    /// passed over, and looked at again when it is out.
+    pub(crate) fn choose_consumer(
+        &mut self,
+        id: QueueId,
+        wants: impl Fn(&Queue, ConsumerKey) -> bool,
+    ) -> Option<ConsumerKey> {
         let queue = self.queues.get(&id)?;
-        let chosen = queue.choose(|key| {
-            let connection = clients.connections.get(&key.0);
-            clients.can_take(key) && connection.is_some_and(|c| !c.is_congested(limit))
-        });
+        let chosen = queue.choose(|key| self.may_take(key) && wants(queue, key));
         if chosen.is_none() {
-            for (_, key) in &queue.memory.consumers {
-                if let Some(connection) = clients.connections.get_mut(&key.0)
-                    && connection.is_congested(limit)
-                {
-                    connection.passed_over.insert(id);
-                }
-            }
+            self.note_congested(id);
         }
         chosen
+    }
+
+    pub(crate) fn may_take(&self, key: ConsumerKey) -> bool {
+        let limit = self.limits.outbound_bytes_max;
+        let connection = self.clients.connections.get(&key.0);
+        self.clients.can_take(key) && connection.is_some_and(|c| !c.is_congested(limit))
+    }
+
+    pub(crate) fn note_congested(&mut self, id: QueueId) {
+        let limit = self.limits.outbound_bytes_max;
+        let Some(queue) = self.queues.get(&id) else { return };
+        for (_, key) in &queue.memory.consumers {
+            if let Some(connection) = self.clients.connections.get_mut(&key.0)
+                && connection.is_congested(limit)
+            {
+                connection.passed_over.insert(id);
+            }
+        }
     }
 
     fn answer_get(
@@ -228,7 +277,7 @@ impl Broker {
         }
     }
 
-    fn account(&mut self, connection: ConnectionId, record: &[u8]) {
+    pub(crate) fn account(&mut self, connection: ConnectionId, record: &[u8]) {
         let body = match Command::decode(record) {
             Ok(command) => command.enqueued().map_or(0, |enqueue| enqueue.message.body.len()),
             Err(_) => 0,

@@ -34,6 +34,9 @@ mod rules;
 mod rules_tests;
 mod saved;
 mod segments;
+mod selection;
+#[cfg(test)]
+mod selection_tests;
 mod sender_selected;
 #[cfg(test)]
 mod test_world;

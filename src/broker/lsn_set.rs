@@ -59,6 +59,25 @@ impl LsnSet {
         true
     }
 
+    /// Adds an LSN wherever it belongs; false if it was there.
+    pub(crate) fn insert(&mut self, lsn: Lsn) -> bool {
+        if self.last().is_none_or(|last| lsn > last) {
+            return self.push(lsn);
+        }
+        let (key, offset) = split(lsn);
+        match self.find(key) {
+            Ok(at) if self.chunks[at].form.contains(offset) => return false,
+            Ok(at) => self.chunks[at].form.insert(offset),
+            Err(at) => self.chunks.insert(at, Chunk { key, form: Form::Run(offset, offset) }),
+        }
+        self.len += 1;
+        true
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub(crate) fn contains(&self, lsn: Lsn) -> bool {
         let (key, offset) = split(lsn);
         self.find(key).is_ok_and(|at| self.chunks[at].form.contains(offset))
@@ -360,6 +379,26 @@ impl Form {
         }
     }
 
+    /// A member that is not there yet.
+    fn insert(&mut self, offset: u16) {
+        match self {
+            Self::Run(from, _) if offset + 1 == *from => *from = offset,
+            Self::Run(_, to) if *to + 1 == offset => *to = offset,
+            Self::Run(from, to) if *to - *from < 64 => {
+                *self = Self::List((*from..=*to).collect());
+                self.insert(offset);
+            }
+            Self::List(list) if list.len() < LIST_LEN_MAX => {
+                list.insert(list.partition_point(|o| *o < offset), offset);
+            }
+            Self::Bits(words) => words[offset as usize / 64] |= 1 << (offset % 64),
+            Self::Run(..) | Self::List(_) => {
+                self.become_bits();
+                self.insert(offset);
+            }
+        }
+    }
+
     fn remove_range(&mut self, low: u16, high: u16) -> u64 {
         match self {
             Self::Run(from, to) => {
@@ -479,7 +518,12 @@ mod tests {
             let mut top = 0;
             for _ in 0..2_000 {
                 let gap = if seed % 3 == 0 { 1 } else { 1 + xorshift(&mut random) % 40 };
-                match xorshift(&mut random) % 10 {
+                match xorshift(&mut random) % 12 {
+                    10..=11 => {
+                        let at = 1 + xorshift(&mut random) % (top + 1);
+                        assert_eq!(set.insert(Lsn(at)), model.insert(at), "seed {seed}");
+                        top = top.max(at);
+                    }
                     0..=6 => {
                         top += gap;
                         assert_eq!(set.push(Lsn(top)), model.insert(top), "seed {seed}");

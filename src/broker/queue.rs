@@ -5,6 +5,7 @@ use crate::dead_letter::Reason;
 use crate::facts::Facts;
 use crate::lsn_set::LsnSet;
 use crate::rules::QueueRules;
+use crate::selection::{Browser, Filters};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use understudy_model::{
@@ -14,6 +15,11 @@ use understudy_model::{
 
 /// A consumer, or a connection's gets under one number.
 pub(crate) type ConsumerKey = (ConnectionId, ConsumerNumber);
+
+/// Where a message stands in the order in which they are handed out. The priority is 0 in a queue
+/// without priorities.
+pub(crate) type Place = (Reverse<u8>, Lsn);
+pub(crate) const FIRST_PLACE: Place = (Reverse(u8::MAX), Lsn::ZERO);
 
 pub(crate) struct Queue {
     pub(crate) spec: QueueSpec,
@@ -43,8 +49,9 @@ pub(crate) struct Memory {
     returned: BTreeSet<Lsn>,
     /// Handed out before by the other side of a partition: flagged redelivered.
     flagged: LsnSet,
-    /// Finished by the other side of a partition: not handed out, settled with the next group.
-    retired: LsnSet,
+    /// Unsettled, behind the cursor, and yet not fresh: a consumer that selects has taken them, or
+    /// the other side of a partition has finished them.
+    passed: LsnSet,
     /// Unsettled messages that are not ready: outstanding, or settled but not committed.
     taken: u64,
     /// Bodies of `taken`, if the queue's bytes are limited.
@@ -72,6 +79,9 @@ pub(crate) struct Memory {
     pub(crate) exclusive_consumer: Option<ConsumerKey>,
     /// The one that is served, where only one may be.
     pub(crate) active_consumer: Option<ConsumerKey>,
+    /// Of the consumers that select.
+    pub(crate) filters: Filters,
+    pub(crate) browsers: Vec<Browser>,
     /// Its head's content is being read from the log.
     pub(crate) reading: bool,
 }
@@ -137,25 +147,11 @@ impl Queue {
     pub(crate) fn retire_all_but(&mut self, kept: &LsnSet, through: Lsn) -> u64 {
         let all = self.unsettled.range(Lsn(1), through);
         let gone: Vec<Lsn> = all.filter(|lsn| !kept.contains(*lsn)).collect();
-        let memory = &mut self.memory;
-        let mut retired: Vec<Lsn> = memory.retired.iter().collect();
-        retired.retain(|lsn| self.unsettled.contains(*lsn));
         for &lsn in &gone {
-            let fresh = lsn > memory.cursor && !memory.retired.contains(lsn);
-            if memory.returned.remove(&lsn) || fresh {
-                memory.taken += 1;
+            if self.is_ready(lsn) {
+                self.memory.taken += 1;
+                self.leave_ready(lsn, false);
             }
-            if fresh {
-                retired.push(lsn);
-            }
-        }
-        retired.sort_unstable();
-        memory.retired = LsnSet::default();
-        retired.into_iter().for_each(|lsn| {
-            memory.retired.push(lsn);
-        });
-        for &lsn in &gone {
-            self.remove_by_priority(lsn);
             self.settle_later(lsn);
         }
         gone.len() as u64
@@ -173,9 +169,47 @@ impl Queue {
         let mut at = self.memory.cursor;
         loop {
             at = self.unsettled.next_after(at)?;
-            if !self.memory.retired.contains(at) {
+            if !self.memory.passed.contains(at) {
                 return Some(at);
             }
+        }
+    }
+
+    fn is_ready(&self, lsn: Lsn) -> bool {
+        let memory = &self.memory;
+        if let Some(ready) = &memory.by_priority {
+            return ready.contains(&self.place(lsn));
+        }
+        let fresh = lsn > memory.cursor && !memory.passed.contains(lsn);
+        memory.returned.contains(&lsn) || (fresh && self.unsettled.contains(lsn))
+    }
+
+    /// Returns whether it had been given back before. `is_head`: nothing ready is in front of it.
+    fn leave_ready(&mut self, lsn: Lsn, is_head: bool) -> bool {
+        let place = self.place(lsn);
+        self.memory.filters.left(place);
+        let was_returned = self.memory.returned.remove(&lsn);
+        if let Some(ready) = &mut self.memory.by_priority {
+            ready.remove(&place);
+        } else if !was_returned && is_head {
+            self.memory.cursor = lsn;
+        } else if !was_returned {
+            self.pass(lsn);
+        }
+        was_returned
+    }
+
+    /// The cursor goes on, or, where a message in front of this one is still ready, stays.
+    fn pass(&mut self, lsn: Lsn) {
+        if self.next_fresh() != Some(lsn) {
+            self.memory.passed.insert(lsn);
+            return;
+        }
+        self.memory.cursor = lsn;
+        while let Some(next) = self.unsettled.next_after(self.memory.cursor)
+            && self.memory.passed.remove_range(next, next) > 0
+        {
+            self.memory.cursor = next;
         }
     }
 
@@ -186,6 +220,7 @@ impl Queue {
             gone.into_iter().for_each(|lsn| self.remove_by_priority(lsn));
         }
         let removed = self.unsettled.remove_range(from, to);
+        self.memory.passed.remove_range(from, to);
         self.memory.taken = self.memory.taken.saturating_sub(removed);
         if let Some(facts) = &mut self.facts {
             let before = facts.size_total();
@@ -197,10 +232,15 @@ impl Queue {
     }
 
     fn remove_by_priority(&mut self, lsn: Lsn) {
-        let priority = self.priority(lsn);
+        let place = self.place(lsn);
         if let Some(ready) = &mut self.memory.by_priority {
-            ready.remove(&(Reverse(priority), lsn));
+            ready.remove(&place);
         }
+    }
+
+    pub(crate) fn place(&self, lsn: Lsn) -> Place {
+        let ordered = self.memory.by_priority.is_some();
+        (Reverse(if ordered { self.priority(lsn) } else { 0 }), lsn)
     }
 
     fn priority(&self, lsn: Lsn) -> u8 {
@@ -277,34 +317,43 @@ impl Queue {
 
     /// The ready messages in the order in which they will be handed out.
     pub(crate) fn ready_messages(&self) -> impl Iterator<Item = Lsn> {
+        self.ready_from(FIRST_PLACE).map(|(_, lsn)| lsn)
+    }
+
+    /// The ready messages from this place on.
+    pub(crate) fn ready_from(&self, from: Place) -> impl Iterator<Item = Place> {
         let ordered = self.memory.by_priority.is_some();
-        let from = if ordered { Lsn(u64::MAX - 1) } else { self.memory.cursor.next() };
-        let fresh = self.unsettled.range(from, Lsn(u64::MAX - 1));
-        let mut fresh = fresh.filter(|lsn| !self.memory.retired.contains(*lsn)).peekable();
-        let returned = self.memory.returned.iter().copied().filter(move |_| !ordered);
-        let mut returned = returned.peekable();
-        let by_priority = self.memory.by_priority.iter().flatten().map(|(_, lsn)| *lsn);
-        by_priority.chain(std::iter::from_fn(move || match (returned.peek(), fresh.peek()) {
+        let cursor = if ordered { Lsn(u64::MAX - 2) } else { self.memory.cursor };
+        let fresh = self.unsettled.range(from.1.max(cursor.next()), Lsn(u64::MAX - 1));
+        let mut fresh = fresh.filter(|lsn| !self.memory.passed.contains(*lsn)).peekable();
+        let returned = self.memory.returned.range(from.1..).copied();
+        let mut returned = returned.filter(move |_| !ordered).peekable();
+        let by_priority = self.memory.by_priority.iter();
+        let by_priority = by_priority.flat_map(move |ready| ready.range(from..)).copied();
+        let by_arrival = std::iter::from_fn(move || match (returned.peek(), fresh.peek()) {
             (Some(r), Some(f)) if r > f => fresh.next(),
             (Some(_), _) => returned.next(),
             (None, _) => fresh.next(),
-        }))
+        });
+        by_priority.chain(by_arrival.map(|lsn| (Reverse(0), lsn)))
     }
 
-    /// Hands out the head; returns whether it is to be flagged redelivered.
+    /// Hands out a ready message; returns whether it is to be flagged redelivered.
     pub(crate) fn take(&mut self, lsn: Lsn) -> bool {
         self.memory.taken += 1;
         self.memory.taken_bytes += self.size(lsn);
-        if self.memory.returned.remove(&lsn) {
-            self.remove_by_priority(lsn);
-            return true;
-        }
-        if self.memory.by_priority.is_some() {
-            self.remove_by_priority(lsn);
-        } else {
-            self.memory.cursor = lsn;
-        }
+        let heads_only = self.memory.filters.is_empty() && self.memory.passed.is_empty();
+        self.leave_ready(lsn, heads_only) || self.may_have_gone_out(lsn)
+    }
+
+    /// Before this epoch, or on the other side of a partition.
+    fn may_have_gone_out(&self, lsn: Lsn) -> bool {
         lsn <= self.memory.epoch_mark || self.memory.flagged.contains(lsn)
+    }
+
+    /// How the flag of a copy stands.
+    pub(crate) fn is_redelivery(&self, lsn: Lsn) -> bool {
+        self.memory.returned.contains(&lsn) || self.may_have_gone_out(lsn)
     }
 
     /// Takes a message back. Messages that are settled meanwhile (the queue was purged or made
@@ -314,9 +363,10 @@ impl Queue {
             self.memory.taken = self.memory.taken.saturating_sub(1);
             self.memory.taken_bytes = self.memory.taken_bytes.saturating_sub(self.size(lsn));
             self.memory.returned.insert(lsn);
-            let priority = self.priority(lsn);
+            let place = self.place(lsn);
+            self.memory.filters.given_back(place);
             if let Some(ready) = &mut self.memory.by_priority {
-                ready.insert((Reverse(priority), lsn));
+                ready.insert(place);
             }
         }
     }
@@ -369,7 +419,7 @@ impl Queue {
     /// yet: up to the `ahead`-th ready message, or all of the group that ends at `group_end`.
     pub(crate) fn flush_mark(&mut self, ahead: usize, group_end: Lsn) -> Option<Lsn> {
         self.memory.mark_due = false;
-        if self.memory.by_priority.is_some() {
+        if self.memory.by_priority.is_some() || !self.memory.filters.is_empty() {
             // Any message may be the next one.
             let due = group_end > self.memory.logged_mark;
             self.memory.logged_mark = self.memory.logged_mark.max(group_end);
@@ -396,6 +446,8 @@ impl Queue {
     pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> bool {
         let before = self.memory.consumers.len();
         self.memory.consumers.retain(|(_, k)| *k != key);
+        self.memory.filters.remove(key);
+        self.memory.browsers.retain(|browser| browser.key != key);
         if self.memory.exclusive_consumer == Some(key) {
             self.memory.exclusive_consumer = None;
         }

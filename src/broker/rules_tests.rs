@@ -91,6 +91,7 @@ impl Broker {
             exclusive: false,
             priority: 0,
             credit: Credit::Prefetch(0),
+            ..Consume::default()
         };
         assert_eq!(self.0.said(ANN, &Request::Consume(consume)), "");
     }

@@ -38,6 +38,10 @@ pub enum Effect {
         delivery: Delivery,
         remaining: u32,
     },
+    /// A browsing consumer has seen all that was in the queue, and gets nothing more.
+    BrowseEnd {
+        consumer: ConsumerNumber,
+    },
     /// The broker ended the consumer: its queue is gone.
     Cancelled {
         consumer: ConsumerNumber,

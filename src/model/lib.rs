@@ -34,12 +34,12 @@ pub use ids::{ConnectionId, ConsumerNumber, Epoch, Lsn, NodeId, QueueId, Token};
 pub use message::{Body, MessageView};
 pub use properties::{Properties, PropertiesView};
 pub use request::{
-    AckMode, Bind, Connect, Consume, Credit, DeclareExchange, DeclareQueue, DeleteExchange,
-    DeleteQueue, DeliveryRef, Get, ProducerSequence, Protocol, Publish, PurgeQueue, Request,
-    Transaction,
+    AckMode, Bind, Connect, Consume, ConsumeMode, Credit, DeclareExchange, DeclareQueue,
+    DeleteExchange, DeleteQueue, DeliveryRef, Get, ProducerSequence, Protocol, Publish, PurgeQueue,
+    Request, Transaction,
 };
 pub use session::{Login, LoginOutcome, Outbox, Session, WriteBuffer};
-pub use table::{TABLE_DEPTH_MAX, Table, Value, check_table_depth, type_name};
+pub use table::{FieldView, TABLE_DEPTH_MAX, Table, Value, check_table_depth, fields, type_name};
 
 /// Names, keys and other short texts: UTF-8 in a shared buffer, so that a slice costs no copy.
 pub use bytestring::ByteString as Text;

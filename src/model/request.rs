@@ -225,7 +225,13 @@ pub enum Credit {
     Window(u32),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+impl Default for Credit {
+    fn default() -> Self {
+        Self::Prefetch(0)
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Consume {
     pub token: Token,
     /// The session's number for the consumer, fresh for the connection. Deliveries carry it, and
@@ -238,6 +244,22 @@ pub struct Consume {
     /// Higher is served first while it has credit.
     pub priority: i32,
     pub credit: Credit,
+    /// Only messages for which this holds, in JMS's selector language. Empty: all.
+    pub selector: Text,
+    pub mode: ConsumeMode,
+}
+
+/// What a consumer does to the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConsumeMode {
+    /// Takes what it gets; what its selector refuses stays for others.
+    #[default]
+    Take,
+    /// Takes what it gets; what the selectors of all its consumers refuse leaves the queue.
+    Filter,
+    /// Gets copies of what is in the queue now, in order of arrival, and then
+    /// [`crate::Effect::BrowseEnd`]. Takes nothing; credit and priority do not matter.
+    Browse,
 }
 
 /// Take one message. Answered by `Effect::Got` or by `Reply::GetEmpty`, or refused.

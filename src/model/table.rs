@@ -250,6 +250,52 @@ fn decode_value(rest: &mut &[u8]) -> Result<Value, Malformed> {
     })
 }
 
+/// A field's value where it lies in an encoded table: scalars are read, texts are borrowed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FieldView<'a> {
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    /// Seconds since 1970.
+    Timestamp(u64),
+    /// `S`
+    Text(&'a [u8]),
+    /// Nothing, bytes, a table or an array.
+    Other,
+}
+
+/// Names and values of an encoded table one by one; builds nothing. Ends before what is malformed.
+pub fn fields(inside: &[u8]) -> impl Iterator<Item = (&[u8], FieldView<'_>)> {
+    let mut rest = inside;
+    std::iter::from_fn(move || {
+        let name = take_short(&mut rest).ok()?;
+        Some((name, field_view(&mut rest).ok()?))
+    })
+}
+
+fn field_view<'a>(rest: &mut &'a [u8]) -> Result<FieldView<'a>, Malformed> {
+    let kind = *rest.first().ok_or(LENGTH)?;
+    Ok(match kind {
+        b'S' | b'x' | b'F' | b'A' => {
+            take(rest, 1)?;
+            let length = take_length(rest)?;
+            let bytes = take(rest, length)?;
+            if kind == b'S' { FieldView::Text(bytes) } else { FieldView::Other }
+        }
+        // Nothing else holds what would have to be copied.
+        _ => match decode_value(rest)? {
+            Value::Bool(value) => FieldView::Bool(value),
+            Value::F32(value) => FieldView::Float(value.into()),
+            Value::F64(value) => FieldView::Float(value),
+            Value::Decimal { scale, value } => {
+                FieldView::Float(f64::from(value) / 10f64.powi(scale.into()))
+            }
+            Value::Timestamp(value) => FieldView::Timestamp(value),
+            value => value.as_i64().map_or(FieldView::Other, FieldView::Integer),
+        },
+    })
+}
+
 fn take_long(rest: &mut &[u8]) -> Result<Bytes, Malformed> {
     let length = take_length(rest)?;
     take(rest, length).map(Bytes::copy_from_slice)

@@ -21,5 +21,6 @@ mod pair;
 mod partition;
 mod protocols;
 mod repair;
+mod selection;
 mod tls;
 mod web_socket;

@@ -42,6 +42,7 @@ impl Connection {
             exclusive: consume.exclusive,
             priority,
             credit: Credit::Prefetch(prefetch.into()),
+            ..Consume::default()
         }));
         Ok(())
     }

@@ -36,6 +36,8 @@ impl Connection {
             Effect::Got { token, delivery, remaining } => {
                 self.on_got(token, &delivery, remaining, out)?;
             }
+            // No consumer of this protocol browses.
+            Effect::BrowseEnd { .. } => {}
             Effect::Cancelled { consumer } => self.on_cancelled(consumer, out)?,
             Effect::Blocked { reason } => self.on_blocked(Some(&reason), out),
             Effect::Unblocked => self.on_blocked(None, out),

@@ -61,6 +61,7 @@ impl Connection {
             exclusive: false,
             priority: 0,
             credit: Credit::Prefetch(0),
+            ..Consume::default()
         }));
         Ok(())
     }

@@ -4,7 +4,7 @@ mod message;
 mod send;
 mod text;
 
-pub(crate) use message::put_message;
+pub(crate) use message::{put_browse_end, put_message};
 pub(crate) use send::{Sender, properties};
 
 /// Headers that belong to the frame and not to the message, or that MESSAGE sets itself: not

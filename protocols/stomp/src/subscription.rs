@@ -28,6 +28,8 @@ pub(crate) struct Subscription {
     pub(crate) temp_queue: Option<Text>,
     /// Its MESSAGEs carry the destination it was made with.
     pub(crate) echoes_destination: bool,
+    /// Its MESSAGEs are copies: there is nothing to ack, and an ACK does no harm.
+    pub(crate) browses: bool,
     /// UNSUBSCRIBE came. Its deliveries may still be acked, so it stays while it has any.
     pub(crate) cancelled: bool,
     /// The cancel was answered: nothing more will come.
@@ -74,6 +76,7 @@ impl Subscription {
             queue,
             durable: false,
             temp_queue: None,
+            browses: false,
             cancelled: false,
             ended: false,
             delivered: 0,
@@ -166,6 +169,10 @@ impl Subscriptions {
     pub(crate) fn insert(&mut self, subscription: Subscription) {
         self.by_tag.insert(subscription.tag.clone(), subscription.consumer);
         self.all.insert(subscription.consumer, subscription);
+    }
+
+    pub(crate) fn browses(&self, consumer: ConsumerNumber) -> bool {
+        self.all.get(&consumer).is_some_and(|subscription| subscription.browses)
     }
 
     pub(crate) fn get_mut(&mut self, consumer: ConsumerNumber) -> Option<&mut Subscription> {

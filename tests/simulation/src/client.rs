@@ -193,6 +193,7 @@ impl Client {
                 exclusive: false,
                 priority: 0,
                 credit: Credit::Prefetch(prefetch),
+                ..Consume::default()
             })),
         }
         requests

@@ -38,6 +38,8 @@ impl NativeSession {
                     body: joined(&returned.body),
                 },
             ),
+            // No consumer of this protocol browses.
+            Effect::BrowseEnd { .. } => {}
             Effect::Cancelled { consumer } => send(out, Cancelled { consumer: consumer.0 }),
             Effect::Blocked { reason } => send(out, Blocked { reason }),
             Effect::Unblocked => send(out, Unblocked {}),

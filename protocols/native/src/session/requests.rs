@@ -140,6 +140,7 @@ impl NativeSession {
                 true => model::Credit::Window(consume.credit),
                 false => model::Credit::Prefetch(consume.credit),
             },
+            ..model::Consume::default()
         }))
     }
 }

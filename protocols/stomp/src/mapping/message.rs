@@ -37,13 +37,20 @@ pub(crate) fn put_message(
     }
     put_properties(out, version, &properties);
     if let Some(custom) = &custom {
-        put_custom(out, version, custom);
+        put_custom(out, version, custom, subscription);
     }
     // Writing to a buffer cannot fail.
     let _ = write!(out, "content-length:{}\n\n", message.body.len());
     write.put_part(&delivery.record, message.body);
     write.tail().put_u8(0);
     Ok(())
+}
+
+/// Appends the MESSAGE that ends a browser's: as ActiveMQ's, with a header and no body.
+pub(crate) fn put_browse_end(out: &mut BytesMut, subscription: &Subscription) {
+    out.put_slice(&subscription.message_start);
+    put_id(out, "message-id", subscription, 0);
+    out.put_slice(b"browser:end\ncontent-length:0\n\n\0");
 }
 
 fn put_id(out: &mut BytesMut, name: &str, subscription: &Subscription, number: u64) {
@@ -90,11 +97,12 @@ fn reply_destination(reply_to: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn put_custom(out: &mut BytesMut, version: Version, table: &Table) {
+fn put_custom(out: &mut BytesMut, version: Version, table: &Table, subscription: &Subscription) {
     let mut value_text = BytesMut::new();
     for (name, value) in &table.0 {
         // A publisher must not forge what clients trust the broker for.
-        if name.is_empty() || is_frame_header(name) {
+        let ends_browsing = subscription.browses && name == "browser";
+        if name.is_empty() || is_frame_header(name) || ends_browsing {
             continue;
         }
         value_text.clear();

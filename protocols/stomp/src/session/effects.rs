@@ -1,5 +1,8 @@
 use super::{Pending, State, StompSession};
-use crate::{error::StompError, mapping::put_message};
+use crate::{
+    error::StompError,
+    mapping::{put_browse_end, put_message},
+};
 use understudy_model::{
     ConsumerNumber, Delivery, Effect, Outbox, Refusal, RefusalKind, Reply, Text, Token,
 };
@@ -21,6 +24,11 @@ impl StompSession {
             }
             Effect::PublishRefused { number, refusal, .. } => {
                 self.publish_refused(number, &refusal, out);
+            }
+            Effect::BrowseEnd { consumer } => {
+                if let Some(subscription) = self.subscriptions.get_mut(consumer) {
+                    put_browse_end(out.write.tail(), subscription);
+                }
             }
             Effect::Cancelled { consumer } => self.consumer_ended(consumer, out),
             Effect::Close { reason } => {

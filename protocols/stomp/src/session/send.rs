@@ -196,6 +196,7 @@ impl StompSession {
             exclusive: false,
             priority: 0,
             credit: Credit::Prefetch(0),
+            ..Consume::default()
         }));
         Ok(Some(queue))
     }

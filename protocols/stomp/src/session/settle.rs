@@ -36,7 +36,7 @@ impl StompSession {
             StompError::new("Invalid header", body)
         })?;
         let taken = self.subscriptions.take(consumer, number);
-        if taken.is_empty() {
+        if taken.is_empty() && !self.subscriptions.browses(consumer) {
             let body = format!("Message with id '{id}' is not waiting for an ACK\n");
             return Err(StompError::new("Unknown message", body));
         }

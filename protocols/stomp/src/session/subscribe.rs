@@ -10,11 +10,17 @@ use crate::{
     queue::{self, Defaults},
     subscription::{Ack, NewSubscription, Subscription},
 };
-use understudy_model::{AckMode, Bind, Consume, Credit, DeleteQueue, Outbox, Request, Text};
+use understudy_model::{
+    AckMode, Bind, Consume, ConsumeMode, Credit, DeleteQueue, Outbox, Request, Text,
+};
 
 /// Spellings of a durable subscription's name, each of some broker; RabbitMQ takes `id`.
 const DURABLE_NAMES: [&str; 3] =
     ["durable-subscription-name", "durable-subscriber-name", "activemq.subscriptionName"];
+
+/// In front of a selector: own headers are texts in STOMP, and are compared with numbers and
+/// booleans as what they spell. ActiveMQ does the same.
+const CONVERT_STRINGS: &str = "convert_string_expressions:";
 
 /// Where a subscription reads.
 struct Source {
@@ -23,11 +29,13 @@ struct Source {
     temp_queue: Option<Text>,
     /// MESSAGEs say the subscription's destination, not the one they were sent to.
     echoes: bool,
+    /// Nobody else reads the queue, or only who subscribes by the same name.
+    own: bool,
 }
 
 impl Source {
     fn plain(queue: Text) -> Self {
-        Self { queue, durable: false, temp_queue: None, echoes: false }
+        Self { queue, durable: false, temp_queue: None, echoes: false, own: false }
     }
 }
 
@@ -44,7 +52,6 @@ impl StompSession {
         if self.options.dialect == Dialect::Activemq && text.contains(',') {
             return Err(not_supported("SUBSCRIBE to one destination at a time.\n"));
         }
-        check_supported(headers)?;
         let tag = subscription_tag(headers, "SUBSCRIBE")?;
         if self.subscriptions.has_tag(&tag) {
             let body = format!("A subscription identified by '{tag}' already exists.");
@@ -55,20 +62,28 @@ impl StompSession {
         let prefetch = headers.number::<u32>(&["prefetch-count", "activemq.prefetchSize"])?;
         let priority = headers.number::<i32>(&["x-priority", "activemq.priority"])?;
         let exclusive = headers.bool("activemq.exclusive")?.unwrap_or(false);
-        let source = self.source(text, headers, out)?;
+        let browses = headers.bool("browser")?.unwrap_or(false);
+        let source = self.source(text, headers, browses, out)?;
+        let selector = selector(headers);
+        let mode = match (browses, source.own && !selector.is_empty()) {
+            (true, _) => ConsumeMode::Browse,
+            (false, true) => ConsumeMode::Filter,
+            (false, false) => ConsumeMode::Take,
+        };
 
         let consumer = self.subscriptions.next_number();
         let mut subscription = Subscription::new(NewSubscription {
             consumer,
             tag,
             id: headers.get("id").cloned(),
-            ack,
+            ack: if browses { Ack::Auto } else { ack },
             queue: source.queue.clone(),
-            destination: source.echoes.then_some(text),
+            destination: (source.echoes || browses).then_some(text),
             session_id: &self.options.session_id,
             version: self.version,
         });
         subscription.durable = source.durable;
+        subscription.browses = browses;
         subscription.temp_queue = source.temp_queue.clone();
         self.subscriptions.insert(subscription);
         let token = self.await_reply(Pending::Finish(headers.receipt()));
@@ -81,6 +96,8 @@ impl StompSession {
             exclusive,
             priority: priority.unwrap_or(0),
             credit: Credit::Prefetch(prefetch.unwrap_or(self.options.prefetch_default)),
+            selector,
+            mode,
         }));
         if let Some(name) = &source.temp_queue {
             self.replace_automatic(name, out);
@@ -89,9 +106,23 @@ impl StompSession {
     }
 
     /// Declares and binds what the destination needs.
-    fn source(&mut self, text: &Text, headers: &Headers, out: &mut Outbox) -> Result<Source> {
+    fn source(
+        &mut self,
+        text: &Text,
+        headers: &Headers,
+        browses: bool,
+        out: &mut Outbox,
+    ) -> Result<Source> {
         let activemq = self.options.dialect == Dialect::Activemq;
-        match Destination::parse(text, self.options.dialect)? {
+        let destination = Destination::parse(text, self.options.dialect)?;
+        let queue = matches!(
+            destination,
+            Destination::Queue(_) | Destination::AmqQueue(_) | Destination::TempQueue(_)
+        );
+        if browses && !queue {
+            return Err(not_supported("A browser looks into a queue.\n"));
+        }
+        match destination {
             Destination::Queue(name) if activemq && is_pattern(&name) => {
                 Err(not_supported("A wildcard reads topics; name a queue as it is.\n"))
             }
@@ -153,7 +184,8 @@ impl StompSession {
             key,
             ..Bind::default()
         }));
-        Ok(Source { durable, ..Source::plain(name) })
+        // A queue with a given name is meant to be shared, with whatever selectors.
+        Ok(Source { durable, own: given.is_none(), ..Source::plain(name) })
     }
 
     fn durable_queue(&self, destination: &str, headers: &Headers) -> Result<Text> {
@@ -227,16 +259,12 @@ impl StompSession {
     }
 }
 
-/// A subscription without its filter would take messages that are meant for others.
-fn check_supported(headers: &Headers) -> Result {
-    let selects = headers.get("selector").is_some_and(|selector| !selector.trim().is_empty());
-    let header = match (selects, headers.bool("browser")?) {
-        (true, _) => "selector",
-        (_, Some(true)) => "browser",
-        _ => return Ok(()),
-    };
-    let body = format!("'{header}' on 'SUBSCRIBE' is not supported.\n");
-    Err(StompError::new("Unsupported header", body))
+/// Empty: none.
+fn selector(headers: &Headers) -> Text {
+    match headers.get("selector") {
+        Some(text) if !text.trim().is_empty() => Text::from(format!("{CONVERT_STRINGS}{text}")),
+        _ => Text::new(),
+    }
 }
 
 fn is_pattern(name: &str) -> bool {

@@ -4,6 +4,7 @@ mod common;
 mod connection;
 mod dialect;
 mod robustness;
+mod selection;
 mod send;
 mod subscribe;
 mod transactions;

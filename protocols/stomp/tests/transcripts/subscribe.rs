@@ -326,20 +326,3 @@ fn a_queue_that_goes_away_is_told() {
     peer.effect(Effect::Cancelled { consumer });
     assert!(!peer.out.close);
 }
-
-#[test]
-fn a_filter_that_would_not_be_kept_is_refused() {
-    for (header, refused) in [
-        ("selector:price > 3", true),
-        ("browser:true", true),
-        ("selector:", false),
-        ("browser:false", false),
-    ] {
-        let mut peer = Peer::open("1.2");
-        peer.feed(&format!("SUBSCRIBE\nid:1\ndestination:/queue/a\n{header}\n\n\0"));
-        match refused {
-            true => peer.assert_error_message("Unsupported header"),
-            false => assert_eq!(peer.requests().len(), 2, "declare and consume"),
-        }
-    }
-}

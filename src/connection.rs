@@ -100,7 +100,10 @@ impl State {
 }
 
 impl Connection {
-    pub async fn run(mut self) {
+    /// `held` is dropped when the connection is gone: its place among others.
+    ///
+    /// Spawned as it is: a block around it would hold the connection a second time.
+    pub async fn run<T>(mut self, held: T) {
         let (effects, inbox) = mpsc::unbounded_channel();
         let opened = ClientEvent::Opened { connection: self.id, effects, peer: Some(self.peer) };
         if self.node.events.send(opened).await.is_err() {
@@ -129,6 +132,7 @@ impl Connection {
         if let Ok(Ok(())) = flushed {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.linger()).await;
         }
+        drop(held);
     }
 
     async fn serve(&mut self, state: &mut State) -> io::Result<()> {
@@ -187,6 +191,8 @@ impl Connection {
                         self.session.on_unread(now_ms);
                     }
                     if self.session.deadline_ms().is_some_and(|deadline| deadline <= now_ms) {
+                        // It is quiet: its buffers may be needed elsewhere.
+                        state.outbox.write.release();
                         self.session.on_timer(now_ms, &mut state.outbox);
                         self.carry_out(now_ms, state);
                     }

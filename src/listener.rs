@@ -149,10 +149,7 @@ impl Listener {
             auth: shared.auth.clone(),
             clock: shared.clock,
         };
-        tokio::spawn(async move {
-            let _slot = slot;
-            connection.run().await;
-        });
+        tokio::spawn(connection.run(slot));
     }
 }
 

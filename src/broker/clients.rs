@@ -17,7 +17,8 @@ const MARK_AHEAD_MAX: usize = 8_192;
 
 #[derive(Default)]
 pub(crate) struct Clients {
-    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    /// Boxed: a tree of ids that only rise has half of its places empty.
+    pub(crate) connections: BTreeMap<ConnectionId, Box<Connection>>,
     pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
     /// `basic.qos global`: shared by the consumers of a channel.
     pub(crate) channels: BTreeMap<(ConnectionId, u16), Channel>,

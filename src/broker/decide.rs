@@ -169,7 +169,7 @@ impl Broker {
                 self.disconnect(former, decided);
                 decided.effect(former, Effect::Close { reason });
             }
-            self.clients.connections.insert(id, Connection::new(connect));
+            self.clients.connections.insert(id, Box::new(Connection::new(connect)));
         }
         decided.reply(id, connect.token, result.map(|()| Reply::Done));
     }

@@ -74,7 +74,7 @@ async fn connect(events_max: usize) -> Fixture {
         auth: Authenticator::new(users).unwrap(),
         clock: Clock::start(),
     };
-    tokio::spawn(connection.run());
+    tokio::spawn(connection.run(()));
     let Some(ClientEvent::Opened { effects, .. }) = driver.recv().await else {
         panic!("not opened")
     };

@@ -86,6 +86,13 @@ impl WriteBuffer {
         self.len() == 0
     }
 
+    /// Gives memory back, if nothing is on its way.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// For small pieces: headers, frame ends, text.
     pub fn tail(&mut self) -> &mut BytesMut {
         &mut self.tail

@@ -33,19 +33,19 @@ pub(super) fn amqp(settings: &Settings) -> anyhow::Result<SessionFactory> {
 
 /// `dialect` is that of the listener.
 pub(super) fn stomp(settings: &Settings, dialect: &str) -> anyhow::Result<SessionFactory> {
-    let options = StompOptions {
+    let options = Arc::new(StompOptions {
         server: format!("Understudy/{VERSION}"),
         dialect: if dialect == "activemq" { Dialect::Activemq } else { Dialect::Rabbitmq },
         message_bytes_max: settings.limits.message_bytes_max as usize,
         handshake_timeout_ms: settings.stomp.handshake_timeout_ms,
         prefetch_default: settings.stomp.prefetch_default,
         ..StompOptions::default()
-    };
+    });
     // Names of temporary queues are made of the session id: unique on both nodes, for ever.
     let process = getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))?;
     Ok(Arc::new(move |id, now_ms| {
         let session_id = format!("session-{process:016x}{:08x}", id.0);
-        Box::new(StompSession::new(StompOptions { session_id, ..options.clone() }, now_ms))
+        Box::new(StompSession::new(options.clone(), session_id, now_ms))
     }))
 }
 

@@ -172,3 +172,81 @@ fn activemqs_clients_meet_on_topics_lists_and_temporary_queues() {
     assert_eq!(answer.header("subscription"), "1");
     assert_eq!(answer.header("destination"), "/temp-queue/answers");
 }
+
+/// The table of docs/message-mapping.md: STOMP's header and the value that it has on both sides.
+const MAPPED: [(&str, &str); 14] = [
+    ("content-type", "text/x"),
+    ("content-encoding", "gzip"),
+    ("persistent", "true"),
+    ("priority", "7"),
+    ("correlation-id", "c 1"),
+    ("reply-to", "/queue/answers"),
+    ("expiration", "60000"),
+    ("amqp-message-id", "m"),
+    ("timestamp", "5"),
+    ("type", "t"),
+    ("user-id", "guest"),
+    ("app-id", "a"),
+    ("cluster-id", "k"),
+    ("mine", "é"),
+];
+
+fn mapped_properties() -> BasicProperties {
+    let mut headers = FieldTable::default();
+    headers.insert("mine".into(), AMQPValue::LongString(LongString::from("é")));
+    BasicProperties::default()
+        .with_content_type("text/x".into())
+        .with_content_encoding("gzip".into())
+        .with_delivery_mode(2)
+        .with_priority(7)
+        .with_correlation_id("c 1".into())
+        .with_reply_to("/queue/answers".into())
+        .with_expiration("60000".into())
+        .with_message_id("m".into())
+        .with_timestamp(5)
+        .with_type("t".into())
+        .with_user_id("guest".into())
+        .with_app_id("a".into())
+        .with_cluster_id("k".into())
+        .with_headers(headers)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_property_crosses_between_stomp_and_amqp_both_ways() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let (_connection, channel) = amqp(&node.ports.amqp).await;
+    let address = node.ports.stomp.clone();
+    let mut stomp = tokio::task::spawn_blocking(move || {
+        let mut stomp = Stomp::connect(&address);
+        let headers: Vec<String> = MAPPED.iter().map(|(n, v)| format!("{n}:{v}\n")).collect();
+        let headers = headers.concat();
+        stomp.send(&format!("SEND\ndestination:/queue/mapped\nreceipt:s\n{headers}\nfrom stomp"));
+        assert_eq!(stomp.receive().command, "RECEIPT");
+        stomp
+    })
+    .await
+    .unwrap();
+    let got = channel.basic_get("mapped".into(), BasicGetOptions { no_ack: true }).await.unwrap();
+    let got = got.expect("a message");
+    assert_eq!(got.delivery.data, b"from stomp");
+    assert_eq!(got.delivery.properties, mapped_properties());
+
+    let options = BasicPublishOptions::default();
+    let published = channel
+        .basic_publish("".into(), "mapped".into(), options, b"from amqp", mapped_properties())
+        .await
+        .unwrap();
+    assert!(published.await.unwrap().is_ack());
+    let message = tokio::task::spawn_blocking(move || {
+        stomp.send("SUBSCRIBE\nid:1\ndestination:/queue/mapped\nack:auto\n\n");
+        stomp.receive()
+    })
+    .await
+    .unwrap();
+    assert_eq!(message.body, "from amqp");
+    for (name, value) in MAPPED {
+        assert_eq!(message.header(name), value, "{name}");
+    }
+}

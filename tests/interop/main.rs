@@ -409,6 +409,16 @@ fn net_stomp() {
     run_stomp_suite(suite);
 }
 
+#[test]
+fn php_stomp() {
+    if !runs("php", &["-r", "exit(class_exists('Stomp') ? 0 : 1);"]) {
+        return skipped("php_stomp", "php-cli and php-stomp");
+    }
+    let mut suite = Command::new("php");
+    suite.arg(script("php_stomp_suite.php"));
+    run_stomp_suite(suite);
+}
+
 fn run_stomp_suite(mut suite: Command) {
     let mut pair = Pair::in_sync();
     suite.args(arguments(&pair, |ports| &ports.stomp));

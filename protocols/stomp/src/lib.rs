@@ -15,5 +15,7 @@ mod session;
 mod subscription;
 mod transaction;
 
+#[doc(hidden)]
+pub use codec::count_frames;
 pub use options::{Dialect, StompOptions};
 pub use session::StompSession;

@@ -12,9 +12,6 @@ pub enum Dialect {
 pub struct StompOptions {
     /// What CONNECTED calls the server: `Understudy/x.y.z`.
     pub server: String,
-    /// Unique for ever, among all connections of both nodes, and hard to guess: names of
-    /// temporary queues are made of it. RabbitMQ's begin with `session-`.
-    pub session_id: String,
     /// For a CONNECT without `host`.
     pub default_vhost: Text,
     pub dialect: Dialect,
@@ -42,7 +39,6 @@ impl Default for StompOptions {
     fn default() -> Self {
         Self {
             server: concat!("Understudy/", env!("CARGO_PKG_VERSION")).to_owned(),
-            session_id: String::new(),
             default_vhost: Text::from_static("/"),
             dialect: Dialect::Rabbitmq,
             message_bytes_max: 16 * 1024 * 1024,

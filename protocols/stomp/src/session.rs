@@ -16,7 +16,10 @@ use crate::{
 };
 use bytes::{BufMut, BytesMut};
 use handshake::Handshake;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 use understudy_model::{
     ConsumerNumber, Effect, LoginOutcome, Outbox, Publish, Request, Session, Text, Token,
 };
@@ -26,7 +29,8 @@ type Result<T = ()> = std::result::Result<T, StompError>;
 /// Turns frames into requests and effects into frames. An error is told in an ERROR frame and
 /// ends the connection, as STOMP 1.1 and 1.2 demand; so nothing ever has to be taken back.
 pub struct StompSession {
-    options: StompOptions,
+    options: Arc<StompOptions>,
+    session_id: String,
     started_ms: u64,
     state: State,
     decoder: Decoder,
@@ -84,7 +88,9 @@ struct TempQueue {
 }
 
 impl StompSession {
-    pub fn new(options: StompOptions, now_ms: u64) -> Self {
+    /// `session_id` must be unique for ever, among all connections of both nodes, and hard to guess:
+    /// names of temporary queues are made of it. RabbitMQ's begin with `session-`.
+    pub fn new(options: Arc<StompOptions>, session_id: String, now_ms: u64) -> Self {
         let limits = Limits {
             message_bytes_max: options.message_bytes_max,
             header_bytes_max: options.header_bytes_max,
@@ -92,6 +98,7 @@ impl StompSession {
         };
         Self {
             options,
+            session_id,
             started_ms: now_ms,
             state: State::Waiting,
             decoder: Decoder::new(limits),

@@ -179,3 +179,7 @@ fn check_head(line: usize, head: usize, limits: &Limits) -> Result<(), StompErro
 #[cfg(test)]
 #[path = "decode_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "second_opinion.rs"]
+mod second_opinion;

@@ -4,6 +4,10 @@ use super::{Version, escape::escape};
 use crate::error::StompError;
 use bytes::{BufMut, BytesMut};
 
+/// The line end is not a part of the frame. RabbitMQ and ActiveMQ send it, and PHP's extension reads
+/// it without looking.
+pub(crate) const FRAME_END: &[u8] = b"\0\n";
+
 pub(crate) fn put_header(out: &mut BytesMut, version: Version, name: &str, value: &[u8]) {
     escape(name.as_bytes(), version, true, out);
     out.put_u8(b':');
@@ -14,7 +18,8 @@ pub(crate) fn put_header(out: &mut BytesMut, version: Version, name: &str, value
 pub(crate) fn put_receipt(out: &mut BytesMut, version: Version, id: &str) {
     out.put_slice(b"RECEIPT\n");
     put_header(out, version, "receipt-id", id.as_bytes());
-    out.put_slice(b"\n\0");
+    out.put_u8(b'\n');
+    out.put_slice(FRAME_END);
 }
 
 /// `receipt` is that of the frame that failed.
@@ -37,5 +42,5 @@ pub(crate) fn put_error(
     put_header(out, version, "content-length", error.body.len().to_string().as_bytes());
     out.put_u8(b'\n');
     out.put_slice(error.body.as_bytes());
-    out.put_u8(0);
+    out.put_slice(FRAME_END);
 }

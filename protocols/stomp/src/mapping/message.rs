@@ -1,6 +1,6 @@
 use super::{is_frame_header, text::put_value};
 use crate::{
-    codec::{Version, put_header},
+    codec::{FRAME_END, Version, put_header},
     destination::{self, REPLY_QUEUE},
     subscription::{Ack, Subscription},
 };
@@ -42,7 +42,7 @@ pub(crate) fn put_message(
     // Writing to a buffer cannot fail.
     let _ = write!(out, "content-length:{}\n\n", message.body.len());
     write.put_part(&delivery.record, message.body);
-    write.tail().put_u8(0);
+    write.tail().put_slice(FRAME_END);
     Ok(())
 }
 
@@ -50,7 +50,8 @@ pub(crate) fn put_message(
 pub(crate) fn put_browse_end(out: &mut BytesMut, subscription: &Subscription) {
     out.put_slice(&subscription.message_start);
     put_id(out, "message-id", subscription, 0);
-    out.put_slice(b"browser:end\ncontent-length:0\n\n\0");
+    out.put_slice(b"browser:end\ncontent-length:0\n\n");
+    out.put_slice(FRAME_END);
 }
 
 fn put_id(out: &mut BytesMut, name: &str, subscription: &Subscription, number: u64) {

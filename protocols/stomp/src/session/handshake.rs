@@ -1,10 +1,10 @@
 use super::{Pending, Result, State, StompSession};
 use crate::{
-    codec::{Headers, Version},
+    codec::{FRAME_END, Headers, Version},
     error::StompError,
     heartbeat::Heartbeat,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt::Write;
 use understudy_model::{
     Connect, Login, LoginOutcome, Outbox, Protocol, Refusal, RefusalKind, Request, Text,
@@ -25,10 +25,10 @@ impl StompSession {
             return Err(StompError::new("Version mismatch", body));
         };
         // The decoder does not trim a CONNECT: it cannot know the version yet.
+        // Copied: a slice would keep all that was read with it for as long as the connection lives.
         let value = |name: &str| {
             let value = headers.get(name)?;
-            let trimmed = value.trim_start();
-            Some(if version == Version::V10 { value.slice_ref(trimmed) } else { value.clone() })
+            Some(Text::from(if version == Version::V10 { value.trim_start() } else { value }))
         };
         let login = match (value("login"), value("passcode"), &self.certified) {
             (Some(user), Some(passcode), _) => {
@@ -113,11 +113,12 @@ impl StompSession {
         // Writing to a buffer cannot fail.
         let _ = write!(
             out,
-            "CONNECTED\nserver:{}\nsession:{}\nheart-beat:{can},{wants}\nversion:{}\n\n\0",
+            "CONNECTED\nserver:{}\nsession:{}\nheart-beat:{can},{wants}\nversion:{}\n\n",
             self.options.server,
-            self.options.session_id,
+            self.session_id,
             self.version.name()
         );
+        out.put_slice(FRAME_END);
     }
 }
 

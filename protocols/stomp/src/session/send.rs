@@ -118,7 +118,7 @@ impl StompSession {
 
     /// The name of the session in it keeps it apart from every other connection's.
     pub(super) fn temp_topic_key(&self, name: &str) -> Text {
-        Text::from(format!("stomp-temp.{}.{name}", self.options.session_id))
+        Text::from(format!("stomp-temp.{}.{name}", self.session_id))
     }
 
     /// A SEND may describe its queue; `declare_missing` alone makes the plain one.
@@ -183,7 +183,7 @@ impl StompSession {
             ack: Ack::Auto,
             queue: queue.clone(),
             destination: None,
-            session_id: &self.options.session_id,
+            session_id: &self.session_id,
             version: self.version,
         }));
         let token = self.await_reply(Pending::Step(receipt));
@@ -233,7 +233,7 @@ impl StompSession {
     /// a SEND right behind a SUBSCRIBE finds its binding.
     pub(super) fn new_queue_name(&mut self, prefix: &str) -> Text {
         self.queues_named += 1;
-        Text::from(format!("{prefix}-{}-{}", self.options.session_id, self.queues_named))
+        Text::from(format!("{prefix}-{}-{}", self.session_id, self.queues_named))
     }
 
     pub(super) fn check_subscriptions(&self) -> Result {

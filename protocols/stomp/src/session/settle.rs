@@ -30,7 +30,7 @@ impl StompSession {
         let name = if self.version == Version::V12 { "id" } else { "message-id" };
         let id = headers.any(&[name, "message-id", "id"]).map(|(_, id)| id);
         let id = id.ok_or_else(|| StompError::missing_header(command, name))?;
-        let parsed = parse_message_id(id, &self.options.session_id);
+        let parsed = parse_message_id(id, &self.session_id);
         let (consumer, number) = parsed.ok_or_else(|| {
             let body = format!("'{command}' must include a valid '{name}' header\n");
             StompError::new("Invalid header", body)

@@ -75,11 +75,12 @@ impl StompSession {
         let mut subscription = Subscription::new(NewSubscription {
             consumer,
             tag,
-            id: headers.get("id").cloned(),
+            // Copied: a slice would keep all that was read with it.
+            id: headers.get("id").map(|id| Text::from(&**id)),
             ack: if browses { Ack::Auto } else { ack },
             queue: source.queue.clone(),
             destination: (source.echoes || browses).then_some(text),
-            session_id: &self.options.session_id,
+            session_id: &self.session_id,
             version: self.version,
         });
         subscription.durable = source.durable;

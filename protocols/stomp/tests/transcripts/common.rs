@@ -19,7 +19,6 @@ pub(crate) struct Peer {
 pub(crate) fn options() -> StompOptions {
     StompOptions {
         server: "Understudy/0.1".into(),
-        session_id: "session-s".into(),
         message_bytes_max: 100_000,
         ..StompOptions::default()
     }
@@ -27,7 +26,7 @@ pub(crate) fn options() -> StompOptions {
 
 impl Peer {
     pub(crate) fn new(options: StompOptions) -> Self {
-        let session = StompSession::new(options, 1_000);
+        let session = StompSession::new(options.into(), "session-s".into(), 1_000);
         Self { session, out: Outbox::default(), now_ms: 1_000, input: BytesMut::new() }
     }
 
@@ -71,8 +70,11 @@ impl Peer {
         requests.remove(0)
     }
 
+    /// Without the line end that follows each frame.
     pub(crate) fn written(&mut self) -> String {
-        String::from_utf8(self.out.write.take_all().to_vec()).expect("text")
+        let text = String::from_utf8(self.out.write.take_all().to_vec()).expect("text");
+        assert_eq!(text.matches('\0').count(), text.matches("\0\n").count(), "{text:?}");
+        text.replace("\0\n", "\0")
     }
 
     pub(crate) fn effect(&mut self, effect: Effect) {

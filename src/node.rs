@@ -6,6 +6,7 @@
 mod alarm;
 mod compare;
 mod copy;
+mod effects;
 pub(crate) mod features;
 mod reading;
 mod reinject;
@@ -15,6 +16,7 @@ mod saving;
 
 use self::alarm::Alarm;
 use self::compare::Comparisons;
+use self::effects::push_effect;
 use self::reinject::Reinjection;
 pub use self::repair::Blocked;
 use self::repair::Repairs;
@@ -689,16 +691,4 @@ impl Node {
         out.log.push(LogJob::Append(group.clone()));
         self.backend_input(now_ms, BackendInput::Sealed(group), out);
     }
-}
-
-fn push_effect(out: &mut Outputs, connection: ConnectionId, effect: Effect) {
-    let effects = out.effects.entry(connection).or_default();
-    if let (Some(Effect::Confirm { channel, through }), Effect::Confirm { channel: c, through: t }) =
-        (effects.last_mut(), &effect)
-        && channel == c
-    {
-        *through = *t;
-        return;
-    }
-    effects.push(effect);
 }

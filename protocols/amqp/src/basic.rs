@@ -5,7 +5,7 @@ use crate::{
     connection::{Connection, unimplemented_method},
     fault::{Fault, MethodId, ReplyCode},
     method::{self, put_method},
-    reply::{Answer, cancel_ok},
+    reply::{Answer, cancel_ok, qos_ok},
     unacked::Take,
 };
 use amq_protocol::protocol::{AMQPClass, basic};
@@ -60,8 +60,13 @@ impl Connection {
         } else {
             channel.prefetch = qos.prefetch_count;
         }
-        let answer = basic::AMQPMethod::QosOk(basic::QosOk {});
-        put_method(&mut out.write, number, AMQPClass::Basic(answer));
+        if self.channel(number)?.has_published {
+            // Clients take the answer for a sign that no publish before it was refused.
+            let token = self.ask(number, MethodId::QOS, Answer::Qos)?;
+            out.requests.push(Request::Barrier { token });
+        } else {
+            put_method(&mut out.write, number, qos_ok());
+        }
         Ok(())
     }
 

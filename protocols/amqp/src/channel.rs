@@ -57,6 +57,8 @@ pub(crate) struct Channel {
     pub(crate) replies: Option<ReplyConsumer>,
     /// What an empty queue name means.
     pub(crate) last_queue: Option<Text>,
+    /// A publish may still be refused.
+    pub(crate) has_published: bool,
 }
 
 impl Channel {
@@ -73,6 +75,7 @@ impl Channel {
             has_shared_prefetch: false,
             replies: None,
             last_queue: None,
+            has_published: false,
         }
     }
 

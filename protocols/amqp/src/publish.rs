@@ -146,7 +146,9 @@ impl Connection {
     }
 
     fn submit(&mut self, number: u16, mut publish: Publish, out: &mut Outbox) -> Result<(), Fault> {
-        match &mut self.channel(number)?.mode {
+        let channel = self.channel(number)?;
+        channel.has_published = true;
+        match &mut channel.mode {
             Mode::Plain => {}
             Mode::Confirm(confirms) => {
                 confirms.published += 1;

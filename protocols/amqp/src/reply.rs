@@ -43,6 +43,7 @@ pub(crate) enum Answer {
         ack: AckMode,
     },
     Recover,
+    Qos,
     TxCommit {
         /// What the transaction was to settle: given back if it is refused.
         deliveries: Vec<DeliveryRef>,
@@ -202,6 +203,7 @@ fn plain_answer(answer: &Answer, reply: &Reply) -> Option<AMQPClass> {
             exchange_class(exchange::AMQPMethod::UnbindOk(exchange::UnbindOk {}))
         }
         Answer::Get { .. } => AMQPClass::Basic(basic::AMQPMethod::GetEmpty(basic::GetEmpty {})),
+        Answer::Qos => qos_ok(),
         Answer::Recover => AMQPClass::Basic(basic::AMQPMethod::RecoverOk(basic::RecoverOk {})),
         Answer::TxCommit { .. } => AMQPClass::Tx(tx::AMQPMethod::CommitOk(tx::CommitOk {})),
         Answer::Nothing
@@ -209,6 +211,10 @@ fn plain_answer(answer: &Answer, reply: &Reply) -> Option<AMQPClass> {
         | Answer::Consume { .. }
         | Answer::Cancel { .. } => return None,
     })
+}
+
+pub(crate) fn qos_ok() -> AMQPClass {
+    AMQPClass::Basic(basic::AMQPMethod::QosOk(basic::QosOk {}))
 }
 
 pub(crate) fn cancel_ok(tag: &str) -> AMQPClass {

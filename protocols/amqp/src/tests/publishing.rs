@@ -33,6 +33,19 @@ fn with_properties(properties: basic::AMQPProperties) -> Client {
 }
 
 #[test]
+fn qos_is_answered_behind_the_refusal_of_a_publish() {
+    let mut client = Client::with_channel();
+    client.send_bytes(&plain_publish(1, "k", b""));
+    let qos = basic::Qos { prefetch_count: 1, global: false };
+    client.basic(basic::AMQPMethod::Qos(qos));
+    assert!(client.frames().is_empty());
+    let token = client.token();
+    let refusal = Refusal::new(RefusalKind::AccessRefused, "no");
+    client.effects([Effect::PublishRefused { channel: 1, number: None, refusal }, done(token)]);
+    client.expect_channel_closed(403, "ACCESS_REFUSED - no", (60, 40));
+}
+
+#[test]
 fn a_publish_is_taken_in_pieces_of_any_size() {
     let properties = basic::AMQPProperties::default()
         .with_content_type("text/plain".into())

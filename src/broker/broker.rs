@@ -79,6 +79,8 @@ pub struct Broker {
     pub(crate) decided_commits: BTreeMap<ProducerSequence, Lsn>,
     /// Queues that may have something to hand out.
     pub(crate) to_serve: BTreeSet<QueueId>,
+    /// The queue that handed something out last.
+    pub(crate) served_last: QueueId,
     pub(crate) settles_due: BTreeSet<QueueId>,
     pub(crate) returns_due: BTreeSet<QueueId>,
     /// Queues with messages that are to be dead-lettered.
@@ -112,6 +114,7 @@ impl Broker {
             decided_sequences: BTreeMap::new(),
             decided_commits: BTreeMap::new(),
             to_serve: BTreeSet::new(),
+            served_last: QueueId::default(),
             settles_due: BTreeSet::new(),
             returns_due: BTreeSet::new(),
             dying: BTreeSet::new(),

@@ -3,7 +3,8 @@
 use crate::queue::{ConsumerKey, Queue};
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
-    AckMode, Connect, ConnectionId, Credit, Effect, Lsn, Protocol, QueueId, Reply, Text,
+    AckMode, Connect, ConnectionId, ConsumerNumber, Credit, Effect, Lsn, Protocol, QueueId, Reply,
+    Text,
 };
 
 /// An unsent delivery counts at least so much beside its body, so that empty ones are bounded
@@ -22,6 +23,8 @@ pub(crate) struct Clients {
     pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
     /// `basic.qos global`: shared by the consumers of a channel.
     pub(crate) channels: BTreeMap<(ConnectionId, u16), Channel>,
+    /// Channels that were full and are not any more.
+    freed_channels: BTreeSet<(ConnectionId, u16)>,
     /// The connection of each producer that has one.
     producers: BTreeMap<u128, ConnectionId>,
     /// Who will own an exclusive queue once its declaration is applied.
@@ -40,7 +43,7 @@ pub(crate) struct Connection {
     unsent_bytes: u64,
     /// Queues that passed this connection over because of `unsent_bytes`.
     pub(crate) passed_over: BTreeSet<QueueId>,
-    pub(crate) consumers: BTreeSet<understudy_model::ConsumerNumber>,
+    pub(crate) consumers: BTreeSet<ConsumerNumber>,
     pub(crate) exclusive_queues: BTreeSet<QueueId>,
     /// The route of the last publish, while the topology is unchanged.
     pub(crate) route: Option<CachedRoute>,
@@ -115,9 +118,20 @@ impl Clients {
         let channel = self.channels.get(&(key.0, consumer.channel));
         let channel_full = channel
             .is_some_and(|channel| channel.limit > 0 && channel.outstanding >= channel.limit);
-        !consumer.cancelled
-            && consumer.has_credit()
-            && (!channel_full || consumer.ack == AckMode::Auto)
+        // As in RabbitMQ, a full channel holds back its consumers without acks, too.
+        !consumer.cancelled && consumer.has_credit() && !channel_full
+    }
+
+    /// The queues that waited for the channels that have had room again since the last call.
+    pub(crate) fn queues_of_freed_channels(&mut self) -> Vec<QueueId> {
+        let mut queues = Vec::new();
+        for (connection, channel) in std::mem::take(&mut self.freed_channels) {
+            let of_connection =
+                (connection, ConsumerNumber(0))..=(connection, ConsumerNumber(u32::MAX));
+            let consumers = self.consumers.range(of_connection).map(|(_, consumer)| consumer);
+            queues.extend(consumers.filter(|c| c.channel == channel).map(|c| c.queue));
+        }
+        queues
     }
 
     /// How many messages of the queue its consumers may get soon: what a mark looks ahead.
@@ -142,6 +156,9 @@ impl Clients {
             return false;
         }
         if let Some(channel) = self.channels.get_mut(&(key.0, consumer.channel)) {
+            if channel.limit > 0 && channel.outstanding >= channel.limit {
+                self.freed_channels.insert((key.0, consumer.channel));
+            }
             channel.outstanding = channel.outstanding.saturating_sub(1);
         }
         if consumer.cancelled && consumer.outstanding.is_empty() {

@@ -5,6 +5,7 @@ use crate::dead_letter::Reason;
 use crate::delayed::DELAYED;
 use crate::facts::AT_ONCE_MS;
 use crate::queue::{ConsumerKey, Getter, Queue};
+use std::ops::Bound;
 use understudy_model::{
     AckMode, Command, ConnectionId, Credit, Delivery, Effect, Lsn, QueueId, Reply,
 };
@@ -46,7 +47,8 @@ impl Broker {
         reads: &mut Vec<ReadAhead>,
     ) -> bool {
         let mut budget = DELIVERIES_PER_TURN_MAX;
-        while let Some(id) = self.to_serve.pop_first() {
+        self.to_serve.extend(self.clients.queues_of_freed_channels());
+        while let Some(id) = self.next_to_serve() {
             self.serve_queue(id, contents, effects, reads, &mut budget);
             self.set_timer(id);
             if budget == 0 {
@@ -55,6 +57,15 @@ impl Broker {
             }
         }
         false
+    }
+
+    /// Round and round, so that no queue is left behind where several share a channel's prefetch.
+    fn next_to_serve(&mut self) -> Option<QueueId> {
+        let behind = (Bound::Excluded(self.served_last), Bound::Unbounded);
+        let next = self.to_serve.range(behind).next().or_else(|| self.to_serve.first());
+        let next = next.copied()?;
+        self.to_serve.remove(&next);
+        Some(next)
     }
 
     /// The content that was asked for by [`ReadAhead`] is in memory now.
@@ -131,7 +142,11 @@ impl Broker {
                 step => step,
             };
             match step {
-                Step::Delivered | Step::NobodyWants => *budget -= 1,
+                Step::Delivered => {
+                    self.served_last = id;
+                    *budget -= 1;
+                }
+                Step::NobodyWants => *budget -= 1,
                 Step::NobodyCanTake if self.expire(id, head, true) => *budget -= 1,
                 Step::NobodyCanTake => break,
                 Step::NotInMemory => {

@@ -533,3 +533,27 @@ fn further_keys_reach_further_queues() {
 fn headers_names(delivery: &Delivery) -> Vec<String> {
     headers(delivery).0.iter().map(|(name, _)| name.to_string()).collect()
 }
+
+#[test]
+fn queues_take_turns_under_a_channels_prefetch() {
+    let mut broker = Broker::new();
+    broker.0.ask(ANN, &Request::ChannelPrefetch { channel: 1, limit: 1 });
+    for (number, queue) in [(1, "a"), (2, "b"), (3, "c")] {
+        broker.queue(queue, &[]);
+        for n in 0..4 {
+            assert!(broker.publish(queue, &format!("{queue}{n}")));
+        }
+        broker.consume(number, queue);
+    }
+    let mut got = Vec::new();
+    for _ in 0..12 {
+        let deliveries = broker.deliveries();
+        let [delivery] = &deliveries[..] else { panic!("{got:?} then {deliveries:?}") };
+        got.push(String::from_utf8(delivery.message().unwrap().body.to_vec()).unwrap());
+        let (consumer, queue, lsn) = (delivery.consumer, delivery.queue, delivery.lsn);
+        let deliveries = vec![DeliveryRef { consumer, queue, lsn }];
+        broker.0.ask(ANN, &Request::Settle { deliveries, token: None });
+    }
+    let expected = ["a0", "b0", "c0", "a1", "b1", "c1", "a2", "b2", "c2", "a3", "b3", "c3"];
+    assert_eq!(got, expected);
+}

@@ -320,9 +320,10 @@ impl WriterThread {
                 }
                 log.reset(Lsn::ZERO, 0)?;
             }
-            LogJob::PutCold(records) => {
+            LogJob::PutCold { records, at, number } => {
                 log.put_cold(&records);
                 log.commit(&Batch::default())?;
+                tell(events, Input::Backend(BackendInput::ChunkStored { at, number }));
             }
             LogJob::SetBase { at, chain, .. } => {
                 let log = log_end(log.set_base(at, chain)?);

@@ -136,7 +136,12 @@ pub enum LogJob {
     Reset {
         set_aside: bool,
     },
-    PutCold(Vec<(Lsn, Bytes)>),
+    /// Part of a copy: the records of that chunk, perhaps none.
+    PutCold {
+        records: Vec<(Lsn, Bytes)>,
+        at: Lsn,
+        number: u64,
+    },
     /// End a copy: `state` is saved first, then the log begins behind `at`.
     SetBase {
         at: Lsn,
@@ -320,7 +325,7 @@ impl Node {
                 self.on_damage(now_ms, (damage, last), what, blocked, out);
             }
             Input::Repaired { damage, repair } => self.repair_written(now_ms, damage, repair, out),
-            Input::Space { low } => self.space(low, out),
+            Input::Space { low } => self.space(now_ms, low, out),
             Input::SnapshotRecords { records } => self.snapshot_records(now_ms, &records, out),
             Input::Backend(input) => self.backend_input(now_ms, input, out),
             Input::Tick => self.backend_input(now_ms, BackendInput::Tick, out),
@@ -539,6 +544,7 @@ impl Node {
             BackendOutput::Commit { through } => self.commit(now_ms, through, out),
             BackendOutput::Lead { epoch, leader } => self.lead(now_ms, epoch, leader, out),
             BackendOutput::SwitchOn { features } => self.switch_on(features),
+            BackendOutput::SlaveSpace { low } => self.slave_space(low, out),
             BackendOutput::OpenFrontends => {
                 (self.serving, out.frontends) = (true, Some(true));
             }
@@ -565,8 +571,8 @@ impl Node {
             BackendOutput::Reinject { first, last, common, producer, chunk } => {
                 self.reinject(first, last, (common, producer), &chunk, out);
             }
-            BackendOutput::InstallSnapshot { first, last, set_aside, at, chain, chunk } => {
-                self.install(first, last, set_aside, at, chain, &chunk, out);
+            BackendOutput::InstallSnapshot { first, last, set_aside, number, at, chain, chunk } => {
+                self.install(first, last, set_aside, number, at, chain, &chunk, out);
             }
             BackendOutput::AskArbiter { serial, call } => out.ask_arbiter.push((serial, call)),
             BackendOutput::Log { warn, text } => out.notices.push((warn, text)),

@@ -127,6 +127,15 @@ pub enum Input {
     },
     /// Answer to [`Output::Reinject`].
     Reinjected,
+    /// Too little room is left on this node's disk, or enough again.
+    Space {
+        low: bool,
+    },
+    /// Answer to every other [`Output::InstallSnapshot`]: it is on disk, and all before it.
+    ChunkStored {
+        at: Lsn,
+        number: u64,
+    },
     /// Answer to the `last` [`Output::InstallSnapshot`]: state and log now begin at the snapshot.
     Installed {
         log: LogEnd,
@@ -209,6 +218,11 @@ pub enum Output {
     SwitchOn {
         features: Features,
     },
+    /// Leader: too little room is left on the disk of the slave that commits wait for, or enough
+    /// again: publishers wait.
+    SlaveSpace {
+        low: bool,
+    },
     /// The new epoch is committed and clients may come in.
     OpenFrontends,
     /// No client may be served: close listeners and connections, forget what is not committed.
@@ -259,6 +273,8 @@ pub enum Output {
         first: bool,
         last: bool,
         set_aside: bool,
+        /// Which part it is, from 0.
+        number: u64,
         at: Lsn,
         chain: u128,
         chunk: Bytes,

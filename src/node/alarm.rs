@@ -4,10 +4,14 @@
 use super::{Node, Outputs, push_effect};
 use std::collections::{BTreeSet, VecDeque};
 use understudy_model::{ConnectionId, Effect, Request, Text};
+use understudy_replication::Input as BackendInput;
 
 #[derive(Default)]
 pub(crate) struct Alarm {
+    /// On the own disk.
     pub(crate) low_space: bool,
+    /// On the disk of the slave that commits wait for.
+    slave_low: bool,
     /// Connections that wait with a publish, and were told so.
     waiting: BTreeSet<ConnectionId>,
 }
@@ -15,7 +19,7 @@ pub(crate) struct Alarm {
 impl Alarm {
     /// Whether the request must wait: it would fill the store further.
     pub(crate) fn holds(&self, request: &Request) -> bool {
-        self.low_space
+        self.is_raised()
             && match request {
                 Request::Publish(_) => true,
                 Request::Transaction(transaction) => !transaction.publishes.is_empty(),
@@ -36,13 +40,18 @@ impl Alarm {
         self.waiting.remove(&connection);
     }
 
-    /// The alarm is over: who waited may go on.
-    pub(crate) fn clear(&mut self) -> BTreeSet<ConnectionId> {
-        self.low_space = false;
-        std::mem::take(&mut self.waiting)
+    pub(crate) fn is_raised(&self) -> bool {
+        self.low_space || self.slave_low
+    }
+
+    /// If the alarm is over: who waited and may go on.
+    fn take_waiting(&mut self) -> BTreeSet<ConnectionId> {
+        if self.is_raised() { BTreeSet::new() } else { std::mem::take(&mut self.waiting) }
     }
 
     pub(crate) fn forget_clients(&mut self) {
+        // Told by the backend of the mastership that begins, if it is so.
+        self.slave_low = false;
         self.waiting.clear();
     }
 
@@ -54,7 +63,7 @@ impl Alarm {
 impl Node {
     /// Publishers wait for room in the store.
     pub fn is_low_on_space(&self) -> bool {
-        self.alarm.low_space
+        self.alarm.is_raised()
     }
 
     pub(super) fn decide_held(&mut self, connection: ConnectionId, out: &mut Outputs) {
@@ -80,13 +89,21 @@ impl Node {
         }
     }
 
-    pub(super) fn space(&mut self, low: bool, out: &mut Outputs) {
+    pub(super) fn space(&mut self, now_ms: u64, low: bool, out: &mut Outputs) {
         self.alarm.low_space = low;
-        if !low {
-            for connection in self.alarm.clear() {
-                push_effect(out, connection, Effect::Unblocked);
-                self.decide_held(connection, out);
-            }
+        self.backend_input(now_ms, BackendInput::Space { low }, out);
+        self.let_go_on(out);
+    }
+
+    pub(super) fn slave_space(&mut self, low: bool, out: &mut Outputs) {
+        self.alarm.slave_low = low;
+        self.let_go_on(out);
+    }
+
+    fn let_go_on(&mut self, out: &mut Outputs) {
+        for connection in self.alarm.take_waiting() {
+            push_effect(out, connection, Effect::Unblocked);
+            self.decide_held(connection, out);
         }
     }
 }

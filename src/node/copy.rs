@@ -8,7 +8,7 @@ use crate::upkeep::{Snapshot, Upkeep};
 use bytes::Bytes;
 use understudy_broker::Broker;
 use understudy_model::Lsn;
-use understudy_replication::{LogEnd, SnapshotCursor};
+use understudy_replication::{Input, LogEnd, SnapshotCursor};
 
 impl Node {
     pub(super) fn read_snapshot(
@@ -28,6 +28,9 @@ impl Node {
             return;
         }
         let answer = snapshot.next_slices(cursor);
+        if matches!(answer, Input::SnapshotRead { next: None, .. }) {
+            self.upkeep.snapshot = None;
+        }
         self.backend_input(now_ms, answer, out);
     }
 
@@ -50,6 +53,7 @@ impl Node {
         first: bool,
         last: bool,
         set_aside: bool,
+        number: u64,
         at: Lsn,
         chain: u128,
         chunk: &Bytes,
@@ -68,8 +72,8 @@ impl Node {
         }
         let Some(slices) = &mut self.installing else { return };
         match Snapshot::decode(chunk, slices) {
-            Ok(records) if !records.is_empty() => out.log.push(LogJob::PutCold(records)),
-            Ok(_) => {}
+            // Without records, too: the answer tells that all before is on disk.
+            Ok(records) => out.log.push(LogJob::PutCold { records, at, number }),
             Err(malformed) => {
                 out.stop = Some(Err(format!("the master's snapshot is unreadable: {malformed}")));
                 return;

@@ -9,8 +9,7 @@ use crate::pair::lead::{Lead, Peer};
 use crate::pair::meeting::{Meeting, meet};
 use crate::pair::message::{Code, Message};
 use crate::pair::state::{Next, State};
-use crate::{LinkId, Output, SnapshotCursor};
-use bytes::Bytes;
+use crate::{LinkId, Output};
 use understudy_model::{Epoch, Group, Lsn};
 
 impl Lead {
@@ -95,17 +94,28 @@ impl Lead {
         }
         feed.heard_ms = core.now_ms;
         let sensible = match message {
-            Message::Position(position) => match feed.position(core, &position, out) {
-                Ok(sensible) => {
-                    if sensible && feed.stage == Stage::Synced {
-                        self.in_sync(core, out);
+            Message::Position(position) => match feed.position(core, &position) {
+                Ok(true) => {
+                    let stage = feed.stage;
+                    match stage {
+                        Stage::Copying => self.begin_copy(core, link, position.taken, out),
+                        Stage::Synced => self.in_sync(core, out),
+                        _ => {}
                     }
-                    sensible
+                    if stage != Stage::Copying {
+                        self.copying = None;
+                    }
+                    true
                 }
+                Ok(false) => false,
                 Err(unfit) => return self.unfit(core, unfit, out),
             },
-            Message::Ack { epoch, durable } => epoch == self.epoch && feed.reported(core, durable),
-            Message::BeatOk { epoch, .. } => {
+            Message::Ack { epoch, durable, low } => {
+                feed.low_on_space = low;
+                epoch == self.epoch && feed.reported(core, durable)
+            }
+            Message::BeatOk { epoch, low, .. } => {
+                feed.low_on_space = low;
                 feed.contact.answered();
                 epoch == self.epoch
             }
@@ -124,9 +134,8 @@ impl Lead {
                 });
                 true
             }
-            Message::ChunkAck { epoch } if epoch == self.epoch => {
-                feed.chunk_acked(core, out);
-                true
+            Message::ChunkAck { epoch, chunks } if epoch == self.epoch => {
+                self.chunks_stored(core, chunks, out)
             }
             Message::InSyncOk { epoch } if epoch == self.epoch && feed.stage == Stage::Inviting => {
                 feed.stage = Stage::Synced;
@@ -147,8 +156,9 @@ impl Lead {
         if sensible { None } else { self.nonsense(core, link, out) }
     }
 
-    fn in_sync(&self, core: &mut Core, out: &mut Vec<Output>) {
+    fn in_sync(&mut self, core: &mut Core, out: &mut Vec<Output>) {
         core.paired = true;
+        self.readmission.synced(core.now_ms);
         core.say(false, format!("the slave is in-sync in epoch {}", self.epoch), out);
     }
 
@@ -215,20 +225,6 @@ impl Lead {
         match feed.groups_read(core, after, groups, out) {
             Ok(()) => None,
             Err(unfit) => self.unfit(core, unfit, out),
-        }
-    }
-
-    pub(crate) fn chunk_read(
-        &mut self,
-        core: &mut Core,
-        end: (Lsn, u128),
-        chunk: Bytes,
-        next: Option<SnapshotCursor>,
-        out: &mut Vec<Output>,
-    ) {
-        core.copy_read = false;
-        if let Peer::Attached(feed) = &mut self.peer {
-            feed.chunk_read(core, end, chunk, next, out);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::pair::arbitration::Arbitration;
 use crate::pair::config::{PairConfig, Policy, Role};
+use crate::pair::copying::Taking;
 use crate::pair::dialer::Dialer;
 use crate::pair::hello::Hello;
 use crate::pair::links::Links;
@@ -53,6 +54,10 @@ pub(crate) struct Core {
     /// The node takes in what a returning slave had committed alone, and has not answered.
     pub(crate) reinjecting: bool,
     pub(crate) copies: Copies,
+    /// Little room is left on this node's disk.
+    pub(crate) low_on_space: bool,
+    /// The copy that this node takes, if it has begun in this run.
+    pub(crate) taking: Option<Taking>,
     pub(crate) arbiter: Option<Arbitration>,
     /// When the disk last completed a write.
     pub(crate) disk_ms: Option<u64>,
@@ -104,6 +109,8 @@ impl Core {
             copy_read: false,
             reinjecting: false,
             copies: Copies::default(),
+            low_on_space: false,
+            taking: None,
             features_on: boot.features,
             fetching: None,
             paired: false,

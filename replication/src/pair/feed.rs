@@ -2,21 +2,18 @@
 
 use crate::pair::contact::Contact;
 use crate::pair::core::Core;
-use crate::pair::message::{Chunk, Message, Position};
+use crate::pair::message::{Message, Position};
 use crate::pair::recent::Recent;
-use crate::{LinkId, Output, SnapshotCursor};
-use bytes::Bytes;
+use crate::{LinkId, Output};
 use std::collections::VecDeque;
 use understudy_model::{Epoch, Group, Lsn};
-
-/// Chunks of a copy that may be on their way at once.
-const CHUNKS_IN_FLIGHT_MAX: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Waits for the slave's position.
     Greeted,
-    Copying(Copying),
+    /// A whole copy is on its way, see `copying.rs`.
+    Copying,
     /// Catching up; nothing waits for its acks.
     Tail,
     /// R4: acks are required from here on, the exclusive right is still held.
@@ -35,16 +32,6 @@ pub(crate) enum Stage {
     /// The slave is told, and saves `Synced` last.
     Inviting,
     Synced,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Copying {
-    /// To be read next; none: being read, or all was read.
-    next: Option<SnapshotCursor>,
-    begun: bool,
-    unacked: u32,
-    /// What follows must stay in the log.
-    floor: Lsn,
 }
 
 #[derive(Debug)]
@@ -70,6 +57,8 @@ pub(crate) struct Feed {
     pub(crate) progress_ms: u64,
     pub(crate) beat_ms: u64,
     pub(crate) contact: Contact,
+    /// Little room is left on the slave's disk.
+    pub(crate) low_on_space: bool,
 }
 
 /// The slave's log cannot be continued from this one.
@@ -98,6 +87,7 @@ impl Feed {
             progress_ms: core.now_ms,
             beat_ms: core.now_ms + core.config.beat_ms,
             contact: Contact::default(),
+            low_on_space: false,
         }
     }
 
@@ -112,6 +102,11 @@ impl Feed {
                     | Stage::Inviting
                     | Stage::Synced
             )
+    }
+
+    /// Groups were sent to a slave that nothing waits for, and it has not written them.
+    pub(crate) fn owes(&self) -> bool {
+        self.stage == Stage::Tail && !self.in_flight.is_empty()
     }
 
     /// What counts for the commit rule (R2).
@@ -134,8 +129,7 @@ impl Feed {
 
     pub(crate) fn retain_after(&self) -> Lsn {
         match self.stage {
-            Stage::Greeted => self.floor,
-            Stage::Copying(copying) => copying.floor,
+            Stage::Greeted | Stage::Copying => self.floor,
             _ => self.floor.max(self.acked()),
         }
     }
@@ -145,21 +139,17 @@ impl Feed {
     }
 
     fn is_streaming(&self) -> bool {
-        !matches!(self.stage, Stage::Greeted | Stage::Copying(_))
+        !matches!(self.stage, Stage::Greeted | Stage::Copying)
     }
 
     /// The slave says where its log ends. False: nonsense.
-    pub(crate) fn position(
-        &mut self,
-        core: &mut Core,
-        position: &Position,
-        out: &mut Vec<Output>,
-    ) -> Result<bool, Unfit> {
+    pub(crate) fn position(&mut self, core: &Core, position: &Position) -> Result<bool, Unfit> {
         let expected = self.stage == Stage::Greeted
             && position.epoch == self.epoch
             && position.synced == self.resumes;
         if expected && position.copy {
-            self.begin_copy(core, out);
+            self.stage = Stage::Copying;
+            self.floor = core.commit;
             return Ok(true);
         }
         if !expected || position.last > core.log.appended || position.durable > position.last {
@@ -288,63 +278,5 @@ impl Feed {
         let commit = if self.verified { core.commit } else { Lsn::ZERO };
         self.contact.sent(core.now_ms);
         core.send(self.link, &Message::Beat { epoch: self.epoch, commit }, out);
-    }
-
-    fn begin_copy(&mut self, core: &mut Core, out: &mut Vec<Output>) {
-        self.stage = Stage::Copying(Copying {
-            next: Some(SnapshotCursor::default()),
-            begun: false,
-            unacked: 0,
-            floor: core.commit,
-        });
-        self.read_chunk(core, out);
-    }
-
-    fn read_chunk(&mut self, core: &mut Core, out: &mut Vec<Output>) {
-        let Stage::Copying(copying) = &mut self.stage else { return };
-        // An answer may be due to a slave that was lost since; reading on would mix two copies.
-        if core.copy_read || copying.unacked >= CHUNKS_IN_FLIGHT_MAX {
-            return;
-        }
-        if let Some(cursor) = copying.next.take() {
-            core.copy_read = true;
-            out.push(Output::ReadSnapshot { cursor, since: None });
-        }
-    }
-
-    pub(crate) fn chunk_read(
-        &mut self,
-        core: &mut Core,
-        (at, chain): (Lsn, u128),
-        bytes: Bytes,
-        next: Option<SnapshotCursor>,
-        out: &mut Vec<Output>,
-    ) {
-        let Stage::Copying(copying) = &mut self.stage else { return };
-        if copying.next.is_some() {
-            // The answer to a lost slave's read.
-            return self.read_chunk(core, out);
-        }
-        let (first, last) = (!copying.begun, next.is_none());
-        copying.begun = true;
-        copying.unacked += 1;
-        copying.next = next;
-        copying.floor = copying.floor.min(at);
-        self.floor = at;
-        core.copies.chunk(first, bytes.len());
-        let chunk = Chunk { epoch: self.epoch, first, last, at, chain, bytes };
-        core.send(self.link, &Message::Chunk(chunk), out);
-        if last {
-            self.stage = Stage::Greeted;
-        } else {
-            self.read_chunk(core, out);
-        }
-    }
-
-    pub(crate) fn chunk_acked(&mut self, core: &mut Core, out: &mut Vec<Output>) {
-        if let Stage::Copying(copying) = &mut self.stage {
-            copying.unacked = copying.unacked.saturating_sub(1);
-            self.read_chunk(core, out);
-        }
     }
 }

@@ -51,7 +51,7 @@ pub(crate) enum Stage {
 pub(crate) struct Follow {
     pub(crate) link: LinkId,
     leader: Hello,
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
     pub(crate) stage: Stage,
     leader_commit: Lsn,
     pub(crate) heard_ms: u64,
@@ -170,6 +170,7 @@ impl Follow {
             chain: core.log.chain,
             durable: core.log.durable,
             copy: matches!(self.stage, Stage::Copying { .. }),
+            taken: core.taken(self.epoch),
             synced: self.stage == Stage::Synced,
         };
         core.send(self.link, &Message::Position(position), out);
@@ -243,9 +244,19 @@ impl Follow {
 
     pub(crate) fn durable(&mut self, core: &mut Core, out: &mut Vec<Output>) {
         if self.is_streaming() {
-            let durable = core.log.durable;
-            core.send(self.link, &Message::Ack { epoch: self.epoch, durable }, out);
+            self.ack(core, out);
             self.advance(core, out);
+        }
+    }
+
+    fn ack(&self, core: &Core, out: &mut Vec<Output>) {
+        let (durable, low) = (core.log.durable, core.low_on_space);
+        core.send(self.link, &Message::Ack { epoch: self.epoch, durable, low }, out);
+    }
+
+    pub(crate) fn space_changed(&self, core: &Core, out: &mut Vec<Output>) {
+        if self.is_streaming() {
+            self.ack(core, out);
         }
     }
 
@@ -289,8 +300,8 @@ impl Follow {
                 self.group(core, commit, group, out)
             }
             Message::Beat { epoch, commit } if epoch == self.epoch => {
-                let durable = core.log.durable;
-                core.send(self.link, &Message::BeatOk { epoch, durable }, out);
+                let (durable, low) = (core.log.durable, core.low_on_space);
+                core.send(self.link, &Message::BeatOk { epoch, durable, low }, out);
                 if self.is_streaming() {
                     self.leader_commit = self.leader_commit.max(commit);
                     self.advance(core, out);
@@ -371,6 +382,9 @@ impl Follow {
         let Stage::Copying { set_aside } = self.stage else {
             return self.break_off(core, "a copy that was not asked for", out);
         };
+        if !core.takes(&chunk) {
+            return self.break_off(core, "a gap in the copy", out);
+        }
         core.copies.chunk(chunk.first, chunk.bytes.len());
         if chunk.first {
             core.log = Log::ending(LogEnd::default());
@@ -384,11 +398,11 @@ impl Follow {
             first: chunk.first,
             last: chunk.last,
             set_aside: chunk.first && set_aside,
+            number: chunk.number,
             at: chunk.at,
             chain: chunk.chain,
             chunk: chunk.bytes,
         });
-        core.send(self.link, &Message::ChunkAck { epoch: self.epoch }, out);
         None
     }
 
@@ -407,7 +421,7 @@ impl Follow {
         {
             let last = next.is_none();
             let epoch = self.epoch;
-            let chunk = Chunk { epoch, first, last, at: common, chain: producer, bytes };
+            let chunk = Chunk { epoch, first, last, number: 0, at: common, chain: producer, bytes };
             core.send(self.link, &Message::Export(chunk), out);
         }
     }

@@ -1,14 +1,19 @@
 //! The master: what is committed, whose acks count, and what to do without a slave.
 
+use crate::pair::copying::Copying;
 use crate::pair::core::Core;
 use crate::pair::feed::{Feed, Stage};
 use crate::pair::handing::Handing;
 use crate::pair::message::Message;
+use crate::pair::readmission::Readmission;
 use crate::pair::recent::Recent;
 use crate::pair::state::{Next, State};
 use crate::pair::view::Standing;
 use crate::{LinkId, Output};
 use understudy_model::{Epoch, Features, Group, Lsn, Text};
+
+/// So many times `suspect_ms` a slave may take for each step of catching up.
+const CATCH_UP_LIMITS: u64 = 5;
 
 #[derive(Debug)]
 pub(crate) enum Peer {
@@ -47,6 +52,11 @@ pub(crate) struct Lead {
     pub(crate) recent: Recent,
     /// Features that were asked to be switched on.
     pub(crate) asked_for: Features,
+    /// A whole copy in the making, for the slave that is attached or was lost just now.
+    pub(crate) copying: Option<Copying>,
+    pub(crate) readmission: Readmission,
+    /// Publishers wait because the slave's disk runs out of room.
+    spares_slave: bool,
     pub(crate) saving: Saving,
     pub(crate) handing: Handing,
     /// End of the group of `NewEpoch`, once it is sealed.
@@ -76,6 +86,9 @@ impl Lead {
             peer: Peer::None,
             recent: Recent::default(),
             asked_for: Features::NONE,
+            copying: None,
+            readmission: Readmission::default(),
+            spares_slave: false,
             saving: Saving::None,
             handing: Handing::No,
             opens_at: None,
@@ -120,11 +133,13 @@ impl Lead {
     }
 
     pub(crate) fn retain_after(&self) -> Option<Lsn> {
-        match &self.peer {
+        let peer = match &self.peer {
             Peer::None => None,
             Peer::Lost { acked, .. } => Some(*acked),
             Peer::Attached(feed) => Some(feed.retain_after()),
-        }
+        };
+        let copying = self.copying.as_ref().map(|copying| copying.floor);
+        peer.into_iter().chain(copying).min()
     }
 
     pub(crate) fn sealed(&mut self, core: &mut Core, group: Group) {
@@ -159,8 +174,20 @@ impl Lead {
             self.wait_until_ms = None;
             out.push(Output::OpenFrontends);
         }
+        self.spare_slave(core, out);
         self.switch_on(core, out);
         self.stop_if_done(core, out)
+    }
+
+    /// A slave that commits wait for must not run full: then it would be a failed one.
+    fn spare_slave(&mut self, core: &mut Core, out: &mut Vec<Output>) {
+        let low = self.feed().is_some_and(|feed| feed.low_on_space && feed.is_required());
+        if low != self.spares_slave {
+            self.spares_slave = low;
+            let text = if low { "low on disk" } else { "not low on disk any more" };
+            core.say(low, format!("the slave is {text}"), out);
+            out.push(Output::SlaveSpace { low });
+        }
     }
 
     /// R2. None: held, the in-sync slave's part is missing.
@@ -187,7 +214,7 @@ impl Lead {
             && self.stopping_ms.is_none()
             && core.arbiter_state() != "silent";
         let Peer::Attached(feed) = &mut self.peer else { return };
-        if ready && feed.is_caught_up(core) {
+        if ready && feed.is_caught_up(core) && self.readmission.allows(core.now_ms) {
             feed.stage = Stage::Joining { target: core.log.appended };
             feed.progress_ms = core.now_ms;
         }
@@ -293,6 +320,7 @@ impl Lead {
         if feed.link != link {
             return;
         }
+        self.hold_copy(core);
         if self.has_given_up() {
             self.peer = Peer::None;
             return;
@@ -352,11 +380,16 @@ impl Lead {
         if let Some(next) = self.keep_role(core, out) {
             return Some(next);
         }
+        self.give_up_held_copy(core);
+        let awaits_chunks = self.awaits_chunks();
         if let Peer::Attached(feed) = &mut self.peer {
             feed.beat(core, out);
             let silent = feed.heard_ms + limit <= now;
             let stuck = feed.lacks(core) && feed.progress_ms + limit <= now;
-            if silent || stuck {
+            // Nothing waits for it but the log, which is kept for it.
+            let owes = !feed.is_required() && (feed.owes() || awaits_chunks);
+            let idle = owes && feed.progress_ms + CATCH_UP_LIMITS * limit <= now;
+            if silent || stuck || idle {
                 let link = feed.link;
                 core.drop_link(link, out);
                 self.lost(core, link, out);
@@ -366,6 +399,7 @@ impl Lead {
             }
         }
         if matches!(self.peer, Peer::Lost { until_ms, .. } if until_ms <= now) {
+            self.readmission.failed(now);
             return self.slave_failed(core, "the slave is silent or makes no progress", out);
         }
         if self.wait_until_ms.is_some_and(|until| until <= now) && !core.paired {

@@ -452,6 +452,17 @@ impl Pair {
                     State::Idle(_) | State::Stopped => core.copy_read = false,
                 }
             }
+            Input::Space { low } => {
+                self.core.low_on_space = low;
+                if let State::Follow(follow) = &self.state {
+                    follow.space_changed(&self.core, out);
+                }
+            }
+            Input::ChunkStored { at, number } => {
+                if let State::Follow(follow) = &self.state {
+                    follow.chunks_stored(&self.core, at, number + 1, out);
+                }
+            }
             Input::Reinjected => {
                 if let State::Lead(lead) = &self.state {
                     lead.reinjected(&mut self.core, out);

@@ -1,6 +1,7 @@
 //! Frames between the two nodes (replication.md 8.5). A frame is one byte of kind and the rest.
 
 use crate::pair::compare::Comparison;
+use crate::pair::copying::Taken;
 use crate::pair::fetch::{Answer, Question};
 use crate::pair::hello::{Hello, put_front};
 use crate::pair::upgrade::Protocols;
@@ -74,6 +75,8 @@ pub(crate) struct Position {
     pub(crate) durable: Lsn,
     /// A whole copy is wanted instead.
     pub(crate) copy: bool,
+    /// The part of it that is here already.
+    pub(crate) taken: Option<Taken>,
     /// The follower still is a member of this epoch's in-sync set.
     pub(crate) synced: bool,
 }
@@ -84,6 +87,8 @@ pub(crate) struct Chunk {
     pub(crate) epoch: Epoch,
     pub(crate) first: bool,
     pub(crate) last: bool,
+    /// Of a copy: which part, from 0.
+    pub(crate) number: u64,
     pub(crate) at: Lsn,
     pub(crate) chain: u128,
     pub(crate) bytes: Bytes,
@@ -117,8 +122,10 @@ pub(crate) enum Message {
         diverged: bool,
     },
     Chunk(Chunk),
+    /// So many chunks are on the slave's disk.
     ChunkAck {
         epoch: Epoch,
+        chunks: u64,
     },
     /// What the sender had committed alone behind the common point `at`; `chain` names its log.
     Export(Chunk),
@@ -132,9 +139,11 @@ pub(crate) enum Message {
         commit: Lsn,
         group: Bytes,
     },
+    /// `low`: little room is left on the sender's disk.
     Ack {
         epoch: Epoch,
         durable: Lsn,
+        low: bool,
     },
     /// The leader requires this follower's acks, on disk, and they reach `at` (R4).
     InSync {
@@ -151,6 +160,7 @@ pub(crate) enum Message {
     BeatOk {
         epoch: Epoch,
         durable: Lsn,
+        low: bool,
     },
     /// The sender's process ends. A slave has given up its standing before it says so.
     Goodbye {
@@ -229,17 +239,17 @@ impl Message {
             Self::Fetch(question) => question.encode(FETCH, w),
             Self::Fetched(answer) => answer.encode(FETCHED, w),
             Self::Digest(comparison) => comparison.encode(DIGEST, w),
-            Self::ChunkAck { epoch } => put_head(w, CHUNK_ACK, *epoch),
+            Self::ChunkAck { epoch, chunks } => put_lsn(w, CHUNK_ACK, *epoch, Lsn(*chunks)),
             Self::Group { epoch, commit, group } => {
                 put_head(w, GROUP, *epoch);
                 w.varint(commit.0);
                 w.0.extend_from_slice(group);
             }
-            Self::Ack { epoch, durable } => put_lsn(w, ACK, *epoch, *durable),
+            Self::Ack { epoch, durable, low } => put_state(w, ACK, *epoch, *durable, *low),
             Self::InSync { epoch, at } => put_lsn(w, IN_SYNC, *epoch, *at),
             Self::InSyncOk { epoch } => put_head(w, IN_SYNC_OK, *epoch),
             Self::Beat { epoch, commit } => put_lsn(w, BEAT, *epoch, *commit),
-            Self::BeatOk { epoch, durable } => put_lsn(w, BEAT_OK, *epoch, *durable),
+            Self::BeatOk { epoch, durable, low } => put_state(w, BEAT_OK, *epoch, *durable, *low),
             Self::Goodbye { epoch } => put_head(w, GOODBYE, *epoch),
             Self::HandoverAsk { epoch } => put_head(w, HANDOVER_ASK, *epoch),
             Self::HandoverOk { epoch } => put_head(w, HANDOVER_OK, *epoch),
@@ -281,12 +291,12 @@ impl Message {
             FETCH => Self::Fetch(Question::decode(epoch, &mut r)?),
             FETCHED => Self::Fetched(Answer::decode(epoch, frame, &mut r)?),
             DIGEST => Self::Digest(Comparison::decode(epoch, &mut r)?),
-            CHUNK_ACK => Self::ChunkAck { epoch },
-            ACK => Self::Ack { epoch, durable: Lsn(r.varint()?) },
+            CHUNK_ACK => Self::ChunkAck { epoch, chunks: r.varint()? },
+            ACK => Self::Ack { epoch, durable: Lsn(r.varint()?), low: r.bool()? },
             IN_SYNC => Self::InSync { epoch, at: Lsn(r.varint()?) },
             IN_SYNC_OK => Self::InSyncOk { epoch },
             BEAT => Self::Beat { epoch, commit: Lsn(r.varint()?) },
-            BEAT_OK => Self::BeatOk { epoch, durable: Lsn(r.varint()?) },
+            BEAT_OK => Self::BeatOk { epoch, durable: Lsn(r.varint()?), low: r.bool()? },
             GOODBYE => Self::Goodbye { epoch },
             HANDOVER => Self::Handover { epoch },
             HANDOVER_ASK => Self::HandoverAsk { epoch },
@@ -308,11 +318,22 @@ fn put_lsn(w: &mut Writer<'_>, kind: u8, epoch: Epoch, lsn: Lsn) {
     w.varint(lsn.0);
 }
 
+fn put_state(w: &mut Writer<'_>, kind: u8, epoch: Epoch, durable: Lsn, low: bool) {
+    put_lsn(w, kind, epoch, durable);
+    w.bool(low);
+}
+
 fn put_position(w: &mut Writer<'_>, position: &Position) {
     put_lsn(w, POSITION, position.epoch, position.last);
     w.u128(position.chain);
     w.varint(position.durable.0);
     w.bool(position.copy);
+    w.bool(position.taken.is_some());
+    if let Some(taken) = position.taken {
+        w.varint(taken.at.0);
+        w.u128(taken.chain);
+        w.varint(taken.chunks);
+    }
     w.bool(position.synced);
 }
 
@@ -323,14 +344,24 @@ fn get_position(epoch: Epoch, r: &mut Reader<'_>) -> Result<Position, Malformed>
         chain: r.u128()?,
         durable: Lsn(r.varint()?),
         copy: r.bool()?,
+        taken: get_taken(r)?,
         synced: r.bool()?,
     })
+}
+
+fn get_taken(r: &mut Reader<'_>) -> Result<Option<Taken>, Malformed> {
+    if !r.bool()? {
+        return Ok(None);
+    }
+    let (at, chain) = (Lsn(r.varint()?), r.u128()?);
+    Ok(Some(Taken { at, chain, chunks: r.varint()? }))
 }
 
 fn put_chunk(w: &mut Writer<'_>, kind: u8, chunk: &Chunk) {
     put_head(w, kind, chunk.epoch);
     w.bool(chunk.first);
     w.bool(chunk.last);
+    w.varint(chunk.number);
     w.varint(chunk.at.0);
     w.u128(chunk.chain);
     w.bytes(&chunk.bytes);
@@ -341,6 +372,7 @@ fn get_chunk(epoch: Epoch, r: &mut Reader<'_>) -> Result<Chunk, Malformed> {
         epoch,
         first: r.bool()?,
         last: r.bool()?,
+        number: r.varint()?,
         at: Lsn(r.varint()?),
         chain: r.u128()?,
         bytes: r.owned_bytes()?,
@@ -411,12 +443,12 @@ mod tests {
             Message::Propose { epoch },
             Message::Promise { epoch },
             Message::NeedCopy { epoch, diverged: true },
-            Message::ChunkAck { epoch },
-            Message::Ack { epoch, durable: lsn },
+            Message::ChunkAck { epoch, chunks: 300 },
+            Message::Ack { epoch, durable: lsn, low: true },
             Message::InSync { epoch, at: lsn },
             Message::InSyncOk { epoch },
             Message::Beat { epoch, commit: lsn },
-            Message::BeatOk { epoch, durable: lsn },
+            Message::BeatOk { epoch, durable: lsn, low: false },
             Message::Goodbye { epoch },
             Message::Handover { epoch },
             Message::HandoverAsk { epoch },
@@ -428,12 +460,14 @@ mod tests {
                 chain: 4,
                 durable: lsn,
                 copy: false,
+                taken: Some(Taken { at: lsn, chain: 5, chunks: 2 }),
                 synced: true,
             }),
             Message::Chunk(Chunk {
                 epoch,
                 first: true,
                 last: false,
+                number: 0,
                 at: lsn,
                 chain: 3,
                 bytes: chunk,

@@ -63,6 +63,7 @@ impl Follow {
         }
         core.say(true, "resync by the operator: a whole copy is taken anew".into(), out);
         core.disown_log(true, out);
+        core.taking = None;
         core.drop_link(self.link, out);
         Ok(State::Idle(Idle::orphan(core, self.heard_ms)))
     }

@@ -258,9 +258,9 @@ impl Disk {
                 (self.base, self.base_chain) = (Lsn::ZERO, 0);
                 None
             }
-            LogJob::PutCold(records) => {
+            LogJob::PutCold { records, at, number } => {
                 self.cold.extend(records);
-                None
+                backend(BackendInput::ChunkStored { at, number })
             }
             LogJob::SetBase { at, chain, state } => {
                 self.state = state.into_iter().collect();

@@ -22,9 +22,22 @@ pub(super) struct Disk {
 #[derive(Clone, Debug)]
 pub(super) enum Job {
     Append(Group),
-    SaveView { version: u64, view: Bytes },
-    Truncate { after: Lsn },
-    Install { first: bool, last: bool, set_aside: bool, at: Lsn, chain: u128, chunk: Bytes },
+    SaveView {
+        version: u64,
+        view: Bytes,
+    },
+    Truncate {
+        after: Lsn,
+    },
+    Install {
+        first: bool,
+        last: bool,
+        set_aside: bool,
+        number: u64,
+        at: Lsn,
+        chain: u128,
+        chunk: Bytes,
+    },
 }
 
 impl Job {
@@ -33,8 +46,8 @@ impl Job {
             Output::Append(group) => Some(Self::Append(group)),
             Output::SaveView { version, view } => Some(Self::SaveView { version, view }),
             Output::Truncate { after } => Some(Self::Truncate { after }),
-            Output::InstallSnapshot { first, last, set_aside, at, chain, chunk } => {
-                Some(Self::Install { first, last, set_aside, at, chain, chunk })
+            Output::InstallSnapshot { first, last, set_aside, number, at, chain, chunk } => {
+                Some(Self::Install { first, last, set_aside, number, at, chain, chunk })
             }
             _ => None,
         }
@@ -81,7 +94,7 @@ impl Disk {
                 self.lineage.retain(|(end, _)| *end <= after);
                 assert_eq!(self.end().last, after, "cut at a group's end");
             }
-            Job::Install { first, last, set_aside, at, chain, chunk } => {
+            Job::Install { first, last, set_aside, at, chain, chunk, .. } => {
                 if first {
                     if set_aside {
                         self.aside.push(self.lineage.clone());

@@ -2,6 +2,7 @@
 
 mod arbiter;
 mod arbiter_stories;
+mod catch_up;
 mod chaos;
 mod checks;
 mod disk;

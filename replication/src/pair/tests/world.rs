@@ -17,6 +17,7 @@ pub(super) struct Process {
     pub(super) chain: u128,
     pub(super) leading: Option<Epoch>,
     pub(super) serving: bool,
+    pub(super) spares_slave: bool,
     pub(super) commit: Lsn,
 }
 
@@ -165,6 +166,7 @@ impl World {
             chain: end.last_chain,
             leading: None,
             serving: false,
+            spares_slave: false,
             commit: h.disk.applied,
         });
         self.outputs(host, out);
@@ -325,6 +327,7 @@ impl World {
                 let last = self.last_sealed(host);
                 self.switches.push((last, features));
             }
+            Output::SlaveSpace { low } => process.spares_slave = low,
             Output::OpenFrontends => process.serving = true,
             Output::CloseFrontends { .. } => process.serving = false,
             Output::Follow => process.leading = None,

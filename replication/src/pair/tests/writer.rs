@@ -40,10 +40,14 @@ impl World {
                     process.begin_at(log);
                     Some(Input::Truncated { log })
                 }
-                Job::Install { last, .. } => {
+                Job::Install { last, at, number, .. } => {
                     process.begin_at(log);
                     process.commit = log.last;
-                    last.then_some(Input::Installed { log })
+                    Some(if last {
+                        Input::Installed { log }
+                    } else {
+                        Input::ChunkStored { at, number }
+                    })
                 }
             };
             inputs.extend(input);
@@ -57,7 +61,12 @@ impl World {
         let newest = |of: fn(&Input) -> bool| inputs.iter().rfind(|input| of(input)).cloned();
         let view = newest(|input| matches!(input, Input::ViewSaved { .. }));
         let durable = newest(|input| matches!(input, Input::Durable { .. }));
-        let other = newest(|i| matches!(i, Input::Truncated { .. } | Input::Installed { .. }));
+        let other = newest(|i| {
+            matches!(
+                i,
+                Input::Truncated { .. } | Input::Installed { .. } | Input::ChunkStored { .. }
+            )
+        });
         for input in [view, durable, other].into_iter().flatten() {
             if let Input::Installed { log } = &input {
                 self.applied(host, log.last);

@@ -571,9 +571,7 @@ impl Node {
             BackendOutput::Reinject { first, last, common, producer, chunk } => {
                 self.reinject(first, last, (common, producer), &chunk, out);
             }
-            BackendOutput::InstallSnapshot { first, last, set_aside, number, at, chain, chunk } => {
-                self.install(first, last, set_aside, number, at, chain, &chunk, out);
-            }
+            part @ BackendOutput::InstallSnapshot { .. } => self.install(part, out),
             BackendOutput::AskArbiter { serial, call } => out.ask_arbiter.push((serial, call)),
             BackendOutput::Log { warn, text } => out.notices.push((warn, text)),
             BackendOutput::Stop { outcome } => out.stop = Some(outcome),
@@ -634,11 +632,6 @@ impl Node {
         };
         self.broker.seed(&self.options.users, &self.options.default_user, &mut decided);
         self.seal(now_ms, out);
-    }
-
-    fn follow(&mut self) {
-        self.leading = None;
-        self.forget_clients();
     }
 
     fn forget_clients(&mut self) {

@@ -66,6 +66,12 @@ impl Node {
         self.alarm.is_raised()
     }
 
+    /// No client waits for room any more.
+    pub(super) fn follow(&mut self) {
+        self.leading = None;
+        self.forget_clients();
+    }
+
     pub(super) fn decide_held(&mut self, connection: ConnectionId, out: &mut Outputs) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         let mut held = std::mem::take(&mut session.held);

@@ -8,7 +8,7 @@ use crate::upkeep::{Snapshot, Upkeep};
 use bytes::Bytes;
 use understudy_broker::Broker;
 use understudy_model::Lsn;
-use understudy_replication::{Input, LogEnd, SnapshotCursor};
+use understudy_replication::{Input, LogEnd, Output, SnapshotCursor};
 
 impl Node {
     pub(super) fn read_snapshot(
@@ -47,18 +47,12 @@ impl Node {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one output, taken apart")]
-    pub(super) fn install(
-        &mut self,
-        first: bool,
-        last: bool,
-        set_aside: bool,
-        number: u64,
-        at: Lsn,
-        chain: u128,
-        chunk: &Bytes,
-        out: &mut Outputs,
-    ) {
+    /// One part of a copy.
+    pub(super) fn install(&mut self, part: Output, out: &mut Outputs) {
+        let Output::InstallSnapshot { first, last, set_aside, number, at, chain, chunk } = part
+        else {
+            return;
+        };
         if first {
             out.log.push(LogJob::Reset { set_aside });
             self.installing = Some(Vec::new());
@@ -71,7 +65,7 @@ impl Node {
             self.inflight = Inflight::new(Lsn::ZERO, 0);
         }
         let Some(slices) = &mut self.installing else { return };
-        match Snapshot::decode(chunk, slices) {
+        match Snapshot::decode(&chunk, slices) {
             // Without records, too: the answer tells that all before is on disk.
             Ok(records) => out.log.push(LogJob::PutCold { records, at, number }),
             Err(malformed) => {

@@ -5,6 +5,7 @@ use crate::auth::{Authenticator, Checked};
 use crate::clock::Clock;
 use crate::handle::{ClientEvent, NodeHandle};
 use crate::inbox::ClientSender;
+use crate::mailbox::{EffectReceiver, mailbox};
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::transport::Transport;
@@ -77,7 +78,7 @@ struct State {
     waiting: VecDeque<ClientEvent>,
     drained: u64,
     /// What the driver sends.
-    inbox: mpsc::UnboundedReceiver<Vec<Effect>>,
+    inbox: EffectReceiver,
     /// What a turn of the node that this task has taken brought. Goes before what is in `inbox`.
     own: Vec<Effect>,
     /// That turn has woken tasks which may wait for this thread.
@@ -104,7 +105,7 @@ impl Connection {
     ///
     /// Spawned as it is: a block around it would hold the connection a second time.
     pub async fn run<T>(mut self, held: T) {
-        let (effects, inbox) = mpsc::unbounded_channel();
+        let (effects, inbox) = mailbox();
         let opened = ClientEvent::Opened { connection: self.id, effects, peer: Some(self.peer) };
         if self.node.events.send(opened).await.is_err() {
             return;
@@ -246,8 +247,8 @@ impl Connection {
             }
             self.session.on_effects(now_ms, &mut effects, &mut state.outbox);
             match state.inbox.try_recv() {
-                Ok(more) => effects = more,
-                Err(_) => break,
+                Some(more) => effects = more,
+                None => break,
             }
         }
         self.carry_out(now_ms, state);

@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::handle::DigestJson;
 use crate::handle::{ClientEvent, Overview, RepairJson};
 use crate::log_writer::LogWriter;
+use crate::mailbox::EffectSender;
 use crate::node::{Input, LogJob, Node, Outputs};
 use crate::peer::{PeerEvent, PeerHandle};
 use crate::reader::{ReadJob, Reader};
@@ -64,7 +65,7 @@ pub type Outcome = Result<String, String>;
 
 /// A connection, as the driver knows it.
 struct Client {
-    effects: mpsc::UnboundedSender<Vec<Effect>>,
+    effects: EffectSender,
     peer: Option<SocketAddr>,
 }
 

@@ -1,6 +1,7 @@
 //! What the shells know of the driver: a channel of events in, published values out.
 
 use crate::inbox::ClientSender;
+use crate::mailbox::EffectSender;
 use crate::scrub::{ScrubJson, ScrubProgress};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use understudy_replication::Status;
 pub enum ClientEvent {
     Opened {
         connection: ConnectionId,
-        effects: mpsc::UnboundedSender<Vec<Effect>>,
+        effects: EffectSender,
         /// None for what comes from this process.
         peer: Option<SocketAddr>,
     },

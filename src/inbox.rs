@@ -5,6 +5,7 @@
 
 use crate::driver::{Driver, Event};
 use crate::handle::ClientEvent;
+use crate::mailbox::EffectReceiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -41,7 +42,7 @@ impl Desk {
             return driver.has_woken_tasks();
         };
         // Under the lock, or effects of a later turn could come in between.
-        while let Ok(before) = inbox.try_recv() {
+        while let Some(before) = inbox.try_recv() {
             effects.extend(before);
         }
         ring.done = driver.take_turn(Some(connection), effects);
@@ -82,7 +83,7 @@ fn park(pause: Option<Duration>) {
 /// The connection whose task takes a turn.
 struct Own<'a> {
     connection: ConnectionId,
-    inbox: &'a mut mpsc::UnboundedReceiver<Vec<Effect>>,
+    inbox: &'a mut EffectReceiver,
     effects: &'a mut Vec<Effect>,
 }
 
@@ -200,7 +201,7 @@ impl ClientSender {
         &self,
         event: ClientEvent,
         connection: ConnectionId,
-        inbox: &mut mpsc::UnboundedReceiver<Vec<Effect>>,
+        inbox: &mut EffectReceiver,
         effects: &mut Vec<Effect>,
     ) -> Result<bool, TrySendError> {
         self.channel.try_send(event)?;

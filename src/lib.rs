@@ -20,6 +20,7 @@ pub mod inbox;
 mod inflight;
 pub mod listener;
 pub mod log_writer;
+pub mod mailbox;
 pub mod node;
 pub mod peer;
 pub mod reader;

@@ -31,8 +31,8 @@ WORKS = [
          "--window 1 --phases fill --keep-queues"),
     Work("paced", "5,000 messages per second, 1 KiB persistent, ack each 10", "amqp", AMQP,
          "--rate 5000 --ack-every 10"),
-    Work("stomp", "STOMP: 1 producer, 1 consumer, 1 KiB persistent, window 1,000, ack each 100", "stomp",
-         STOMP, ""),
+    Work("stomp", "STOMP: 1 producer, 1 consumer, 1 KiB persistent, window 1,000, client-individual acks",
+         "stomp", STOMP, "--ack individual"),
     Work("stomp-single", "STOMP: one outstanding, 1 KiB persistent, with a consumer", "stomp", STOMP,
          "--window 1 --ack-every 1"),
 ]

@@ -3,6 +3,7 @@
 
 use crate::connection::Farewell;
 use crate::handle::{ClientEvent, Connections, Inspect, NodeHandle, Peers};
+use crate::mailbox::{EffectReceiver, mailbox};
 use axum::http::StatusCode;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Asker {
     /// A connection of its own for several requests.
     pub(super) async fn open(&self, user: Option<&Text>, vhost: &str) -> Result<Exchange, Failure> {
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
-        let (effects, inbox) = mpsc::unbounded_channel();
+        let (effects, inbox) = mailbox();
         let opened = ClientEvent::Opened { connection, effects, peer: None };
         let events = &self.node.events;
         events.send(opened).await.map_err(|_| Failure::not_serving())?;
@@ -142,7 +143,7 @@ impl Asker {
 /// A conversation with the driver, as a client's connection has it; over when it is dropped.
 pub(super) struct Exchange {
     farewell: Farewell,
-    inbox: mpsc::UnboundedReceiver<Vec<Effect>>,
+    inbox: EffectReceiver,
     arrived: VecDeque<Effect>,
     last_token: Token,
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::handle::Overview;
 use crate::inbox::ClientSender;
+use crate::mailbox::EffectSender;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,7 +47,7 @@ impl Session for Questions {
 struct Fixture {
     client: TcpStream,
     driver: mpsc::Receiver<ClientEvent>,
-    effects: mpsc::UnboundedSender<Vec<Effect>>,
+    effects: EffectSender,
 }
 
 async fn connect(events_max: usize) -> Fixture {

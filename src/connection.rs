@@ -216,11 +216,14 @@ impl Connection {
                 let now_ms = self.clock.now_ms();
                 self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
                 self.carry_out(now_ms, state);
+            }
+            // Follows each read: only then is the socket known to have no more. A quiet connection
+            // keeps no buffer.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if state.input.is_empty() && state.read_bytes == READ_BYTES_MIN {
                     state.input = BytesMut::new();
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         Ok(())

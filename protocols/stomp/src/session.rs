@@ -138,6 +138,10 @@ impl StompSession {
 
     /// Nobody calls with the input when CONNECT is answered, so the session keeps it.
     fn hold(&mut self, input: &mut BytesMut, out: &mut Outbox) {
+        if input.is_empty() {
+            // Even nothing would keep the buffer that it was read into.
+            return;
+        }
         self.held.unsplit(input.split());
         let most = self.options.message_bytes_max + self.options.header_bytes_max;
         if self.held.len() > most {

@@ -105,7 +105,9 @@ impl StompSession {
         }
         let mut held = std::mem::take(&mut self.held);
         self.read(now_ms, &mut held, out);
-        self.held = held;
+        if !held.is_empty() {
+            self.held = held;
+        }
     }
 
     /// Never escaped, so that 1.0 clients can read it.

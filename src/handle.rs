@@ -7,11 +7,11 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use understudy_broker::{
     Accounts, BindingRow, Broker, ConnectionRow, ConsumerRow, ExchangeRow, Page, Query, QueueRow,
 };
-use understudy_model::{ConnectionId, Effect, Lsn, Request, UserRecord};
+use understudy_model::{ConnectionId, Lsn, Request, UserRecord};
 use understudy_replication::Status;
 
 /// What connections tell the driver.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use understudy_broker::{Cursor, Page, Query};
 use understudy_model::{
     Change, Connect, ConnectionId, Effect, Manage, Protocol, Refusal, RefusalKind, Reply, Request,

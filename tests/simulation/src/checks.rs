@@ -2,8 +2,8 @@
 
 use crate::world::Side;
 use std::collections::{BTreeMap, BTreeSet};
-use understudy::node::Node;
-use understudy_model::Lsn;
+use understudy::node::{Node, Outputs};
+use understudy_model::{Effect, Lsn};
 
 #[derive(Default)]
 pub struct Checks {
@@ -18,7 +18,14 @@ pub struct Checks {
     order: BTreeMap<String, u64>,
     /// Who served in an epoch.
     served: BTreeMap<u64, Side>,
+    /// Highest epoch in which something was committed by its master, and what that was first.
+    committed_in: (u64, Lsn),
+    /// What an in-sync slave's disk held before it was replaced.
+    replaced: [Lsn; 2],
+    /// Publishers whose messages wait by the masters' clocks, which differ.
+    pub unordered: BTreeSet<String>,
     applied: [Lsn; 2],
+    epoch: [u64; 2],
     pub violations: Vec<String>,
     /// With a partition that lets both serve, order and finality of settles are not promised.
     pub partitioned: bool,
@@ -76,7 +83,8 @@ impl Checks {
         let Some((publisher, number)) = body.split_once('-') else { return };
         let number = number.parse().unwrap_or(0);
         let highest = self.order.entry(publisher.to_owned()).or_default();
-        if first && number < *highest && !self.partitioned {
+        let ordered = !self.partitioned && !self.unordered.contains(publisher);
+        if first && number < *highest && ordered {
             let text = format!("{body} was first delivered after number {highest}");
             self.violation(text);
         } else if first {
@@ -84,25 +92,69 @@ impl Checks {
         }
     }
 
-    pub(crate) fn node(&mut self, side: Side, node: &Node, seed: u64) {
+    /// After each turn of a node. `peer_end`: the last LSN on the other's disk.
+    pub(crate) fn node(&mut self, side: Side, node: &Node, peer_end: Lsn, seed: u64) {
         let cursors = (node.applied(), node.durable(), node.appended());
         if cursors.0 > cursors.1 || cursors.1 > cursors.2 {
             self.violation(format!("seed {seed}: {side:?} cursors out of order {cursors:?}"));
         }
-        self.applied[side as usize] = node.applied();
         if let Some((at, part)) = node.differs()
             && !self.spoilt
         {
             self.violation(format!("seed {seed}: {side:?} differs at LSN {at}: {part:?}"));
         }
-        if node.is_serving() {
-            let epoch = node.status().epoch;
-            let served = *self.served.entry(epoch).or_insert(side);
-            // Apart, two masters may take the same number; the generation tells them from each other.
-            if served != side && !self.partitioned {
-                self.violation(format!("both nodes served in epoch {epoch}"));
-            }
+        let status = node.status();
+        let moved = node.applied() > self.applied[side as usize];
+        self.applied[side as usize] = node.applied();
+        if status.epoch < self.epoch[side as usize] {
+            self.violation(format!("{side:?} went back to epoch {}", status.epoch));
         }
+        self.epoch[side as usize] = status.epoch;
+        if !node.is_serving() || status.state == "stopped" {
+            return;
+        }
+        if status.role != "master" {
+            self.violation(format!("{side:?} serves as {}", status.role));
+        }
+        // R2: what was answered is on both disks.
+        let peer_end = peer_end.max(self.replaced[side.other() as usize]);
+        if status.state == "in-sync" && node.applied() > peer_end && !self.partitioned {
+            let text = format!("{side:?} committed {} alone: {peer_end}", node.applied());
+            self.violation(text);
+        }
+        // One that was asleep may still learn that its slave had stored what it sent, and that is
+        // part of the newer mastership's log.
+        let (newest, begin) = self.committed_in;
+        if moved && status.epoch < newest && node.applied() >= begin && !self.partitioned {
+            let text = format!("{side:?} commits in epoch {} beside {newest}", status.epoch);
+            self.violation(text);
+        }
+        if moved && status.epoch > newest {
+            self.committed_in = (status.epoch, node.applied());
+        }
+        let served = *self.served.entry(status.epoch).or_insert(side);
+        // Apart, two masters may take the same number; the generation tells them from each other.
+        if served != side && !self.partitioned {
+            self.violation(format!("both nodes served in epoch {}", status.epoch));
+        }
+    }
+
+    /// A slave gives nothing to clients.
+    pub(crate) fn effects(&mut self, side: Side, node: &Node, out: &Outputs) {
+        let told = |effect: &Effect| matches!(effect, Effect::Deliver(_) | Effect::Confirm { .. });
+        if node.status().role == "slave" && out.effects.values().flatten().any(told) {
+            self.violation(format!("{side:?} serves clients as slave"));
+        }
+    }
+
+    /// The process has ended: what it had only in memory is gone.
+    pub(crate) fn forget(&mut self, side: Side) {
+        self.applied[side as usize] = Lsn::ZERO;
+        self.epoch[side as usize] = 0;
+    }
+
+    pub(crate) fn replaced(&mut self, side: Side, end: Lsn) {
+        self.replaced[side as usize] = end;
     }
 
     pub fn confirmed_count(&self) -> usize {

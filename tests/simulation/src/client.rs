@@ -136,6 +136,11 @@ impl Client {
         }
     }
 
+    /// A publisher that has not got all its confirms.
+    pub(crate) fn waits(&self) -> bool {
+        self.connection.is_some() && !self.unconfirmed.is_empty()
+    }
+
     pub(crate) fn wants_wake(&self) -> bool {
         match self.kind {
             ClientKind::Publisher { messages, .. } => self.published < messages,
@@ -270,6 +275,7 @@ impl Client {
                         checks.settled(body);
                     }
                 }
+                Effect::Blocked { .. } | Effect::Unblocked => {}
                 other => panic!("a client of the simulation got {other:?}"),
             }
         }

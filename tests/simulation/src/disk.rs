@@ -22,6 +22,13 @@ pub(crate) struct Disk {
     pub(crate) damaged: BTreeSet<Damage>,
     /// How often this disk set a diverged log aside.
     pub(crate) set_aside: u64,
+    /// Nothing is synced before.
+    pub(crate) hangs_until_ms: u64,
+    pub(crate) full_until_ms: u64,
+    /// The next sync fails; whether what it was to write is there nevertheless.
+    pub(crate) fails: Option<bool>,
+    /// A sync has failed: the process must end.
+    pub(crate) broken: Option<String>,
 }
 
 pub(crate) enum Job {
@@ -37,13 +44,25 @@ impl Disk {
     }
 
     pub(crate) fn next_ms(&self) -> Option<u64> {
-        self.pending.front().map(|(at, _)| *at)
+        self.pending.front().map(|(at, _)| (*at).max(self.hangs_until_ms))
+    }
+
+    pub(crate) fn is_full(&self, now_ms: u64) -> bool {
+        self.full_until_ms > now_ms
     }
 
     /// Carries out the job that is due; returns what the node is told.
     pub(crate) fn step(&mut self, now_ms: u64) -> Option<Input> {
-        while self.pending.front().is_some_and(|(at, _)| *at <= now_ms) {
+        while self.next_ms().is_some_and(|at| at <= now_ms) {
             let (_, job) = self.pending.pop_front()?;
+            if let Some(reaches_the_disk) = self.fails.take() {
+                if reaches_the_disk {
+                    self.carry_out(job);
+                }
+                self.pending.clear();
+                self.broken = Some("a sync has failed".to_owned());
+                return None;
+            }
             if let Some(input) = self.carry_out(job) {
                 return Some(input);
             }
@@ -59,6 +78,8 @@ impl Disk {
             }
         }
         self.pending.clear();
+        self.fails = None;
+        self.broken = None;
     }
 
     pub(crate) fn pending(&self) -> usize {

@@ -5,9 +5,10 @@
 mod checks;
 mod client;
 mod disk;
+mod faults;
 mod random;
 mod stories;
 mod world;
 
-pub use random::{Outcome, run_seed};
+pub use random::{Outcome, SOMETIMES, run_seed};
 pub use world::{Side, Sometimes, World, WorldOptions};

@@ -2,8 +2,11 @@
 #![cfg(test)]
 
 use crate::client::{Client, ClientKind, Way};
-use crate::random::run_seed;
+use crate::random::{Outcome, SOMETIMES, run_seed};
 use crate::world::{Side, World, WorldOptions};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const PUBLISHER: usize = 0;
 
@@ -77,6 +80,7 @@ fn a_new_slave_gets_a_whole_copy_when_the_log_is_reclaimed() {
     assert!(world.run_until(60_000, |world| world.clients[PUBLISHER].confirmed > 2_000));
     world.start(Side::B);
     assert!(world.run_until(60_000, World::in_sync), "{:#?}", world.log);
+    assert!(world.log.iter().any(|line| line.contains(": Copy")), "{:#?}", world.log);
     world.crash(Side::A);
     drained(&mut world);
 }
@@ -271,23 +275,42 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(run_seed(42).log, run_seed(42).log);
 }
 
+/// On all cores.
+fn outcomes(seeds: RangeInclusive<u64>) -> Vec<(u64, Outcome)> {
+    let next = AtomicU64::new(*seeds.start());
+    let work = || {
+        let draw = || next.fetch_add(1, Ordering::Relaxed);
+        let drawn = std::iter::repeat_with(draw).take_while(|seed| seeds.contains(seed));
+        drawn.map(|seed| (seed, run_seed(seed))).collect::<Vec<_>>()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
 #[test]
-fn three_hundred_seeds_lose_nothing() {
+fn five_hundred_seeds_lose_nothing_and_meet_everything() {
+    let mut seen = BTreeMap::<&str, u64>::new();
     let (mut rotten, mut repaired, mut compared) = (0, 0, 0);
-    for seed in 1..=300 {
-        let outcome = run_seed(seed);
-        rotten += outcome.sometimes.rotten;
-        repaired += outcome.sometimes.repaired;
-        compared += outcome.sometimes.compared;
+    for (seed, outcome) in outcomes(1..=500) {
         assert!(
             outcome.violations.is_empty(),
             "seed {seed}: {:#?}\n{}",
             outcome.violations,
             outcome.log.join("\n")
         );
+        rotten += outcome.sometimes.rotten;
+        repaired += outcome.sometimes.repaired;
+        compared += outcome.sometimes.compared;
+        outcome.seen.iter().for_each(|(name, count)| *seen.entry(*name).or_default() += count);
     }
+    let names = SOMETIMES.into_iter().map(|(name, _)| name);
+    let never: Vec<&str> = names.filter(|name| seen[name] == 0).collect();
+    assert!(never.is_empty(), "never seen: {never:?}");
     assert!(compared > 1_000, "{compared}");
-    assert!(repaired > 100 && rotten > repaired, "{repaired} of {rotten} were repaired");
+    assert!(repaired > 50 && rotten > repaired, "{repaired} of {rotten} were repaired");
 }
 
 /// A pair in sync whose backlog lies on disk, and rots on one side.

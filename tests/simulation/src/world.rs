@@ -46,6 +46,12 @@ pub struct WorldOptions {
     pub sync_ms_max: u64,
     pub save_after_bytes: u64,
     pub retain_bytes: u64,
+    /// A node that stops by its policy is started again after a while.
+    pub supervised: bool,
+    /// The nodes' clocks differ, and jump at a start, by up to so much.
+    pub clocks_apart_ms_max: u64,
+    /// Longest pause between a publisher's bursts.
+    pub pace_ms_max: u64,
 }
 
 impl Default for WorldOptions {
@@ -57,13 +63,22 @@ impl Default for WorldOptions {
             sync_ms_max: 4,
             save_after_bytes: 8 << 10,
             retain_bytes: 0,
+            supervised: false,
+            clocks_apart_ms_max: 0,
+            pace_ms_max: 15,
         }
     }
 }
 
 struct Machine {
     node: Option<Node>,
-    disk: Disk,
+    pub(crate) disk: Disk,
+    /// What its file says.
+    role: Role,
+    /// What its clock shows beyond the world's.
+    clock_ahead_ms: u64,
+    /// The process does not run (SIGSTOP, a frozen machine): what comes waits.
+    asleep_until_ms: u64,
     /// Rises with each start and crash: events meant for an earlier life are dropped.
     life: u64,
     stopped: Option<Result<String, String>>,
@@ -75,6 +90,8 @@ struct Machine {
 struct Link {
     /// Frames on it are lost: the cable was cut under it.
     dead: bool,
+    /// Frames of each side that a one-way cut holds back.
+    held: [Vec<Bytes>; 2],
     /// Frames arrive in order, each direction for itself.
     arrives_at: [u64; 2],
     open: [bool; 2],
@@ -86,6 +103,7 @@ enum Event {
     DiskStep { side: Side, life: u64 },
     Effects { client: usize, life: u64, effects: Vec<Effect> },
     ClientWake { client: usize },
+    Revive { side: Side, life: u64 },
 }
 
 pub struct World {
@@ -99,6 +117,10 @@ pub struct World {
     events: BTreeMap<(u64, u64), Event>,
     next_event: u64,
     pub cut: bool,
+    /// Nothing reaches this side from the other.
+    pub(crate) deaf: [bool; 2],
+    /// The link takes so much longer, milliseconds.
+    pub(crate) slow_ms: u64,
     pub clients: Vec<Client>,
     pub checks: Checks,
     pub sometimes: Sometimes,
@@ -118,9 +140,12 @@ pub struct Sometimes {
 
 impl World {
     pub fn new(options: WorldOptions) -> Self {
-        let machine = || Machine {
+        let machine = |role| Machine {
             node: None,
+            role,
             disk: Disk::default(),
+            clock_ahead_ms: 0,
+            asleep_until_ms: 0,
             life: 0,
             stopped: None,
             tick_at: None,
@@ -130,13 +155,15 @@ impl World {
             random: options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             options,
             now_ms: 1_000,
-            machines: [machine(), machine()],
+            machines: [machine(Role::Master), machine(Role::Slave)],
             links: BTreeMap::new(),
             next_link: 1,
             next_connection: 1,
             events: BTreeMap::new(),
             next_event: 0,
             cut: false,
+            deaf: [false; 2],
+            slow_ms: 0,
             clients: Vec::new(),
             checks: Checks::default(),
             sometimes: Sometimes::default(),
@@ -204,14 +231,18 @@ impl World {
         if self.machines[side as usize].node.is_some() {
             return;
         }
+        let clock_ahead_ms = self.roll(self.options.clocks_apart_ms_max + 1);
         let random = std::array::from_fn(|_| self.roll(u64::MAX));
         let mut config = self.options.pair.clone();
-        config.role = if side == Side::A { Role::Master } else { Role::Slave };
-        config.peer_address = (side == Side::B).then(|| Side::A.address());
+        config.role = self.machines[side as usize].role;
+        config.peer_address = (config.role == Role::Slave).then(|| side.other().address());
         config.advertised_address = side.address();
         let options = node_options(&self.options);
-        let now_ms = self.now_ms;
+        let world_ms = self.now_ms;
         let machine = &mut self.machines[side as usize];
+        machine.clock_ahead_ms = clock_ahead_ms;
+        machine.asleep_until_ms = 0;
+        let now_ms = world_ms + clock_ahead_ms;
         let found = Found {
             view: machine.disk.view.clone(),
             log: machine.disk.end(),
@@ -247,8 +278,12 @@ impl World {
         machine.node = Some(node);
         machine.life += 1;
         machine.stopped = None;
+        let is_full = machine.disk.is_full(world_ms);
         self.note(format!("{side:?} starts"));
         self.turn(side, None, out);
+        if is_full {
+            self.tell_node(side, 1, Input::Space { low: true });
+        }
     }
 
     /// Power off: what was not synced is lost, but for a random part.
@@ -257,10 +292,14 @@ impl World {
             return;
         }
         self.note(format!("{side:?} crashes"));
+        self.lose_unsynced(side);
+        self.end_life(side);
+    }
+
+    fn lose_unsynced(&mut self, side: Side) {
         let pending = self.machines[side as usize].disk.pending() as u64;
         let survive = self.roll(pending + 1) as usize;
         self.machines[side as usize].disk.crash(survive);
-        self.end_life(side);
     }
 
     fn end_life(&mut self, side: Side) {
@@ -270,6 +309,7 @@ impl World {
         machine.life += 1;
         machine.tick_at = None;
         machine.disk_at = None;
+        self.checks.forget(side);
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.hang_up(side, link);
@@ -284,9 +324,33 @@ impl World {
         self.links.values_mut().for_each(|link| link.dead = true);
     }
 
+    /// Nothing reaches `side` from the other node, while what it sends arrives.
+    pub fn cut_towards(&mut self, side: Side) {
+        self.note(format!("nothing reaches {side:?} any more"));
+        self.deaf[side as usize] = true;
+    }
+
+    pub fn slow_link(&mut self, slow_ms: u64) {
+        self.note(format!("the link takes {slow_ms} ms more"));
+        self.slow_ms = slow_ms;
+    }
+
     pub fn heal_link(&mut self) {
         self.note("the link is healed");
         self.cut = false;
+        self.deaf = [false; 2];
+        self.slow_ms = 0;
+        // A stream repeats what was lost, in order.
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for id in links {
+            for from in Side::BOTH {
+                let held = self
+                    .links
+                    .get_mut(&id)
+                    .map(|link| std::mem::take(&mut link.held[from as usize]));
+                held.into_iter().flatten().for_each(|frame| self.send_frame(from, id, &[frame]));
+            }
+        }
         let dead: Vec<LinkId> =
             self.links.iter().filter(|(_, link)| link.dead).map(|(id, _)| *id).collect();
         for id in dead {
@@ -309,10 +373,14 @@ impl World {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.open[side as usize] = false;
         let other = side.other();
+        // It learns of that when the link is healed.
+        link.dead |= self.deaf[other as usize];
         if !link.dead {
             let at = link.arrives_at[side as usize].saturating_sub(self.now_ms);
             if link.open[other as usize] {
-                let delay = at + 1;
+                // Sometimes late, behind what comes on the next link.
+                let late_ms = if self.roll(8) == 0 { self.roll(500) } else { 0 };
+                let delay = at + 1 + late_ms;
                 self.tell_node(other, delay, Input::Backend(BackendInput::LinkLost { link: id }));
             }
             self.links.remove(&id);
@@ -326,8 +394,12 @@ impl World {
 
     /// The next thing happens. False if nothing ever will.
     pub fn step(&mut self) -> bool {
-        let Some(((at_ms, _), event)) = self.events.pop_first() else { return false };
+        let Some(((at_ms, number), event)) = self.events.pop_first() else { return false };
         self.now_ms = self.now_ms.max(at_ms);
+        if let Some(wakes_ms) = self.sleeps_until(&event) {
+            self.events.insert((wakes_ms, number), event);
+            return true;
+        }
         match event {
             Event::Node { side, life, input } => {
                 if self.machines[side as usize].life == life {
@@ -347,7 +419,15 @@ impl World {
                 if machine.life == life {
                     machine.disk_at = None;
                     let input = machine.disk.step(now_ms);
+                    if let Some(broken) = machine.disk.broken.take() {
+                        return self.end_by_itself(side, Err(broken));
+                    }
                     self.turn(side, input, Outputs::default());
+                }
+            }
+            Event::Revive { side, life } => {
+                if self.machines[side as usize].life == life {
+                    self.start(side);
                 }
             }
             Event::Effects { client, life, effects } => {
@@ -359,6 +439,19 @@ impl World {
             Event::ClientWake { client } => self.wake_client(client),
         }
         true
+    }
+
+    /// When a process that does not run takes the event: timers are due as it wakes, sockets have
+    /// yet to be read then.
+    fn sleeps_until(&self, event: &Event) -> Option<u64> {
+        let (side, life, late) = match event {
+            Event::Tick { side, life } => (side, life, 0),
+            Event::Node { side, life, .. } | Event::DiskStep { side, life } => (side, life, 1),
+            _ => return None,
+        };
+        let machine = &self.machines[*side as usize];
+        let wakes_ms = machine.asleep_until_ms + late;
+        (machine.life == *life && wakes_ms > self.now_ms).then_some(wakes_ms)
     }
 
     pub fn run_ms(&mut self, ms: u64) {
@@ -383,15 +476,33 @@ impl World {
         true
     }
 
+    /// A node's process ends, and is started again if somebody looks after it.
+    fn end_by_itself(&mut self, side: Side, outcome: Result<String, String>) -> bool {
+        self.note(format!("{side:?} stops: {outcome:?}"));
+        self.machines[side as usize].stopped = Some(outcome);
+        self.lose_unsynced(side);
+        self.end_life(side);
+        if self.options.supervised {
+            let life = self.machines[side as usize].life;
+            let delay = 300 + self.roll(2_000);
+            self.at(delay, Event::Revive { side, life });
+        }
+        true
+    }
+
     fn turn(&mut self, side: Side, input: Option<Input>, mut out: Outputs) {
-        let now_ms = self.now_ms;
+        let now_ms = self.now_ms + self.machines[side as usize].clock_ahead_ms;
         let Some(node) = &mut self.machines[side as usize].node else { return };
         if let Some(input) = input {
             node.on_input(now_ms, input, &mut out);
         }
         node.end_turn(now_ms, &mut out);
-        let node = &*node;
-        self.checks.node(side, node, self.options.seed);
+        let [a, b] = &self.machines;
+        let ends = [a.disk.end().last, b.disk.end().last];
+        if let Some(node) = &self.machines[side as usize].node {
+            self.checks.node(side, node, ends[side.other() as usize], self.options.seed);
+            self.checks.effects(side, node, &out);
+        }
         self.carry_out(side, out);
         self.schedule(side);
     }
@@ -401,7 +512,8 @@ impl World {
         let machine = &mut self.machines[side as usize];
         let life = machine.life;
         let Some(node) = &machine.node else { return };
-        let tick = node.deadline_ms().map(|at| at.max(now_ms + 1));
+        let ahead_ms = machine.clock_ahead_ms;
+        let tick = node.deadline_ms().map(|at| at.saturating_sub(ahead_ms).max(now_ms + 1));
         let disk = machine.disk.next_ms().map(|at| at.max(now_ms));
         if let Some(at) = tick
             && machine.tick_at.is_none_or(|before| at < before)
@@ -458,9 +570,7 @@ impl World {
             self.drop_clients(side);
         }
         if let Some(outcome) = out.stop.take() {
-            self.note(format!("{side:?} stops: {outcome:?}"));
-            self.machines[side as usize].stopped = Some(outcome);
-            self.end_life(side);
+            self.end_by_itself(side, outcome);
         }
     }
 
@@ -589,11 +699,15 @@ impl World {
     }
 
     fn send_frame(&mut self, from: Side, id: LinkId, pieces: &[Bytes]) {
-        let delay = self.latency();
+        let delay = self.latency() + self.slow_ms;
         let now_ms = self.now_ms;
         let Some(link) = self.links.get_mut(&id) else { return };
         let other = from.other();
         if link.dead || !link.open[from as usize] || !link.open[other as usize] {
+            return;
+        }
+        if self.deaf[other as usize] {
+            link.held[from as usize].push(pieces.concat().into());
             return;
         }
         let at_ms = (now_ms + delay).max(link.arrives_at[from as usize]);
@@ -607,7 +721,8 @@ impl World {
     fn dial(&mut self, side: Side) {
         let other = side.other();
         let failed = |refused| Input::Backend(BackendInput::DialFailed { refused });
-        if self.cut {
+        // A connection needs both ways.
+        if self.cut || self.deaf != [false; 2] {
             return self.tell_node(side, 500, failed(false));
         }
         if self.machines[other as usize].node.is_none() {
@@ -617,7 +732,8 @@ impl World {
         self.next_link += 1;
         let delay = self.latency();
         let at_ms = self.now_ms + delay;
-        let state = Link { dead: false, arrives_at: [at_ms; 2], open: [true; 2] };
+        let held = Default::default();
+        let state = Link { dead: false, held, arrives_at: [at_ms; 2], open: [true; 2] };
         self.links.insert(link, state);
         self.tell_node(side, delay, Input::Backend(BackendInput::Linked { link, dialed: true }));
         self.tell_node(other, delay, Input::Backend(BackendInput::Linked { link, dialed: false }));
@@ -625,8 +741,10 @@ impl World {
 
     fn drop_clients(&mut self, side: Side) {
         for client in 0..self.clients.len() {
-            if self.clients[client].connection.is_some_and(|(s, _)| s == side) {
+            if let Some((_, connection)) = self.clients[client].connection.filter(|c| c.0 == side) {
                 self.clients[client].disconnected();
+                // The node may go on serving: a switchover that is abandoned.
+                self.tell_node(side, 2, Input::Closed { connection });
                 let delay = 1 + self.roll(20);
                 self.at(delay, Event::ClientWake { client });
             }
@@ -652,7 +770,7 @@ impl World {
         let burst = 1 + self.roll(4);
         let requests = self.clients[client].more(burst, &mut self.checks);
         self.send_requests(client, requests);
-        let pause = 1 + self.roll(15);
+        let pause = 1 + self.roll(self.options.pace_ms_max);
         if self.clients[client].wants_wake() {
             self.at(pause, Event::ClientWake { client });
         }
@@ -666,6 +784,51 @@ impl World {
             // A client's socket is a stream: equal delays keep its requests in order.
             self.tell_node(side, 2, Input::Requests { connection, requests });
         }
+    }
+
+    /// The process does not run for so long, though it lives.
+    pub fn pause(&mut self, side: Side, pause_ms: u64) {
+        self.note(format!("{side:?} is stopped for {pause_ms} ms"));
+        self.machines[side as usize].asleep_until_ms = self.now_ms + pause_ms;
+    }
+
+    /// Syncs hang for so long.
+    pub fn hang_disk(&mut self, side: Side, hang_ms: u64) {
+        self.note(format!("{side:?}'s disk hangs for {hang_ms} ms"));
+        self.machines[side as usize].disk.hangs_until_ms = self.now_ms + hang_ms;
+        self.schedule(side);
+    }
+
+    /// The next sync fails: the process ends.
+    pub fn fail_sync(&mut self, side: Side) {
+        self.note(format!("{side:?}'s next sync fails"));
+        let reaches_the_disk = self.roll(2) == 0;
+        self.machines[side as usize].disk.fails = Some(reaches_the_disk);
+    }
+
+    /// No room is left for so long. `wholly`: not even for what is under way.
+    pub fn fill_disk(&mut self, side: Side, full_ms: u64, wholly: bool) {
+        self.note(format!("{side:?}'s disk is full for {full_ms} ms"));
+        let until_ms = self.now_ms + full_ms;
+        let disk = &mut self.machines[side as usize].disk;
+        disk.full_until_ms = until_ms;
+        if wholly {
+            disk.hangs_until_ms = until_ms;
+        }
+        self.tell_node(side, 0, Input::Space { low: true });
+        self.tell_node(side, full_ms, Input::Space { low: false });
+        self.schedule(side);
+    }
+
+    /// The node's disk is replaced by an empty one, and its file made that of a slave: an empty
+    /// master would begin a cluster of its own.
+    pub fn replace_disk(&mut self, side: Side) {
+        self.note(format!("{side:?} gets an empty disk"));
+        self.machines[side as usize].role = Role::Slave;
+        self.end_life(side);
+        let machine = &mut self.machines[side as usize];
+        self.checks.replaced(side, machine.disk.end().last);
+        machine.disk = Disk::default();
     }
 
     /// The operator asks this node to hand its mastership over.
@@ -716,7 +879,8 @@ fn node_options(options: &WorldOptions) -> NodeOptions {
         tags: Vec::new(),
     };
     NodeOptions {
-        limits: Limits::default(),
+        // Small, so that the log's front is given back.
+        limits: Limits { segment_bytes_min: 16 << 10, ..Limits::default() },
         group_bytes_max: 4 << 10,
         // Small, so that backlogs are read from the log.
         cache_bytes_max: 8 << 10,

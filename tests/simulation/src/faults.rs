@@ -1,0 +1,128 @@
+//! What goes wrong in a random run, and for how long.
+
+use crate::client::Client;
+use crate::random::Policy;
+use crate::world::{Side, World};
+
+/// Shorter than the time after which a silent node is given up.
+const SHORT_MS: u64 = 1_200;
+/// Longer than every time-out.
+const LONG_MS: u64 = 9_000;
+
+/// Under `both` only one node is down at a time, and silence is shorter than the time after which a
+/// node goes on alone: within these faults nothing confirmed may be lost and no order broken. Under
+/// the other policies that holds whatever happens.
+pub(crate) fn fault(world: &mut World, policy: Policy) {
+    let side = if world.roll(2) == 0 { Side::A } else { Side::B };
+    let silence_ms = if policy == Policy::Both { SHORT_MS } else { LONG_MS };
+    match world.roll(18) {
+        0..=3 => crash(world, policy, side),
+        4 => {
+            world.cut_link();
+            heal_later(world, silence_ms);
+        }
+        5 => {
+            world.cut_towards(side);
+            heal_later(world, silence_ms);
+        }
+        6 => {
+            let slow_ms = 1 + world.roll(300);
+            world.slow_link(slow_ms);
+            heal_later(world, LONG_MS);
+        }
+        7 => {
+            let pause_ms = world.roll(silence_ms);
+            world.pause(side, pause_ms);
+            world.run_ms(pause_ms);
+        }
+        8 => {
+            let hang_ms = world.roll(silence_ms);
+            world.hang_disk(side, hang_ms);
+            world.run_ms(hang_ms);
+        }
+        9 => {
+            if policy == Policy::Both && !world.in_sync() {
+                return;
+            }
+            world.fail_sync(side);
+            world.run_ms(3_000);
+        }
+        10 => {
+            let wholly = world.roll(2) == 0;
+            let full_ms = world.roll(if wholly { silence_ms } else { LONG_MS });
+            world.fill_disk(side, full_ms, wholly);
+            world.run_ms(full_ms);
+            if world.serving() == Some(side) && world.clients.iter().any(Client::waits) {
+                world.note("publishers wait for room");
+            }
+        }
+        // A new node takes the place only beside a master that may be alone.
+        11 if matches!(policy, Policy::Both | Policy::MasterSurvives) => replace_disk(world),
+        // One of the two copies stays good.
+        15 if world.in_sync() && world.is_whole(side.other()) => world.corrupt(side),
+        12 | 13 => switchover(world, policy, side),
+        14 => {
+            let client = world.roll(world.clients.len() as u64) as usize;
+            world.drop_client(client);
+        }
+        _ => {
+            // Both lose power at once; the old master may be first or last to come back.
+            world.crash(Side::A);
+            world.crash(Side::B);
+            world.start(side);
+            let apart_ms = world.roll(if policy == Policy::Both { 2_000 } else { LONG_MS });
+            world.run_ms(apart_ms);
+            world.start(side.other());
+        }
+    }
+}
+
+fn heal_later(world: &mut World, ms_max: u64) {
+    let ms = world.roll(ms_max);
+    world.run_ms(ms);
+    world.heal_link();
+}
+
+fn crash(world: &mut World, policy: Policy, side: Side) {
+    // A second crash while the first victim is not back in sync would be a double fault.
+    if policy == Policy::Both && !world.in_sync() {
+        return;
+    }
+    world.crash(side);
+    let down_ms = world.roll(8_000);
+    world.run_ms(down_ms);
+    world.start(side);
+}
+
+/// Sometimes the master dies, or the link is cut, in the middle of it.
+fn switchover(world: &mut World, policy: Policy, side: Side) {
+    let Some(master) = world.serving().filter(|_| world.in_sync()) else { return };
+    world.hand_over(master);
+    let until_ms = world.roll(60);
+    world.run_ms(until_ms);
+    match world.roll(4) {
+        0 => {
+            world.crash(side);
+            let down_ms = world.roll(8_000);
+            world.run_ms(down_ms);
+            world.start(side);
+        }
+        1 => {
+            world.cut_link();
+            heal_later(world, if policy == Policy::Both { SHORT_MS } else { LONG_MS });
+        }
+        _ => {}
+    }
+}
+
+/// The slave's disk is lost.
+fn replace_disk(world: &mut World) {
+    let Some(master) = world.serving().filter(|_| world.in_sync()) else { return };
+    let slave = master.other();
+    world.crash(slave);
+    world.replace_disk(slave);
+    world.run_until(20_000, |world| {
+        world.node(master).is_some_and(|node| node.status().state == "alone")
+    });
+    world.start(slave);
+}

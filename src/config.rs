@@ -70,6 +70,8 @@ impl Listen {
 pub enum BackendKind {
     Standalone,
     Pair,
+    /// One data directory that another broker can reach, too.
+    SharedStorage,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ pub mod listener;
 pub mod log_writer;
 pub mod mailbox;
 pub mod node;
+pub mod ownership;
 pub mod peer;
 pub mod reader;
 pub mod scrub;

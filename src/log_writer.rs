@@ -6,6 +6,7 @@ use crate::damage;
 use crate::driver::Event;
 use crate::inbox::EventSender;
 use crate::node::{Input, LogJob};
+use crate::ownership::{Ownership, lost};
 use crate::space::SpaceWatch;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ struct Timed {
     log: Log,
     /// Running average of a commit, µs.
     commit_us: u64,
+    /// Of a directory that others can take.
+    ownership: Option<Ownership>,
 }
 
 impl Timed {
@@ -53,6 +56,11 @@ impl Timed {
         let begin = Instant::now();
         let result = self.log.commit(batch);
         self.commit_us = (self.commit_us * 7 + begin.elapsed().as_micros() as u64) / 8;
+        // What was written may be answered only by who still owns it.
+        if let (Ok(()), Some(Err(error))) = (&result, self.ownership.as_ref().map(Ownership::check))
+        {
+            lost(&error);
+        }
         result
     }
 }
@@ -102,13 +110,14 @@ impl LogWriter {
 
     pub fn start(
         log: Log,
+        ownership: Option<Ownership>,
         reader: LogReader,
         data_dir: PathBuf,
         space: SpaceWatch,
         events: EventSender,
     ) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::unbounded_channel();
-        let log = Mutex::new(Timed { log, commit_us: 0 });
+        let log = Mutex::new(Timed { log, commit_us: 0, ownership });
         let shared = Arc::new(Shared { log, waiting: AtomicUsize::new(0) });
         let thread = WriterThread {
             shared: shared.clone(),

@@ -3,17 +3,19 @@
 mod hooks;
 mod ready_file;
 mod sessions;
+mod waiting;
 
 use crate::arbiter::ArbiterHandle;
 use crate::boot::{Found, boot};
 use crate::clock::Clock;
-use crate::config::{ArbiterKind, ArbiterSettings, BackendKind, Role, Settings};
+use crate::config::{ArbiterKind, ArbiterSettings, BackendKind, LinkTls, Role, Settings};
 use crate::driver::{Driver, Event, Shells, Turn};
 use crate::handle::{NodeHandle, Overview};
 use crate::inbox::{ClientSender, Desk, EventSender};
 use crate::listener::{Listener, Shared, announce, bind};
 use crate::log_writer::LogWriter;
 use crate::node::{Input, Node, NodeOptions, Outputs};
+use crate::ownership::Ownership;
 use crate::peer::{PeerEvent, PeerHandle, Security};
 use crate::reader::Reader;
 use crate::space::SpaceWatch;
@@ -34,6 +36,7 @@ use understudy_replication::{
     Standalone,
 };
 use understudy_storage::{DataDirLock, Log, LogOptions, LogReader, StateStore, StorageError};
+use waiting::Waited;
 
 /// Batches of requests that may wait for the driver; with more, sockets are not read.
 const CLIENT_EVENTS_MAX: usize = 1_024;
@@ -62,7 +65,8 @@ pub fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<()> 
 
 /// The data directory, opened.
 struct Store {
-    _lock: DataDirLock,
+    /// None where two processes are meant to reach the directory.
+    _lock: Option<DataDirLock>,
     log: Log,
     reader: LogReader,
     state: StateStore,
@@ -70,19 +74,27 @@ struct Store {
 }
 
 impl Store {
-    fn open(settings: &Settings) -> anyhow::Result<Self> {
+    fn open(settings: &Settings, ownership: Option<&Ownership>) -> anyhow::Result<Self> {
         let dir = &settings.data_dir;
-        let _lock = DataDirLock::acquire(dir)?;
+        let _lock = match ownership {
+            None => Some(DataDirLock::acquire(dir)?),
+            Some(_) => None,
+        };
         let options = LogOptions { map_bytes_max: settings.storage.map_bytes_max };
-        let state = StateStore::open(dir, STATE_MAP_BYTES)?;
+        let mut state = StateStore::open(dir, STATE_MAP_BYTES)?;
         let slices = match state.load() {
             Ok(slices) => Ok(slices),
             Err(error @ StorageError::State(_)) => Err(error.to_string()),
             Err(error) => return Err(error.into()),
         };
         let known = slices.as_ref().ok().and_then(|slices| replay_point(slices));
-        let (log, reader, damage) = Log::open_damaged(dir, &options, known)?;
+        let (mut log, reader, damage) = Log::open_damaged(dir, &options, known)?;
         let end = log.end();
+        if let Some(ownership) = ownership {
+            let guard = |ownership: Ownership| Box::new(move || ownership.check().is_ok());
+            log.set_guard(guard(ownership.clone()));
+            state.set_guard(guard(ownership.clone()));
+        }
         let found = Found {
             view: log.load_view()?,
             log: LogEnd {
@@ -100,15 +112,30 @@ impl Store {
 
 async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let clock = Clock::start();
-    let store = Store::open(&settings)
+    let ownership = match waiting::for_ownership(&settings, clock).await? {
+        Waited::Private => None,
+        Waited::Owned(ownership) => Some(ownership),
+        Waited::Stopped => return Ok(()),
+    };
+    let outcome = serve_node(settings, clock, ownership.clone(), ready_file).await;
+    if let (Some(ownership), Ok(())) = (ownership, &outcome) {
+        ownership.release();
+    }
+    outcome
+}
+
+async fn serve_node(
+    settings: Settings,
+    clock: Clock,
+    ownership: Option<Ownership>,
+    ready_file: Option<&Path>,
+) -> anyhow::Result<()> {
+    let store = Store::open(&settings, ownership.as_ref())
         .with_context(|| format!("data directory {}", settings.data_dir.display()))?;
     let desk = Arc::new(Desk::default());
     let (events, inbox) = EventSender::new(desk.clone());
     let (opened, listeners) = watch::channel(Vec::new());
-    let security = match &settings.replication.tls {
-        Some(link) => Security::tls(link, &settings.tls)?,
-        None => Security::clear(),
-    };
+    let security = link_security(&settings, settings.replication.tls.as_ref())?;
     let (peer, advertised) = start_peer(&settings, security.clone(), &events).await?;
     let links = peer.clone();
     if let Some(address) = advertised {
@@ -117,7 +144,8 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     }
     let Store { _lock, log, reader, mut state, found } = store;
     let state_is_bad = found.state.is_err();
-    let (node, first) = make_node(&settings, &clock, found, &reader, advertised)?;
+    let (node, first) =
+        make_node(&settings, &clock, found, &reader, advertised, ownership.as_ref())?;
     // It is made anew, or replaced by a copy.
     state_is_bad.then(|| state.clear()).transpose()?;
     let (arbiter, arbiter_security) = start_arbiter(&settings, &node, &events)?;
@@ -125,7 +153,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     let free_bytes_min = settings.storage.free_bytes_min;
     let space = SpaceWatch::start(reader.clone(), free_bytes_min, events.clone())?;
     let dir = settings.data_dir.clone();
-    let log = LogWriter::start(log, reader.clone(), dir, space, events.clone())?;
+    let log = LogWriter::start(log, ownership.clone(), reader.clone(), dir, space, events.clone())?;
     let scrubbed = scrub::start(reader.clone(), &settings.storage, log.clone(), events.clone())?;
     let state = StateWriter::start(state, log.clone(), events.clone())?;
     let (overview, overview_seen) = watch::channel(Arc::new(Overview::default()));
@@ -188,12 +216,7 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
     }
     std::thread::Builder::new().name("driver".into()).spawn(move || desk.serve(driver))?;
     let outcome = wait(end, failed, &events, (tls.as_ref(), &[security, arbiter_security])).await;
-    if let Some(links) = links {
-        links.close().await;
-    }
-    if let Some(arbiter) = arbiter {
-        arbiter.close().await;
-    }
+    close_links(links, arbiter).await;
     // The address of a master that stops is given up before its process ends.
     let _ = hooks.await;
     outcome
@@ -285,16 +308,30 @@ async fn start_peer(
     Ok((Some(peer), Some(bound)))
 }
 
+fn link_security(settings: &Settings, link: Option<&LinkTls>) -> anyhow::Result<Security> {
+    match link {
+        Some(link) => Security::tls(link, &settings.tls),
+        None => Ok(Security::clear()),
+    }
+}
+
+/// What was said last arrives.
+async fn close_links(links: Option<PeerHandle>, arbiter: Option<ArbiterHandle>) {
+    if let Some(links) = links {
+        links.close().await;
+    }
+    if let Some(arbiter) = arbiter {
+        arbiter.close().await;
+    }
+}
+
 fn start_arbiter(
     settings: &Settings,
     node: &Node,
     events: &EventSender,
 ) -> anyhow::Result<(Option<ArbiterHandle>, Security)> {
     let given = &settings.arbiter;
-    let security = match &given.tls {
-        Some(link) => Security::tls(link, &settings.tls)?,
-        None => Security::clear(),
-    };
+    let security = link_security(settings, given.tls.as_ref())?;
     let events = events.clone();
     let tell = move |serial, answer| {
         let answered = BackendInput::ArbiterAnswered { serial, answer };
@@ -320,6 +357,7 @@ fn make_node(
     found: Found,
     reader: &LogReader,
     advertised: Option<SocketAddr>,
+    ownership: Option<&Ownership>,
 ) -> anyhow::Result<(Node, Outputs)> {
     let mut random = [0u64; 8];
     for number in &mut random {
@@ -338,6 +376,9 @@ fn make_node(
             } else if let Some(why) = &boot.damaged {
                 let data = settings.data_dir.display();
                 Err(format!("{why}; nobody else has it: restore {data} from a copy"))
+            } else if let Some(ownership) = ownership {
+                let owner = Standalone::owner(boot, ownership.epoch(), out);
+                Ok(Box::new(owner.map_err(|error| error.to_string())?))
             } else {
                 Ok(Box::new(Standalone::new(boot, out).map_err(|error| error.to_string())?))
             }

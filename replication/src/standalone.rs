@@ -1,4 +1,5 @@
-//! One node for ever: committed is what is durable here.
+//! One node for ever, or for as long as it owns a shared data directory: committed is what is
+//! durable here. Whether this process still owns it is the shell's matter (`src/ownership.rs`).
 
 use crate::{Backend, Boot, Found, Input, LogEnd, Output, Status};
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,8 @@ pub struct Standalone {
     opened_by: Option<Lsn>,
     open: bool,
     features: Features,
+    /// What the status calls a node that serves.
+    serving: &'static str,
 }
 
 /// What a standalone node keeps of its masterships.
@@ -68,7 +71,21 @@ impl Standalone {
             opened_by: None,
             open: false,
             features: boot.features,
+            serving: "standalone",
         })
+    }
+
+    /// The owner of a shared data directory; `epoch` rises with each owner.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn owner(boot: &Boot, epoch: u64, out: &mut Vec<Output>) -> Result<Self, Malformed> {
+        let mut owner = Self::new(boot, out)?;
+        owner.serving = "leading";
+        owner.view.epoch.number = owner.view.epoch.number.max(epoch);
+        out.retain(|output| !matches!(output, Output::SaveView { .. }));
+        out.push(Output::SaveView { version: 1, view: owner.view.encode() });
+        Ok(owner)
     }
 }
 
@@ -129,7 +146,7 @@ impl Backend for Standalone {
     fn status(&self) -> Status {
         Status {
             role: "master",
-            state: if self.open { "standalone" } else { "starting" },
+            state: if self.open { self.serving } else { "starting" },
             epoch: self.view.epoch.number,
             node_id: self.view.node.to_string(),
             durable: self.log.last.0,

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 const EXIT_USAGE: u8 = 64;
 const EXIT_DATA: u8 = 65;
 pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
-const EXIT_SOFTWARE: u8 = 70;
+pub(crate) const EXIT_SOFTWARE: u8 = 70;
 const EXIT_CONFIG: u8 = 78;
 
 /// A message broker that runs as a safe pair on two machines.

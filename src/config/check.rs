@@ -168,21 +168,23 @@ impl Checker<'_> {
         let backend = match given.backend.as_str() {
             "standalone" => BackendKind::Standalone,
             "pair" => BackendKind::Pair,
+            "shared_storage" => BackendKind::SharedStorage,
             other => {
-                let problem = format!("{other:?}: expected \"pair\" or \"standalone\"");
+                let problem =
+                    format!("{other:?}: expected \"pair\", \"standalone\" or \"shared_storage\"");
                 return self.wrong("replication.backend", &problem);
             }
         };
         let master_address = self.uri("replication.master_uri", &given.master_uri)?;
         let advertised_address = self.uri("replication.advertised_uri", &given.advertised_uri)?;
-        if role == Role::Slave && backend == BackendKind::Standalone {
+        if role == Role::Slave && backend != BackendKind::Pair {
             return self.wrong("broker.role", "a slave needs [replication] backend = \"pair\"");
         }
         if role == Role::Slave && master_address.is_none() {
             let problem = "a slave needs its master's address: tcp://host:port";
             return self.wrong("replication.master_uri", problem);
         }
-        if backend == BackendKind::Standalone {
+        if backend != BackendKind::Pair {
             // Silently alone would be the worst answer to a file that speaks of a pair.
             let pair_only = [
                 ("replication.master_uri", master_address.is_some()),
@@ -340,6 +342,9 @@ impl Checker<'_> {
         {
             let problem = "must be at least 16777216 bytes and a multiple of 4096";
             return self.wrong("storage.map_bytes_max", problem);
+        }
+        if !(400..=600_000).contains(&given.storage.owner_lease_ms) {
+            return self.wrong("storage.owner_lease_ms", "must be 400 to 600000");
         }
         let free_bytes_min = given.storage.free_bytes_min;
         if free_bytes_min != 0 && free_bytes_min < 4 * limits.inflight_bytes_max as u64 {

@@ -151,6 +151,7 @@ pub struct StorageSettings {
     pub retain_bytes: u64,
     pub scrub_bytes_per_second: u64,
     pub scrub_interval_s: u64,
+    pub owner_lease_ms: u64,
 }
 
 /// Commands for `/bin/sh`; empty: none.
@@ -295,6 +296,7 @@ impl Default for StorageSettings {
             retain_bytes: 64 << 20,
             scrub_bytes_per_second: 4 << 20,
             scrub_interval_s: 24 * 60 * 60,
+            owner_lease_ms: 2_000,
         }
     }
 }

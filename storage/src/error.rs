@@ -4,6 +4,8 @@ use understudy_model::{Damage, GroupError, Lsn};
 /// What can go wrong below the broker. All but `Full` at a write mean that the process must end.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
+    #[error("another process owns the data directory")]
+    NotOwner,
     #[error("the store is full: raise storage.map_bytes_max or free disk space")]
     Full,
     /// What a peer's copy, or a copy of the data directory, can replace.

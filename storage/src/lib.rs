@@ -5,6 +5,7 @@
 
 mod cold;
 mod error;
+mod guard;
 mod log;
 mod pages;
 mod piece;
@@ -19,6 +20,7 @@ mod state;
 mod tests;
 
 pub use error::StorageError;
+pub use guard::Guard;
 pub use log::{Batch, Log, LogEnd, LogOptions};
 pub use reader::LogReader;
 pub use scrub::{Scrub, ScrubStep};

@@ -1,6 +1,7 @@
 //! The log: groups in, one synced transaction a commit; its end, its base, and giving back space.
 
 use crate::cold::{self, Records};
+use crate::guard::{self, Guard};
 use crate::pages::MappedPages;
 use crate::piece;
 use crate::{LogReader, StorageError};
@@ -71,6 +72,7 @@ pub struct Log {
     /// Relocated records that ride in the next commit.
     cold: Records,
     pub(crate) scratch: Vec<u8>,
+    guard: Option<Guard>,
 }
 
 #[derive(Clone, Copy)]
@@ -139,8 +141,13 @@ impl Log {
         let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
         let (reclaim, cold) = (VecDeque::new(), Records::new());
         let (blocked_by, untold) = (None, None);
-        let log = Self { tables, end, blocked_by, untold, reclaim, cold, scratch };
+        let log = Self { tables, end, blocked_by, untold, reclaim, cold, scratch, guard: None };
         Ok((log, reader, damage))
+    }
+
+    /// Asked before each commit, from now on.
+    pub fn set_guard(&mut self, guard: Guard) {
+        self.guard = Some(guard);
     }
 
     pub fn end(&self) -> LogEnd {
@@ -213,6 +220,7 @@ impl Log {
             self.write_cold(&mut txn)?;
             self.delete_some(&mut txn, &mut end, RECLAIM_PIECES_MIN + 2 * pieces)?;
         }
+        guard::ask(self.guard.as_ref())?;
         txn.commit()?;
         self.end = end;
         tables.pages.touched(batch.groups.iter().map(|group| group.bytes().len()).sum());
@@ -250,6 +258,7 @@ impl Log {
         let from = piece::key(after.next(), 0);
         let bounds = (Bound::Included(&from[..]), Bound::Unbounded);
         self.tables.log.delete_range(&mut txn, &bounds)?;
+        guard::ask(self.guard.as_ref())?;
         txn.commit()?;
         let reader = LogReader::new(self.tables.clone());
         let (end, damage) = find_end(&self.tables, &reader, None)?;

@@ -2,6 +2,7 @@
 //! the lock on the data directory.
 
 use crate::StorageError;
+use crate::guard::{self, Guard};
 use crate::log::{Table, open_env};
 use bytes::{BufMut, Bytes, BytesMut};
 use heed::{Env, WithoutTls};
@@ -17,6 +18,7 @@ const HEADER_BYTES: usize = 8;
 pub struct StateStore {
     env: Env<WithoutTls>,
     table: Table,
+    guard: Option<Guard>,
 }
 
 impl StateStore {
@@ -29,7 +31,12 @@ impl StateStore {
         let mut txn = env.write_txn()?;
         let table = env.create_database(&mut txn, Some("state"))?;
         txn.commit()?;
-        Ok(Self { env, table })
+        Ok(Self { env, table, guard: None })
+    }
+
+    /// As [`crate::Log::set_guard`].
+    pub fn set_guard(&mut self, guard: Guard) {
+        self.guard = Some(guard);
     }
 
     /// Puts (or, without a value, removes) slices in one synced transaction.
@@ -51,6 +58,7 @@ impl StateStore {
                 self.table.put(&mut txn, &part_key(key, part as u32), content)?;
             }
         }
+        guard::ask(self.guard.as_ref())?;
         Ok(txn.commit()?)
     }
 
@@ -85,6 +93,7 @@ impl StateStore {
     pub fn clear(&mut self) -> Result<(), StorageError> {
         let mut txn = self.env.write_txn()?;
         self.table.clear(&mut txn)?;
+        guard::ask(self.guard.as_ref())?;
         Ok(txn.commit()?)
     }
 }

@@ -22,5 +22,6 @@ mod partition;
 mod protocols;
 mod repair;
 mod selection;
+mod shared_storage;
 mod tls;
 mod web_socket;

@@ -110,6 +110,16 @@ impl Node {
         Self::new("standalone", directory, Ports::free(), "backend = \"standalone\"")
     }
 
+    /// One of the brokers that share the data directory `shared`.
+    pub fn sharing(name: &'static str, directory: &std::path::Path) -> Self {
+        let replication = "backend = \"shared_storage\"\n";
+        let mut node = Self::new(name, directory, Ports::free(), replication);
+        let own = format!("{:?}", directory.join(name));
+        let shared = format!("{:?}", directory.join("shared"));
+        node.config = node.config.replacen(&own, &shared, 1);
+        node
+    }
+
     /// A master of a pair of its own.
     pub fn pair_master(name: &'static str, directory: &std::path::Path) -> Self {
         let replication = "backend = \"pair\"\nuser = \"pair\"\npassword = \"secret\"\n";

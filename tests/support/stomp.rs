@@ -60,6 +60,11 @@ impl Stomp {
     }
 
     pub fn receive(&mut self) -> Frame {
+        self.try_receive().expect("the broker closed the connection")
+    }
+
+    /// None when the connection has ended.
+    pub fn try_receive(&mut self) -> Option<Frame> {
         loop {
             let begin = self.input.iter().take_while(|b| **b == b'\n').count();
             if let Some(end) = self.input[begin..].iter().position(|b| *b == 0) {
@@ -67,18 +72,17 @@ impl Stomp {
                 self.input.drain(..=begin + end);
                 let (head, body) = text.split_once("\n\n").unwrap();
                 let mut lines = head.lines();
-                return Frame {
+                return Some(Frame {
                     command: lines.next().unwrap().to_owned(),
                     headers: lines
                         .filter_map(|line| line.split_once(':'))
                         .map(|(name, value)| (name.to_owned(), value.to_owned()))
                         .collect(),
                     body: body.to_owned(),
-                };
+                });
             }
             let mut buffer = [0; 16 * 1024];
-            let read = self.socket.read(&mut buffer).unwrap();
-            assert!(read > 0, "the broker closed the connection");
+            let read = self.socket.read(&mut buffer).ok().filter(|read| *read > 0)?;
             self.input.extend_from_slice(&buffer[..read]);
         }
     }
@@ -96,6 +100,13 @@ impl Stomp {
             let receipt = self.receive();
             assert_eq!(receipt.command, "RECEIPT", "{receipt:?}");
         }
+    }
+
+    /// False if it is not known to be taken.
+    pub fn try_publish(&mut self, destination: &str, body: &str) -> bool {
+        let frame = format!("SEND\ndestination:{destination}\nreceipt:r\n\n{body}\0");
+        self.socket.write_all(frame.as_bytes()).is_ok()
+            && self.try_receive().is_some_and(|frame| frame.command == "RECEIPT")
     }
 
     /// Receives and acks `count` messages of a queue.

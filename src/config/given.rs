@@ -139,6 +139,7 @@ pub struct StompSettings {
     pub dialect_ws: String,
     pub dialect_wss: String,
     pub prefetch_default: u32,
+    pub default_persistent: bool,
     pub handshake_timeout_ms: u64,
 }
 
@@ -282,6 +283,7 @@ impl Default for StompSettings {
             dialect_ws: "rabbitmq".into(),
             dialect_wss: "rabbitmq".into(),
             prefetch_default: 1_000,
+            default_persistent: false,
             handshake_timeout_ms: 10_000,
         }
     }

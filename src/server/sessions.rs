@@ -39,6 +39,7 @@ pub(super) fn stomp(settings: &Settings, dialect: &str) -> anyhow::Result<Sessio
         message_bytes_max: settings.limits.message_bytes_max as usize,
         handshake_timeout_ms: settings.stomp.handshake_timeout_ms,
         prefetch_default: settings.stomp.prefetch_default,
+        default_persistent: settings.stomp.default_persistent,
         ..StompOptions::default()
     });
     // Names of temporary queues are made of the session id: unique on both nodes, for ever.

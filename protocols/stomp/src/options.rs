@@ -29,6 +29,8 @@ pub struct StompOptions {
     pub handshake_timeout_ms: u64,
     /// Of a SUBSCRIBE that names none; 0: no limit.
     pub prefetch_default: u32,
+    /// Of a SEND without a `persistent` header.
+    pub default_persistent: bool,
     pub subscriptions_max: usize,
     /// Open transactions, and what they may hold together.
     pub transactions_max: usize,
@@ -48,6 +50,7 @@ impl Default for StompOptions {
             heartbeat_grace: 2.0,
             handshake_timeout_ms: 10_000,
             prefetch_default: 1_000,
+            default_persistent: false,
             subscriptions_max: 1_000,
             transactions_max: 64,
             transaction_bytes_max: 64 * 1024 * 1024,

@@ -9,11 +9,16 @@ pub(crate) struct Sender<'a> {
     pub(crate) now_ms: u64,
     /// Stands for a `reply-to` that names a temporary queue.
     pub(crate) reply_queue: Option<Text>,
+    /// Of a SEND without a `persistent` header.
+    pub(crate) default_persistent: bool,
 }
 
 /// The raw AMQP property block of a SEND.
 pub(crate) fn properties(headers: &Headers, sender: &Sender<'_>) -> Result<Bytes, StompError> {
-    let mut properties = Properties::default();
+    let mut properties = Properties {
+        delivery_mode: sender.default_persistent.then_some(2),
+        ..Properties::default()
+    };
     let mut custom = Table::default();
     for (name, value) in headers.iter() {
         if !set_property(&mut properties, headers, sender, name, value)? {
@@ -102,7 +107,8 @@ mod tests {
         for (name, value) in list {
             headers.insert_first(Text::from(*name), Text::from(*value));
         }
-        let sender = Sender { user: "guest", now_ms: 10_000, reply_queue: None };
+        let sender =
+            Sender { user: "guest", now_ms: 10_000, reply_queue: None, default_persistent: false };
         let raw = properties(&headers, &sender)?;
         Ok(Properties::decode(&raw).unwrap())
     }

@@ -34,7 +34,7 @@ impl StompSession {
         let destination = Destination::parse(text, self.options.dialect)?;
         let mut publish = self.addressed(destination, text, headers, out)?;
         let reply_queue = self.reply_queue(headers, out)?;
-        let sender = Sender { user: &self.user, now_ms, reply_queue };
+        let sender = self.sender(now_ms, reply_queue);
         publish.properties = properties(headers, &sender)?;
         publish.body = frame.body.clone().into();
         match transaction {
@@ -45,6 +45,11 @@ impl StompSession {
             }
         }
         Ok(())
+    }
+
+    fn sender(&self, now_ms: u64, reply_queue: Option<Text>) -> Sender<'_> {
+        let default_persistent = self.options.default_persistent;
+        Sender { user: &self.user, now_ms, reply_queue, default_persistent }
     }
 
     /// One message to several destinations, ActiveMQ's `/queue/a,/topic/b`: all get it or none.
@@ -58,7 +63,7 @@ impl StompSession {
         let headers = &frame.headers;
         let destinations = parse_list(text)?;
         let reply_queue = self.reply_queue(headers, out)?;
-        let sender = Sender { user: &self.user, now_ms, reply_queue };
+        let sender = self.sender(now_ms, reply_queue);
         let properties = properties(headers, &sender)?;
         let mut publishes = Vec::with_capacity(destinations.len());
         for destination in destinations {

@@ -1,10 +1,11 @@
 //! SEND: destinations, properties, receipts, temporary reply queues.
 
-use crate::common::{Message, Peer, body, publish};
+use crate::common::{Message, Peer, body, options, publish};
 use bytes::Bytes;
 use understudy_model::{
     AckMode, Credit, Effect, Properties, Publish, Refusal, RefusalKind, Request, Text,
 };
+use understudy_stomp::StompOptions;
 
 fn sent(peer: &mut Peer, headers: &str) -> Publish {
     peer.feed(&format!("SEND\n{headers}\n\nbody\0"));
@@ -39,6 +40,20 @@ fn headers_become_properties() {
     let headers = properties.headers.unwrap();
     assert_eq!(headers.get("mine").and_then(|v| v.as_str()), Some("a:b"));
     assert_eq!(headers.0.len(), 1);
+}
+
+#[test]
+fn without_a_header_the_option_says_what_is_persistent() {
+    for (default_persistent, wanted) in [(false, None), (true, Some(2))] {
+        let mut peer = Peer::open_with(StompOptions { default_persistent, ..options() }, "1.2");
+        for (header, wanted) in
+            [("a:b", wanted), ("persistent:true", Some(2)), ("persistent:false", None)]
+        {
+            let publish = sent(&mut peer, &format!("destination:/queue/a\n{header}"));
+            let properties = Properties::decode(&publish.properties).unwrap();
+            assert_eq!(properties.delivery_mode, wanted, "{header}");
+        }
+    }
 }
 
 #[test]

@@ -116,6 +116,12 @@ pub enum ArbiterKind {
         /// `host:port`
         address: String,
     },
+    Etcd {
+        /// `host:port` of each member's client listener.
+        endpoints: Vec<String>,
+        /// Who signs their certificates; none: in clear.
+        ca_file: Option<String>,
+    },
 }
 
 /// TLS of the link between the nodes, with the node's own certificate.

@@ -338,7 +338,7 @@ fn start_arbiter(
         let _ = events.send(Event::Node(Input::Backend(answered)));
     };
     let node_id = node.status().node_id;
-    Ok((ArbiterHandle::start(given, security.clone(), &node_id, tell), security))
+    Ok((ArbiterHandle::start(given, security.clone(), &node_id, tell)?, security))
 }
 
 /// Tells one arbiter and register from another; the way there may differ between the nodes.
@@ -346,6 +346,7 @@ fn arbiter_config(settings: &ArbiterSettings) -> Option<ArbiterConfig> {
     let kind = match &settings.kind {
         ArbiterKind::None => return None,
         ArbiterKind::Understudy { .. } => 1,
+        ArbiterKind::Etcd { .. } => 2,
     };
     let name = crc32fast::hash(settings.register.as_bytes());
     Some(ArbiterConfig { id: kind << 32 | u64::from(name), lease_ms: settings.lease_ms })

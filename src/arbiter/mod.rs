@@ -2,6 +2,7 @@
 //! `understudy arbiter` that holds the registers.
 
 mod client;
+mod etcd;
 mod server;
 mod store;
 mod wire;
@@ -11,6 +12,7 @@ pub use server::run;
 use crate::config::{ArbiterKind, ArbiterSettings};
 use crate::peer::Security;
 use client::Client;
+use etcd::Etcd;
 use std::io;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -31,19 +33,29 @@ enum Job {
 impl ArbiterHandle {
     /// None without an arbiter in the settings. `node` tells this node's connections from those of
     /// its peer; `tell` gets each call's answer.
+    ///
+    /// # Errors
+    /// A certificate that cannot be read.
     pub fn start(
         settings: &ArbiterSettings,
         security: Security,
         node: &str,
         tell: impl Fn(u64, ArbiterAnswer) + Send + 'static,
-    ) -> Option<Self> {
-        let ArbiterKind::Understudy { address } = &settings.kind else { return None };
-        let client = Client::new(settings, address, security, node);
+    ) -> anyhow::Result<Option<Self>> {
+        let remote = match &settings.kind {
+            ArbiterKind::None => return Ok(None),
+            ArbiterKind::Understudy { address } => {
+                Remote::Understudy(Client::new(settings, address, security, node))
+            }
+            ArbiterKind::Etcd { endpoints, ca_file } => {
+                Remote::Etcd(Etcd::new(settings, endpoints, ca_file.as_deref(), node)?)
+            }
+        };
         // A leader whose renewal takes longer than that is about to lose its lease anyway.
         let limit = Duration::from_millis(settings.lease_ms / 2);
         let (jobs, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(serve(client, limit, inbox, tell));
-        Some(Self(jobs))
+        tokio::spawn(serve(remote, limit, inbox, tell));
+        Ok(Some(Self(jobs)))
     }
 
     pub fn ask(&self, serial: u64, call: ArbiterCall) {
@@ -59,9 +71,30 @@ impl ArbiterHandle {
     }
 }
 
+enum Remote {
+    Understudy(Client),
+    Etcd(Etcd),
+}
+
+impl Remote {
+    async fn call(&mut self, call: &ArbiterCall) -> io::Result<ArbiterAnswer> {
+        match self {
+            Self::Understudy(client) => client.call(call).await,
+            Self::Etcd(etcd) => etcd.call(call).await,
+        }
+    }
+
+    fn disconnect(&mut self) {
+        match self {
+            Self::Understudy(client) => client.disconnect(),
+            Self::Etcd(etcd) => etcd.disconnect(),
+        }
+    }
+}
+
 /// One call at a time, so that they are carried out in order.
 async fn serve(
-    mut client: Client,
+    mut remote: Remote,
     limit: Duration,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     tell: impl Fn(u64, ArbiterAnswer),
@@ -76,7 +109,7 @@ async fn serve(
             }
         };
         let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let answer = tokio::time::timeout(limit, client.call(&call)).await.map_err(timed_out);
+        let answer = tokio::time::timeout(limit, remote.call(&call)).await.map_err(timed_out);
         let answer = match answer.and_then(|answer| answer) {
             Ok(answer) => {
                 complained = false;
@@ -84,7 +117,7 @@ async fn serve(
             }
             Err(error) => {
                 // What was sent on the connection may still arrive; a new one cuts it off.
-                client.disconnect();
+                remote.disconnect();
                 if !std::mem::replace(&mut complained, true) {
                     tracing::warn!("the arbiter does not answer: {error}");
                 }

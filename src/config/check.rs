@@ -251,6 +251,30 @@ impl Checker<'_> {
         Ok(Some(LinkTls { ca_file: ca_file.to_owned(), mutual }))
     }
 
+    fn etcd(&self, given: &Arbiter) -> Result<ArbiterKind, ConfigError> {
+        let expected = "expected http://host:port, or https://host:port, one or more with commas";
+        let is_tls = given.uri.starts_with("https://");
+        let scheme = if is_tls { "https://" } else { "http://" };
+        let mut endpoints = Vec::new();
+        for uri in given.uri.split(',') {
+            let address = uri.trim().strip_prefix(scheme).map(|rest| rest.trim_end_matches('/'));
+            let port =
+                address.and_then(|a| a.rsplit_once(':')).map(|(_, port)| port.parse::<u16>());
+            match (address, port) {
+                (Some(address), Some(Ok(1..))) => endpoints.push(address.to_owned()),
+                _ => return self.wrong("arbiter.uri", expected),
+            }
+        }
+        if is_tls && given.tls_ca_file.is_empty() {
+            let problem = "needed to check etcd's certificate: a PEM file";
+            return self.wrong("arbiter.tls_ca_file", problem);
+        }
+        if given.tls != "off" {
+            return self.wrong("arbiter.tls", "is for understudy; etcd's uri says https://");
+        }
+        Ok(ArbiterKind::Etcd { endpoints, ca_file: is_tls.then(|| given.tls_ca_file.clone()) })
+    }
+
     fn arbiter(
         &self,
         given: &Arbiter,
@@ -264,8 +288,9 @@ impl Checker<'_> {
                 Some(address) => ArbiterKind::Understudy { address },
                 None => return self.wrong("arbiter.uri", "expected tcp://host:port"),
             },
+            "etcd" => self.etcd(given)?,
             other => {
-                let problem = format!("{other:?}: expected \"none\" or \"understudy\"");
+                let problem = format!("{other:?}: expected \"none\", \"understudy\" or \"etcd\"");
                 return self.wrong("arbiter.kind", &problem);
             }
         };

@@ -59,6 +59,45 @@ impl Drop for Arbiter {
     }
 }
 
+/// Debian's etcd, one member.
+struct Etcd {
+    address: String,
+    _directory: tempfile::TempDir,
+    child: Child,
+}
+
+impl Etcd {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (address, peers) = (free_address(), free_address());
+        let (clients, peers) = (format!("http://{address}"), format!("http://{peers}"));
+        let child = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(directory.path())
+            .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
+            .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
+            .args(["--initial-cluster", &format!("default={peers}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd: .ci/run installs Debian's etcd-server");
+        Self { address, _directory: directory, child }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn section(address: &str) -> String {
     format!(
         "[arbiter]\nkind = \"understudy\"\nuri = \"tcp://{address}\"\nuser = \"arbiter\"\n\
@@ -191,4 +230,44 @@ fn a_node_of_another_pair_is_refused_at_its_start() {
     assert!(!stranger.wait_exit().success());
     assert!(stranger.log().contains("another pair"), "{}", stranger.log());
     pair.master.wait_in_sync();
+}
+
+#[test]
+fn etcd_is_an_arbiter_too() {
+    const ETCD_HOLD: Duration = Duration::from_millis(5_500);
+    let etcd = Etcd::start();
+    let (mut pair, links) = Pair::over_wires();
+    let ways = [0, 1].map(|_| Wire::to(&etcd.address));
+    for (node, way) in [&mut pair.master, &mut pair.slave].into_iter().zip(&ways) {
+        let uri = format!("http://{}", way.address);
+        node.configure(&format!("[arbiter]\nkind = \"etcd\"\nuri = \"{uri}\"\nlease_ms = 3000\n"));
+    }
+    pair.start_in_sync();
+    publish(&pair.master, 0, 100);
+    // Away: nothing happens while the nodes reach each other.
+    etcd.signal("-STOP");
+    pair.master.wait("without etcd", |status| status["arbiter"] == "silent");
+    std::thread::sleep(ETCD_HOLD);
+    publish(&pair.master, 100, 200);
+    assert_eq!(pair.master.status().unwrap()["state"], "in-sync");
+    etcd.signal("-CONT");
+    pair.master.wait("with etcd", |status| status["arbiter"] == "answers");
+    // A cut: the master goes on, the slave is refused.
+    links.iter().for_each(Wire::cut);
+    pair.master.wait("alone", |status| status["state"] == "alone" && status["serving"] == true);
+    publish(&pair.master, 200, 300);
+    std::thread::sleep(2 * ETCD_HOLD);
+    assert_eq!(pair.slave.status().unwrap()["serving"], false);
+    links.iter().for_each(Wire::heal);
+    pair.master.wait_in_sync();
+    pair.slave.wait_in_sync();
+    // A death: the slave takes over when etcd's lease has ended.
+    pair.master.kill();
+    let killed = Instant::now();
+    wait_serving(&mut pair.slave);
+    assert!(killed.elapsed() > ETCD_HOLD / 3, "not before the lease ends: {:?}", killed.elapsed());
+    publish(&pair.slave, 300, 400);
+    pair.master.start();
+    pair.master.wait_in_sync();
+    holds(&pair.slave, 400);
 }

@@ -143,6 +143,22 @@ impl Entry {
 }
 
 impl Register {
+    /// For a register that others keep.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode(&mut Writer(&mut out));
+        out.freeze()
+    }
+
+    /// # Errors
+    /// The bytes are not what [`Self::to_bytes`] makes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut r = Reader(bytes);
+        let register = Self::decode(&mut r)?;
+        r.finish()?;
+        Ok(register)
+    }
+
     pub(super) fn encode(&self, w: &mut Writer<'_>) {
         w.u128(self.cluster);
         put_epoch(w, self.epoch);

@@ -22,10 +22,11 @@ use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use understudy_model::{Epoch, NodeId};
 use understudy_replication::{ArbiterAnswer, ArbiterCall, Held, Register};
 
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// etcd says that a lease is there, not for how long; only that matters.
+/// A read of etcd's keys says that a lease is there, not for how long; only that matters.
 const LEASED_MS: u64 = 1_000;
 
 pub(super) struct Etcd {
@@ -38,7 +39,7 @@ pub(super) struct Etcd {
     prefix: String,
     node: String,
     connection: Option<Connection>,
-    /// Of the last swap or renewal.
+    /// The etcd lease that this process tied to the leader last.
     lease: Option<String>,
 }
 
@@ -54,15 +55,24 @@ struct Connection {
 struct Keys {
     version: u64,
     register: Option<Register>,
-    /// Who holds the lease.
-    leased: Option<Vec<u8>>,
+    lease: Option<Lease>,
+}
+
+struct Lease {
+    holder: Vec<u8>,
+    /// As etcd names it.
+    id: String,
 }
 
 impl Keys {
     fn answer(&self, done: bool) -> ArbiterAnswer {
-        let lease_ms = if self.leased.is_some() { LEASED_MS } else { 0 };
+        let lease_ms = if self.lease.is_some() { LEASED_MS } else { 0 };
         let held = |register| Held { version: self.version, register, lease_ms };
         ArbiterAnswer::Told { done, held: self.register.map(held) }
+    }
+
+    fn are_led_by(&self, leader: NodeId, epoch: Epoch) -> bool {
+        self.register.is_some_and(|register| register.leader == leader && register.epoch == epoch)
     }
 }
 
@@ -116,23 +126,9 @@ impl Etcd {
                 self.swap(expected, register, lease_ms, force).await
             }
             ArbiterCall::Renew { leader, epoch, lease_ms } => {
-                let keys = self.read().await?;
-                let leads = |r: Register| r.leader == leader && r.epoch == epoch;
-                if !keys.register.is_some_and(leads) {
-                    return Ok(keys.answer(false));
-                }
-                if keys.leased.is_some() && self.keep_alive().await? {
-                    return Ok(keys.answer(true));
-                }
-                self.lease_again(&keys, lease_ms).await
+                self.renew(leader, epoch, lease_ms).await
             }
-            ArbiterCall::Release { .. } => {
-                if let Some(lease) = self.lease.take() {
-                    // One that has ended meanwhile is what was wanted.
-                    let _ = self.post("/v3/lease/revoke", &json!({ "ID": lease })).await;
-                }
-                Ok(self.read().await?.answer(true))
-            }
+            ArbiterCall::Release { leader, epoch } => self.release(leader, epoch).await,
         }
     }
 
@@ -176,7 +172,7 @@ impl Etcd {
     async fn read(&mut self) -> io::Result<Keys> {
         let ranges = self.ranges();
         let answer = self.post("/v3/kv/txn", &json!({ "success": ranges })).await?;
-        keys(&answer["responses"], 0)
+        keys_of(&answer["responses"], 0)
     }
 
     fn ranges(&self) -> Value {
@@ -193,7 +189,7 @@ impl Etcd {
     ) -> io::Result<ArbiterAnswer> {
         let keys = self.read().await?;
         let leader = register.leader.to_string();
-        let others = keys.leased.as_ref().is_some_and(|holder| holder != leader.as_bytes());
+        let others = keys.lease.as_ref().is_some_and(|lease| lease.holder != leader.as_bytes());
         if keys.version != expected || others && !force {
             return Ok(keys.answer(false));
         }
@@ -201,16 +197,51 @@ impl Etcd {
             "key": self.key("register"),
             "value": BASE64_STANDARD.encode(register.to_bytes()),
         }});
-        self.write(&keys, &leader, lease_ms, force, Some(put)).await
+        let (done, keys) = self.write(&keys, &leader, lease_ms, force, Some(put)).await?;
+        Ok(keys.answer(done))
     }
 
-    /// The lease has ended, and nobody has taken the role.
-    async fn lease_again(&mut self, keys: &Keys, lease_ms: u64) -> io::Result<ArbiterAnswer> {
-        let leader = keys.register.map(|register| register.leader.to_string()).unwrap_or_default();
-        self.write(keys, &leader, lease_ms, false, None).await
+    /// In this order: a member that has been cut off keeps leases alive for a moment that its
+    /// successor lets end, but it cannot answer a read. And a read before it could show a lease that
+    /// the other node takes over meanwhile.
+    async fn renew(
+        &mut self,
+        leader: NodeId,
+        epoch: Epoch,
+        lease_ms: u64,
+    ) -> io::Result<ArbiterAnswer> {
+        let kept = self.keep_alive().await?;
+        let keys = self.read().await?;
+        if !keys.are_led_by(leader, epoch) {
+            return Ok(keys.answer(false));
+        }
+        if kept.is_some() && kept == keys.lease.as_ref().map(|lease| lease.id.clone()) {
+            return Ok(keys.answer(true));
+        }
+        // It ended, and nobody took the role; or a swap without answer has tied another one.
+        let (done, keys) = self.write(&keys, &leader.to_string(), lease_ms, false, None).await?;
+        if !done && keys.are_led_by(leader, epoch) {
+            // Not to be taken for "replaced".
+            return Err(other("etcd: the lease changed while it was renewed"));
+        }
+        Ok(keys.answer(done))
     }
 
-    /// Ties a fresh lease to the leader and puts `more`, if nothing has changed since `keys`.
+    async fn release(&mut self, leader: NodeId, epoch: Epoch) -> io::Result<ArbiterAnswer> {
+        let keys = self.read().await?;
+        if !keys.are_led_by(leader, epoch) {
+            return Ok(keys.answer(false));
+        }
+        if let Some(lease) = &keys.lease {
+            // One that has ended meanwhile is what was wanted; the read tells.
+            let _ = self.post("/v3/lease/revoke", &json!({ "ID": lease.id })).await;
+        }
+        let keys = self.read().await?;
+        Ok(keys.answer(keys.lease.is_none()))
+    }
+
+    /// Ties a fresh lease to the leader and puts `more`, if nothing has changed since `keys`. Returns
+    /// whether it did, and what is there now.
     async fn write(
         &mut self,
         keys: &Keys,
@@ -218,7 +249,7 @@ impl Etcd {
         lease_ms: u64,
         force: bool,
         more: Option<Value>,
-    ) -> io::Result<ArbiterAnswer> {
+    ) -> io::Result<(bool, Keys)> {
         // etcd counts whole seconds.
         let grant = json!({ "TTL": lease_ms.div_ceil(1_000) });
         let granted = self.post("/v3/lease/grant", &grant).await?;
@@ -232,9 +263,11 @@ impl Etcd {
                 "value": BASE64_STANDARD.encode(session) }),
         ];
         if !force {
-            compare.push(match &keys.leased {
-                Some(holder) => json!({ "key": lease_key, "target": "VALUE", "result": "EQUAL",
-                    "value": BASE64_STANDARD.encode(holder) }),
+            compare.push(match &keys.lease {
+                Some(Lease { holder, .. }) => {
+                    json!({ "key": lease_key, "target": "VALUE", "result": "EQUAL",
+                    "value": BASE64_STANDARD.encode(holder) })
+                }
                 None => json!({ "key": lease_key, "target": "CREATE", "result": "EQUAL",
                     "create_revision": "0" }),
             });
@@ -253,15 +286,17 @@ impl Etcd {
             self.lease = Some(lease);
         } else {
             let _ = self.post("/v3/lease/revoke", &json!({ "ID": lease })).await;
+            // The session may be what differs: an older connection's first write that came late.
+            self.connection = None;
         }
-        Ok(keys_of(&answer, if done { puts } else { 0 })?.answer(done))
+        Ok((done, keys_of(&answer["responses"], if done { puts } else { 0 })?))
     }
 
-    /// False: there is no lease any more.
-    async fn keep_alive(&mut self) -> io::Result<bool> {
-        let Some(lease) = self.lease.clone() else { return Ok(false) };
+    /// The lease, if there still is one.
+    async fn keep_alive(&mut self) -> io::Result<Option<String>> {
+        let Some(lease) = self.lease.clone() else { return Ok(None) };
         let answer = self.post("/v3/lease/keepalive", &json!({ "ID": lease })).await?;
-        Ok(number(&answer["result"]["TTL"]) > 0)
+        Ok((number(&answer["result"]["TTL"]) > 0).then_some(lease))
     }
 
     async fn post(&mut self, path: &str, body: &Value) -> io::Result<Value> {
@@ -297,12 +332,8 @@ where
     Ok(sender)
 }
 
-fn keys_of(answer: &Value, skip: usize) -> io::Result<Keys> {
-    keys(&answer["responses"], skip)
-}
-
 /// Of the two ranges behind `skip` other responses.
-fn keys(responses: &Value, skip: usize) -> io::Result<Keys> {
+fn keys_of(responses: &Value, skip: usize) -> io::Result<Keys> {
     let first = |at: usize| &responses[at]["response_range"]["kvs"][0];
     let value = |kv: &Value| {
         let text = kv["value"].as_str().unwrap_or_default();
@@ -316,7 +347,8 @@ fn keys(responses: &Value, skip: usize) -> io::Result<Keys> {
     }
     let lease = first(skip + 1);
     if lease.is_object() {
-        keys.leased = Some(value(lease)?);
+        let id = lease["lease"].as_str().unwrap_or_default().to_owned();
+        keys.lease = Some(Lease { holder: value(lease)?, id });
     }
     Ok(keys)
 }

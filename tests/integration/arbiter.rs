@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// Short, for the tests' sake: the arbiter keeps a lease of it for 3.25 s.
 const LEASE: &str = "lease_ms = 1500\n";
 const HOLD: Duration = Duration::from_millis(3_250);
+/// etcd's with `lease_ms = 2000`.
+const ETCD_HOLD: Duration = Duration::from_secs(4);
 
 struct Arbiter {
     address: String,
@@ -82,7 +84,13 @@ impl Etcd {
             .stderr(Stdio::null())
             .spawn()
             .expect("etcd: .ci/run installs Debian's etcd-server");
-        Self { address, _directory: directory, child }
+        let etcd = Self { address, _directory: directory, child };
+        let until = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(&etcd.address).is_err() {
+            assert!(Instant::now() < until, "etcd does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        etcd
     }
 
     fn signal(&self, name: &str) {
@@ -234,30 +242,42 @@ fn a_node_of_another_pair_is_refused_at_its_start() {
 
 #[test]
 fn etcd_is_an_arbiter_too() {
-    const ETCD_HOLD: Duration = Duration::from_millis(5_500);
     let etcd = Etcd::start();
     let (mut pair, links) = Pair::over_wires();
-    let ways = [0, 1].map(|_| Wire::to(&etcd.address));
-    for (node, way) in [&mut pair.master, &mut pair.slave].into_iter().zip(&ways) {
-        let uri = format!("http://{}", way.address);
-        node.configure(&format!("[arbiter]\nkind = \"etcd\"\nuri = \"{uri}\"\nlease_ms = 3000\n"));
+    for node in [&mut pair.master, &mut pair.slave] {
+        node.configure(&format!(
+            "[arbiter]\nkind = \"etcd\"\nuri = \"http://{}\"\nlease_ms = 2000\n",
+            etcd.address
+        ));
     }
     pair.start_in_sync();
     publish(&pair.master, 0, 100);
-    // Away: nothing happens while the nodes reach each other.
+    // Away for longer than its lease: nothing happens while the nodes reach each other.
     etcd.signal("-STOP");
     pair.master.wait("without etcd", |status| status["arbiter"] == "silent");
-    std::thread::sleep(ETCD_HOLD);
-    publish(&pair.master, 100, 200);
-    assert_eq!(pair.master.status().unwrap()["state"], "in-sync");
+    let until = Instant::now() + ETCD_HOLD;
+    let mut published = 100;
+    while Instant::now() < until {
+        let status = pair.master.status().unwrap();
+        assert!(status["state"] == "in-sync" && status["serving"] == true, "{status}");
+        publish(&pair.master, published, published + 10);
+        published += 10;
+    }
     etcd.signal("-CONT");
+    // Its lease has ended there meanwhile, and is taken again.
     pair.master.wait("with etcd", |status| status["arbiter"] == "answers");
-    // A cut: the master goes on, the slave is refused.
+    // A cut: the master goes on, the slave asks and is refused.
     links.iter().for_each(Wire::cut);
     pair.master.wait("alone", |status| status["state"] == "alone" && status["serving"] == true);
-    publish(&pair.master, 200, 300);
-    std::thread::sleep(2 * ETCD_HOLD);
-    assert_eq!(pair.slave.status().unwrap()["serving"], false);
+    publish(&pair.master, published, published + 100);
+    published += 100;
+    let until = Instant::now() + PATIENCE;
+    while !pair.slave.log().contains("not in the in-sync set") {
+        assert_eq!(pair.slave.status().unwrap()["serving"], false);
+        assert!(Instant::now() < until, "not refused: {}", pair.slave.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!pair.master.log().contains("stepping down"), "{}", pair.master.log());
     links.iter().for_each(Wire::heal);
     pair.master.wait_in_sync();
     pair.slave.wait_in_sync();
@@ -266,8 +286,15 @@ fn etcd_is_an_arbiter_too() {
     let killed = Instant::now();
     wait_serving(&mut pair.slave);
     assert!(killed.elapsed() > ETCD_HOLD / 3, "not before the lease ends: {:?}", killed.elapsed());
-    publish(&pair.slave, 300, 400);
+    publish(&pair.slave, published, published + 100);
+    published += 100;
     pair.master.start();
     pair.master.wait_in_sync();
-    holds(&pair.slave, 400);
+    pair.slave.wait_in_sync();
+    // An end in order gives the lease back.
+    pair.slave.terminate();
+    let ended = Instant::now();
+    wait_serving(&mut pair.master);
+    assert!(ended.elapsed() < ETCD_HOLD / 2, "the lease was given back: {:?}", ended.elapsed());
+    holds(&pair.master, published);
 }

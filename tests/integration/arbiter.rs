@@ -4,6 +4,8 @@
 use crate::support::stomp::Stomp;
 use crate::support::wire::Wire;
 use crate::support::{Node, PATIENCE, Pair, free_address};
+use base64::Engine;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -64,18 +66,30 @@ impl Drop for Arbiter {
 /// Debian's etcd, one member.
 struct Etcd {
     address: String,
-    _directory: tempfile::TempDir,
+    tls_address: String,
+    directory: tempfile::TempDir,
     child: Child,
 }
 
 impl Etcd {
+    /// Listens in clear, and with TLS; its certificate is `ca.pem`.
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (address, peers) = (free_address(), free_address());
-        let (clients, peers) = (format!("http://{address}"), format!("http://{peers}"));
+        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let own = rcgen::generate_simple_self_signed(hosts).unwrap();
+        let [certificate, key] = ["ca.pem", "key.pem"].map(|file| directory.path().join(file));
+        std::fs::write(&certificate, own.cert.pem()).unwrap();
+        std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+        let [address, tls_address, peers] = [(); 3].map(|()| free_address());
+        let clients = format!("http://{address},https://{tls_address}");
+        let peers = format!("http://{peers}");
         let child = Command::new("etcd")
             .arg("--data-dir")
-            .arg(directory.path())
+            .arg(directory.path().join("data"))
+            .arg("--cert-file")
+            .arg(&certificate)
+            .arg("--key-file")
+            .arg(&key)
             .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
             .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
             .args(["--initial-cluster", &format!("default={peers}")])
@@ -84,13 +98,39 @@ impl Etcd {
             .stderr(Stdio::null())
             .spawn()
             .expect("etcd: .ci/run installs Debian's etcd-server");
-        let etcd = Self { address, _directory: directory, child };
+        let etcd = Self { address, tls_address, directory, child };
         let until = Instant::now() + PATIENCE;
         while std::net::TcpStream::connect(&etcd.address).is_err() {
             assert!(Instant::now() < until, "etcd does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
         etcd
+    }
+
+    fn administrate(&self, what: &str, body: &str) {
+        let mut socket = std::net::TcpStream::connect(&self.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!("POST /v3/auth/{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        let length = body.len();
+        write!(socket, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{what}: {answer}");
+    }
+
+    /// From here on only root, and `pair` below the keys of one register, may do anything.
+    fn demand_passwords(&self, register: &str) {
+        let [first, end] = ["/", "0"].map(|end| {
+            base64::prelude::BASE64_STANDARD.encode(format!("/understudy/{register}{end}"))
+        });
+        for name in ["root", "pair"] {
+            self.administrate("user/add", &format!(r#"{{"name":"{name}","password":"third"}}"#));
+            self.administrate("role/add", &format!(r#"{{"name":"{name}"}}"#));
+            self.administrate("user/grant", &format!(r#"{{"user":"{name}","role":"{name}"}}"#));
+        }
+        let keys = format!(r#"{{"permType":"READWRITE","key":"{first}","range_end":"{end}"}}"#);
+        self.administrate("role/grant", &format!(r#"{{"name":"pair","perm":{keys}}}"#));
+        self.administrate("enable", "{}");
     }
 
     fn signal(&self, name: &str) {
@@ -240,6 +280,16 @@ fn a_node_of_another_pair_is_refused_at_its_start() {
     pair.master.wait_in_sync();
 }
 
+/// Until the log of a node that serves nobody tells why.
+fn wait_refused(node: &Node, why: &str) {
+    let until = Instant::now() + PATIENCE;
+    while !node.log().contains(why) {
+        assert!(Instant::now() < until, "not refused: {}", node.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(node.status().unwrap()["serving"], false);
+}
+
 #[test]
 fn etcd_is_an_arbiter_too() {
     let etcd = Etcd::start();
@@ -271,12 +321,7 @@ fn etcd_is_an_arbiter_too() {
     pair.master.wait("alone", |status| status["state"] == "alone" && status["serving"] == true);
     publish(&pair.master, published, published + 100);
     published += 100;
-    let until = Instant::now() + PATIENCE;
-    while !pair.slave.log().contains("not in the in-sync set") {
-        assert_eq!(pair.slave.status().unwrap()["serving"], false);
-        assert!(Instant::now() < until, "not refused: {}", pair.slave.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_refused(&pair.slave, "not in the in-sync set");
     assert!(!pair.master.log().contains("stepping down"), "{}", pair.master.log());
     links.iter().for_each(Wire::heal);
     pair.master.wait_in_sync();
@@ -297,4 +342,32 @@ fn etcd_is_an_arbiter_too() {
     wait_serving(&mut pair.master);
     assert!(ended.elapsed() < ETCD_HOLD / 2, "the lease was given back: {:?}", ended.elapsed());
     holds(&pair.master, published);
+}
+
+#[test]
+fn etcd_is_asked_over_tls_and_with_a_password_and_a_wrong_one_is_no_voice() {
+    let etcd = Etcd::start();
+    etcd.demand_passwords("orders");
+    let mut pair = Pair::new("", "");
+    let section = |password: &str| {
+        format!(
+            "[arbiter]\nkind = \"etcd\"\nuri = \"https://{}\"\ntls_ca_file = {:?}\n\
+             register = \"orders\"\nuser = \"pair\"\npassword = \"{password}\"\n",
+            etcd.tls_address,
+            etcd.directory.path().join("ca.pem"),
+        )
+    };
+    for node in [&mut pair.master, &mut pair.slave] {
+        node.configure(&section("third"));
+    }
+    pair.start_in_sync();
+    publish(&pair.master, 0, 100);
+    pair.master.terminate();
+    wait_serving(&mut pair.slave);
+    publish(&pair.slave, 100, 200);
+    holds(&pair.slave, 200);
+    let mut stranger = Pair::new("", "");
+    stranger.master.configure(&section("wrong"));
+    stranger.master.start();
+    wait_refused(&stranger.master, "authentication failed");
 }

@@ -361,3 +361,6 @@ fn number(value: &Value) -> u64 {
 fn other(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

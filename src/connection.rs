@@ -8,6 +8,7 @@ use crate::inbox::ClientSender;
 use crate::mailbox::{EffectReceiver, mailbox};
 use crate::throttle::Throttle;
 use crate::tls::Tls;
+use crate::trace::FrameTrace;
 use crate::transport::Transport;
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -74,6 +75,7 @@ struct State {
     /// Size of the next read: follows what the client sends.
     read_bytes: usize,
     outbox: Outbox,
+    trace: FrameTrace,
     /// Events that did not fit into the driver's channel yet, in order.
     waiting: VecDeque<ClientEvent>,
     drained: u64,
@@ -106,7 +108,13 @@ impl Connection {
     /// Spawned as it is: a block around it would hold the connection a second time.
     pub async fn run<T>(mut self, held: T) {
         let (effects, inbox) = mailbox();
-        let opened = ClientEvent::Opened { connection: self.id, effects, peer: Some(self.peer) };
+        let trace = FrameTrace::default();
+        let opened = ClientEvent::Opened {
+            connection: self.id,
+            effects,
+            peer: Some(self.peer),
+            trace: trace.switch.clone(),
+        };
         if self.node.events.send(opened).await.is_err() {
             return;
         }
@@ -115,6 +123,7 @@ impl Connection {
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             outbox: Outbox::default(),
+            trace,
             waiting: VecDeque::new(),
             drained: 0,
             inbox,
@@ -212,6 +221,7 @@ impl Connection {
             Ok(0) => state.eof = true,
             Ok(read) => {
                 state.follow(read);
+                state.trace.on_read(self.id, &state.input[state.input.len() - read..]);
                 self.show_certificate();
                 let now_ms = self.clock.now_ms();
                 self.session.on_bytes(now_ms, &mut state.input, &mut state.outbox);
@@ -325,6 +335,7 @@ impl Connection {
             match self.socket.try_write_vectored(&slices[..filled]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
+                    state.trace.on_written(self.id, &slices[..filled], written);
                     state.outbox.write.advance(written);
                     state.drained += written as u64;
                 }

@@ -12,6 +12,7 @@ use crate::node::{Input, LogJob, Node, Outputs};
 use crate::peer::{PeerEvent, PeerHandle};
 use crate::reader::{ReadJob, Reader};
 use crate::state_writer::{StateJob, StateWriter};
+use crate::trace::TraceSwitch;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,6 +68,7 @@ pub type Outcome = Result<String, String>;
 struct Client {
     effects: EffectSender,
     peer: Option<SocketAddr>,
+    trace: TraceSwitch,
 }
 
 /// What lives from turn to turn.
@@ -274,9 +276,9 @@ impl Driver {
         let turn = &mut self.turn;
         let out = &mut turn.outputs;
         match event {
-            ClientEvent::Opened { connection, effects, peer } => {
+            ClientEvent::Opened { connection, effects, peer, trace } => {
                 if self.node.is_serving() {
-                    turn.connections.insert(connection, Client { effects, peer });
+                    turn.connections.insert(connection, Client { effects, peer, trace });
                 }
             }
             ClientEvent::Requests { connection, requests } => {
@@ -307,6 +309,14 @@ impl Driver {
             ClientEvent::Inspect(inspect) => {
                 let peer = |id| turn.connections.get(&id).and_then(|client| client.peer);
                 inspect.answer(self.node.broker(), peer);
+            }
+            ClientEvent::Trace { connection, on, answer } => {
+                let client = turn.connections.get(&connection);
+                let client = client.filter(|_| self.node.broker().has_client(connection));
+                if let Some(client) = client {
+                    client.trace.turn(on);
+                }
+                let _ = answer.send(client.is_some());
             }
             ClientEvent::Closed { connection } => {
                 turn.connections.remove(&connection);

@@ -3,6 +3,7 @@
 use crate::inbox::ClientSender;
 use crate::mailbox::EffectSender;
 use crate::scrub::{ScrubJson, ScrubProgress};
+use crate::trace::TraceSwitch;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub enum ClientEvent {
         effects: EffectSender,
         /// None for what comes from this process.
         peer: Option<SocketAddr>,
+        trace: TraceSwitch,
     },
     /// One batch: what one read of the socket asked for.
     Requests {
@@ -36,6 +38,13 @@ pub enum ClientEvent {
         connection: ConnectionId,
     },
     Inspect(Inspect),
+    /// The operator wants to see what a client sends and gets, or no longer. Answered with false if
+    /// no such client is logged in: what comes before the login is never shown.
+    Trace {
+        connection: ConnectionId,
+        on: bool,
+        answer: oneshot::Sender<bool>,
+    },
     /// The applied LSN, and a hash of all state that the two nodes have in common there.
     Digest(oneshot::Sender<(Lsn, u128)>),
     /// The operator wants the slave to lead.

@@ -31,6 +31,7 @@ pub mod space;
 pub mod state_writer;
 mod throttle;
 pub mod tls;
+pub mod trace;
 pub mod transport;
 mod upkeep;
 pub mod web_socket;

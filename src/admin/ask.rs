@@ -4,6 +4,7 @@
 use crate::connection::Farewell;
 use crate::handle::{ClientEvent, Connections, Inspect, NodeHandle, Peers};
 use crate::mailbox::{EffectReceiver, mailbox};
+use crate::trace::TraceSwitch;
 use axum::http::StatusCode;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ impl Asker {
     pub(super) async fn open(&self, user: Option<&Text>, vhost: &str) -> Result<Exchange, Failure> {
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let (effects, inbox) = mailbox();
-        let opened = ClientEvent::Opened { connection, effects, peer: None };
+        let opened =
+            ClientEvent::Opened { connection, effects, peer: None, trace: TraceSwitch::default() };
         let events = &self.node.events;
         events.send(opened).await.map_err(|_| Failure::not_serving())?;
         let farewell = Farewell { id: connection, events: events.clone() };

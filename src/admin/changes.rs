@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::listings::{self, accounts};
 use super::principal::{Level, Principal};
 use super::rows;
-use crate::handle::Inspect;
+use crate::handle::{ClientEvent, Inspect};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
+use tokio::sync::oneshot;
 use understudy_broker::BindingRow;
 use understudy_model::{
     Bind, Change, ConnectionId, DeleteExchange, DeleteQueue, Login, LoginOutcome, PurgeQueue,
@@ -49,6 +50,7 @@ pub(super) fn routes() -> Router<Admin> {
         )
         .route("/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{key}", delete(unbind))
         .route("/api/connections/{name}", delete(close_connection).get(connection))
+        .route("/api/connections/{name}/trace", put(trace_on).delete(trace_off))
         .route("/api/auth/hash_password/{password}", get(hash_password))
         .route("/api/auth/authenticate", put(authenticate).post(authenticate))
         .route("/api/vhosts/{vhost}/connections", delete(close_vhost_connections))
@@ -377,6 +379,29 @@ async fn close_connection(
     let connection = ConnectionId(name.parse().map_err(|_| Failure::missing())?);
     let reason = reason(&headers);
     admin.asker().change(Change::CloseConnection { connection, reason }).await?;
+    Ok(gone())
+}
+
+async fn trace_on((State(admin), Extension(who)): Admission, Path(name): Path<String>) -> Answer {
+    trace(&admin, &who, &name, true).await
+}
+
+async fn trace_off((State(admin), Extension(who)): Admission, Path(name): Path<String>) -> Answer {
+    trace(&admin, &who, &name, false).await
+}
+
+/// What is logged then holds messages: as much as an administrator may read.
+async fn trace(admin: &Admin, who: &Principal, name: &str, on: bool) -> Answer {
+    who.need(Level::Administrator)?;
+    let connection = ConnectionId(name.parse().map_err(|_| Failure::missing())?);
+    let (answer, answered) = oneshot::channel();
+    let event = ClientEvent::Trace { connection, on, answer };
+    admin.node.events.send(event).await.map_err(|_| Failure::not_serving())?;
+    if !answered.await.map_err(|_| Failure::not_serving())? {
+        let reason = format!("connection '{connection}' does not exist");
+        return Err(Failure::new(StatusCode::NOT_FOUND, reason));
+    }
+    tracing::info!(%connection, on, "frame tracing");
     Ok(gone())
 }
 

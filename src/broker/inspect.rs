@@ -205,6 +205,12 @@ impl Broker {
         })
     }
 
+    /// Whether it has logged in, and not only over HTTP.
+    pub fn has_client(&self, connection: ConnectionId) -> bool {
+        let state = self.clients.connections.get(&connection);
+        state.is_some_and(|state| state.protocol != Protocol::Management)
+    }
+
     pub fn list_connections(&self, query: &Query) -> Page<ConnectionRow> {
         let mut page = Page { rows: Vec::new(), next: None };
         let begin =

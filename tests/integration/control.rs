@@ -1,5 +1,6 @@
 //! Every management verb against a real process: what it prints, how it exits, what it changes.
 
+use crate::support::stomp::Stomp;
 use crate::support::{Node, Pair};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -66,6 +67,8 @@ const STORY: &[(&str, i32, &str)] = &[
     ("delete_queue jobs", 65, "no queue 'jobs'"),
     ("close_connection 999999 why", 65, "does not exist"),
     ("close_all_connections why", 0, ""),
+    ("trace_connection 999999 on", 65, "connection '999999' does not exist"),
+    ("trace_connection 1 maybe", 64, "maybe"),
     ("hash_password secret", 0, "m=19456"),
     // And away.
     ("clear_permissions -p 'a/b c' ann", 0, ""),
@@ -206,6 +209,52 @@ fn http(address: &str, method: &str, path: &str, user: &str, body: &str) -> (u16
 }
 
 #[test]
+fn a_connection_is_traced_from_on_to_off_and_never_its_login() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let data = directory.path().join("standalone");
+    let mut late = Stomp::open(&node.ports.stomp);
+    late.send_part("CONNECT\naccept-version:1.2\n");
+    let mut stomp = Stomp::connect(&node.ports.stomp);
+    let mut send = |body: &str| {
+        stomp.send(&format!("SEND\ndestination:/queue/q\nreceipt:of-{body}\n\n{body}"));
+        assert_eq!(stomp.receive().command, "RECEIPT");
+    };
+    send("before");
+    // Numbers can be guessed: one that is not logged in cannot be traced all the same.
+    let (_, name) = run(&data, "list_connections -s name");
+    let name = name.trim();
+    for guess in (0..32).map(|guess| guess.to_string()) {
+        let path = format!("/api/connections/{guess}/trace");
+        let wanted = if guess == name { 204 } else { 404 };
+        assert_eq!(http(&node.ports.http, "PUT", &path, "guest:guest", "").0, wanted, "{guess}");
+    }
+    assert_eq!(run(&data, &format!("trace_connection {name} off")).0, 0);
+    send("between");
+    let (code, said) = run(&data, &format!("trace_connection {name} on"));
+    assert_eq!((code, said.trim()), (0, format!("Tracing connection {name} ...").as_str()));
+    send("traced");
+    late.send("host:/\nlogin:guest\npasscode:guest\n\n");
+    assert_eq!(late.receive().command, "CONNECTED");
+    // What is read next is read after the last receipt's line was logged.
+    send("again");
+    assert_eq!(run(&data, &format!("trace_connection {name} off")).0, 0);
+    send("after");
+    let log = node.log();
+    let line = |text: &str| log.lines().find(|line| line.contains(text));
+    let read =
+        line(r"read: SEND\ndestination:/queue/q\nreceipt:of-traced\n\ntraced\x00").expect(&log);
+    assert!(read.contains(&format!("connection={name} bytes=")), "{read}");
+    line(r"written: RECEIPT\nreceipt-id:of-traced\n\n\x00").expect(&log);
+    line("receipt:of-again").expect(&log);
+    for unseen in ["of-before", "of-between", "of-after", "passcode"] {
+        assert_eq!(line(unseen), None);
+    }
+    node.terminate();
+}
+
+#[test]
 fn the_http_api_keeps_to_tags_and_permissions() {
     let directory = tempfile::tempdir().unwrap();
     let mut node = Node::standalone(directory.path());
@@ -238,6 +287,7 @@ fn the_http_api_keeps_to_tags_and_permissions() {
         ("ann:a", "GET", "/api/queues/hidden", "", 401, "not authorised"),
         ("mon:m", "GET", "/api/queues/hidden", "", 200, "[]"),
         ("mon:m", "PUT", "/api/vhosts/v", "", 401, "Not administrator user"),
+        ("mon:m", "PUT", "/api/connections/1/trace", "", 401, "Not administrator user"),
         ("ann:a", "PUT", "/api/queues/%2F/ann.q", "{}", 201, ""),
         ("ann:a", "PUT", "/api/queues/%2F/ann.q", "{}", 204, ""),
         ("ann:a", "PUT", "/api/queues/%2F/other", "{}", 401, "refused for user 'ann'"),

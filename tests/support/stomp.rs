@@ -59,6 +59,11 @@ impl Stomp {
         self.socket.write_all(format!("{frame}\0").as_bytes()).unwrap();
     }
 
+    /// As it is: the rest is to follow.
+    pub fn send_part(&mut self, part: &str) {
+        self.socket.write_all(part.as_bytes()).unwrap();
+    }
+
     pub fn receive(&mut self) -> Frame {
         self.try_receive().expect("the broker closed the connection")
     }

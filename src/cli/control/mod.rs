@@ -5,6 +5,7 @@ mod client;
 mod output;
 mod pair;
 mod table;
+mod trace;
 mod verbs;
 
 pub(super) use verbs::ControlVerb;

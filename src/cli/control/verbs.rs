@@ -5,6 +5,7 @@ use super::client::{Client, EXIT_DATA, EXIT_SOFTWARE, Problem, part};
 use super::output::{Output, write};
 use super::pair;
 use super::table::{self, Columns};
+use super::trace::Trace;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -206,6 +207,8 @@ pub(crate) enum ControlVerb {
     CloseConnection(Close),
     /// Close all connections of a vhost.
     CloseAllConnections(CloseAll),
+    /// Log what a connection reads and writes, until it is switched off or the connection ends.
+    TraceConnection(Trace),
     /// Write users, vhosts, permissions, policies, queues, exchanges, bindings as RabbitMQ's JSON.
     ExportDefinitions(File),
     /// Add what such a file holds.
@@ -253,6 +256,7 @@ impl ControlVerb {
             Self::DeleteQueue(a) => &a.at.common,
             Self::CloseConnection(a) => &a.common,
             Self::CloseAllConnections(a) => &a.at.common,
+            Self::TraceConnection(a) => &a.common,
             Self::ExportDefinitions(a) | Self::ImportDefinitions(a) => &a.common,
             Self::Ping(a)
             | Self::Switchover(a)
@@ -330,6 +334,7 @@ impl ControlVerb {
                 let path = format!("{}/connections", api("vhosts", vhost));
                 client.delete(&path, &[("X-Reason", &a.reason)])
             }
+            Self::TraceConnection(a) => a.run(client, out),
             Self::ExportDefinitions(a) => export(&a.file, client),
             Self::ImportDefinitions(a) => import(&a.file, client, out),
             Self::HashPassword(a) => {

@@ -1,5 +1,7 @@
 //! `cargo bench --bench latency`: what a confirm costs with one outstanding publish, beside what a
-//! single commit of the storage costs on the same disk, in turns; one node, and a pair.
+//! single commit of the storage costs on the same disk, in turns; one node, and a pair. Both nodes of
+//! the pair are on one disk here, so what two commits at once cost is shown as well: a pair on two
+//! machines does not pay that.
 //! The rest of the targets is measured by `benches/peers`.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, reason = "a bench")]
 
@@ -8,6 +10,7 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 use support::{Node, Pair};
 
@@ -15,23 +18,37 @@ const BODY_BYTES: usize = 1024;
 const COMMITS: usize = 2_000;
 const RUNS: usize = 5;
 
-/// Microseconds.
-fn median_commit(directory: &Path) -> f64 {
+/// Each committer has a log of its own; they begin each commit together, and it ends when the last
+/// of them has synced. Microseconds.
+fn median_commit(directory: &Path, committers: usize) -> f64 {
+    let together = Barrier::new(committers);
+    let mut commits = std::thread::scope(|scope| {
+        let start = |n: usize| {
+            let (directory, together) = (directory.join(n.to_string()), &together);
+            scope.spawn(move || commits(&directory, together))
+        };
+        let threads: Vec<_> = (0..committers).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).next_back().unwrap()
+    });
+    commits.sort_unstable();
+    commits[COMMITS / 2].as_secs_f64() * 1e6
+}
+
+fn commits(directory: &Path, together: &Barrier) -> Vec<Duration> {
     use understudy_model::{Lsn, OpenGroup};
     use understudy_storage::{Batch, Log, LogOptions};
     let (mut log, ..) = Log::open(directory, &LogOptions::default()).unwrap();
     let mut open = OpenGroup::new(Lsn(1));
-    let mut commits: Vec<Duration> = (0..COMMITS)
-        .map(|_| {
-            open.push(|out| out.extend_from_slice(&[7; BODY_BYTES]));
-            let start = Instant::now();
-            let group = open.seal(1, 0, log.end().last_chain);
-            log.commit(&Batch { groups: &[group], view: None }).unwrap();
-            start.elapsed()
-        })
-        .collect();
-    commits.sort_unstable();
-    commits[COMMITS / 2].as_secs_f64() * 1e6
+    let commit = |_| {
+        open.push(|out| out.extend_from_slice(&[7; BODY_BYTES]));
+        together.wait();
+        let start = Instant::now();
+        let group = open.seal(1, 0, log.end().last_chain);
+        log.commit(&Batch { groups: &[group], view: None }).unwrap();
+        together.wait();
+        start.elapsed()
+    };
+    (0..COMMITS).map(commit).collect()
 }
 
 /// Microseconds.
@@ -45,21 +62,22 @@ fn median_confirm(address: &str) -> f64 {
     result["phases"][0]["confirm_us"]["p50"].as_f64().unwrap()
 }
 
-fn compare(name: &str, address: &str) {
+fn compare(name: &str, address: &str, committers: usize) {
     let mut runs: Vec<(f64, f64)> = (0..RUNS)
         .map(|_| {
             let directory = tempfile::tempdir().unwrap();
-            let before = median_commit(&directory.path().join("before"));
+            let before = median_commit(&directory.path().join("before"), committers);
             let confirm = median_confirm(address);
-            let after = median_commit(&directory.path().join("after"));
+            let after = median_commit(&directory.path().join("after"), committers);
             (f64::midpoint(before, after), confirm)
         })
         .collect();
     let ratio = |run: &(f64, f64)| run.1 / run.0;
     runs.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
     let (commit, confirm) = runs[RUNS / 2];
+    let what = ["a single commit", "two commits at once"][committers - 1];
     println!(
-        "| {name}: confirm with one outstanding, p50 | {confirm:.0} µs; a single commit \
+        "| {name}: confirm with one outstanding, p50 | {confirm:.0} µs; {what} \
          {commit:.0} µs; ratio {:.2} (spread {:.2}–{:.2}) |",
         confirm / commit,
         ratio(&runs[0]),
@@ -72,8 +90,9 @@ fn main() {
     let directory = tempfile::tempdir().unwrap();
     let mut node = Node::standalone(directory.path());
     node.start_serving();
-    compare("standalone", &node.ports.amqp);
+    compare("standalone", &node.ports.amqp, 1);
     drop(node);
     let pair = Pair::in_sync();
-    compare("pair", &pair.master.ports.amqp);
+    compare("pair", &pair.master.ports.amqp, 1);
+    compare("pair", &pair.master.ports.amqp, 2);
 }

@@ -154,6 +154,10 @@ impl Connection {
                 let effects = std::mem::take(&mut state.own);
                 self.on_effects(effects, state);
             }
+            if state.outbox.close {
+                // The last answer is written behind the farewell.
+                break;
+            }
             self.write_some(state)?;
             if std::mem::take(&mut state.must_yield) {
                 tokio::task::yield_now().await;

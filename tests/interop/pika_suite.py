@@ -89,6 +89,23 @@ def basics():
             pass
 
 
+def a_close_that_is_answered_has_given_back():
+    connection = connect()
+    channel = connection.channel()
+    channel.queue_declare("interop.close", durable=True)
+    channel.queue_purge("interop.close")
+    channel.basic_publish("", "interop.close", b"once")
+    for n in range(50):
+        # Not acked: after close-ok it is ready for others, at once.
+        method, _, body = channel.basic_get("interop.close")
+        assert body == b"once" and method.redelivered == (n > 0), n
+        connection.close()
+        connection = connect()
+        channel = connection.channel()
+    channel.queue_delete("interop.close")
+    connection.close()
+
+
 def failover():
     queue = "interop.pika"
     confirmed, attempts, number = 0, 0, 0
@@ -124,4 +141,5 @@ def failover():
 
 
 basics()
+a_close_that_is_answered_has_given_back()
 failover()

@@ -17,6 +17,8 @@ use understudy_client::{Client, Message, QueueOptions, SubscribeOptions};
 /// that were not acked yet come again, too.
 const DUPLICATES_MAX: u64 = 60;
 const COUNT: usize = 200;
+/// Seconds, for coreutils' timeout: a client that hangs is told as such.
+const RECIPE_S_MAX: &str = "180";
 
 struct Field {
     pair: Pair,
@@ -31,8 +33,11 @@ impl Field {
     }
 
     /// Runs a recipe; the master dies when it says KILL.
-    fn run(&mut self, name: &str, mut recipe: Command) {
-        let mut child = recipe.stdout(Stdio::piped()).spawn().unwrap();
+    fn run(&mut self, name: &str, recipe: Command) {
+        let mut limited = Command::new("timeout");
+        limited.arg(RECIPE_S_MAX).arg(recipe.get_program()).args(recipe.get_args());
+        limited.envs(recipe.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let mut child = limited.stdout(Stdio::piped()).spawn().unwrap();
         let mut counted = None;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();

@@ -15,7 +15,13 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    /// None without an etcd; `.ci/run` fails on what was skipped.
+    #[allow(clippy::print_stdout, reason = "tells what was skipped")]
+    fn start() -> Option<Self> {
+        if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
+            println!("SKIPPED etcd: install Debian's etcd-server");
+            return None;
+        }
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             assert!(Instant::now() < until, "etcd does not start");
@@ -23,7 +29,7 @@ impl Server {
             // One whose port was taken meanwhile ends.
             while server.child.try_wait().unwrap().is_none() {
                 if TcpStream::connect(&server.address).is_ok() {
-                    return server;
+                    return Some(server);
                 }
                 assert!(Instant::now() < until, "etcd does not listen");
                 std::thread::sleep(Duration::from_millis(5));
@@ -46,7 +52,7 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("etcd: .ci/run installs Debian's etcd-server");
+            .unwrap();
         Self { address, child, _directory: directory }
     }
 
@@ -99,7 +105,7 @@ async fn version(client: &mut Etcd) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swap_is_compared_by_version_and_a_lease_keeps_the_other_node_out() {
-    let server = Server::start();
+    let Some(server) = Server::start() else { return };
     let (mut one, mut two) = (server.client("one"), server.client("two"));
     assert_eq!(told(&mut one, ArbiterCall::Read).await, (true, None));
     assert!(!told(&mut one, renew(1, 1)).await.0, "there is no register");
@@ -129,7 +135,7 @@ async fn a_swap_is_compared_by_version_and_a_lease_keeps_the_other_node_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_is_not_the_keys_own_is_not_taken_for_it() {
-    let server = Server::start();
+    let Some(server) = Server::start() else { return };
     let mut one = server.client("one");
     assert!(told(&mut one, swap(0, register(1, 1))).await.0);
     // As after a swap whose answer was lost: the key is tied to a later lease than is known here.
@@ -150,7 +156,7 @@ async fn a_lease_that_is_not_the_keys_own_is_not_taken_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nodes_new_connection_cuts_off_what_its_old_one_still_holds() {
-    let server = Server::start();
+    let Some(server) = Server::start() else { return };
     let (mut old, mut new) = (server.client("one"), server.client("one"));
     told(&mut old, ArbiterCall::Read).await;
     told(&mut new, ArbiterCall::Read).await;

@@ -145,6 +145,7 @@ fn replay(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::AlarmPolicy;
     use understudy_broker::Limits;
     use understudy_model::{Text, UserRecord};
     use understudy_replication::Standalone;
@@ -159,6 +160,7 @@ mod tests {
             limits: Limits::default(),
             group_bytes_max: 1 << 10,
             cache_bytes_max: 1 << 10,
+            alarm_policy: AlarmPolicy::Block,
             save_after_bytes: 1 << 10,
             retain_bytes: 0,
             digest_interval_ms: 0,

@@ -13,6 +13,7 @@ pub use given::{
 };
 pub use layers::{Flags, load};
 
+use crate::node::AlarmPolicy;
 use std::path::PathBuf;
 
 /// What a node runs with: every value checked.
@@ -29,6 +30,7 @@ pub struct Settings {
     pub amqp: AmqpSettings,
     pub stomp: StompSettings,
     pub storage: StorageSettings,
+    pub alarm_policy: AlarmPolicy,
     pub hooks: HookSettings,
     pub tls: TlsSettings,
     pub log_level: String,

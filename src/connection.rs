@@ -257,7 +257,7 @@ impl Connection {
         loop {
             for effect in &effects {
                 match effect {
-                    Effect::Blocked { .. } => state.blocked = true,
+                    Effect::Blocked { held, .. } => state.blocked = *held,
                     Effect::Unblocked => state.blocked = false,
                     _ => {}
                 }

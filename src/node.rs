@@ -15,6 +15,8 @@ mod rules;
 mod saving;
 
 use self::alarm::Alarm;
+pub use self::alarm::AlarmPolicy;
+use self::alarm::Room;
 use self::compare::Comparisons;
 use self::effects::push_effect;
 use self::reinject::Reinjection;
@@ -180,6 +182,7 @@ pub struct NodeOptions {
     /// A group is sealed at this size even while the writer is busy.
     pub group_bytes_max: usize,
     pub cache_bytes_max: usize,
+    pub alarm_policy: AlarmPolicy,
     /// State is saved after so many bytes of log.
     pub save_after_bytes: u64,
     /// So much log behind the last save is kept for a slave that comes back.
@@ -253,6 +256,7 @@ impl Node {
         let inflight = Inflight::new(broker.applied(), applied_chain);
         let cache = Cache::new(options.cache_bytes_max);
         let saved_through = broker.applied();
+        let alarm = Alarm::new(options.alarm_policy);
         Self {
             options,
             broker,
@@ -261,7 +265,7 @@ impl Node {
             cache,
             sessions: BTreeMap::new(),
             upkeep: Upkeep::default(),
-            alarm: Alarm::default(),
+            alarm,
             repairs: Repairs::default(),
             comparisons: Comparisons::default(),
             saved_through,
@@ -443,12 +447,11 @@ impl Node {
         out: &mut Outputs,
     ) {
         while let Some(request) = requests.front() {
-            if self.alarm.holds(request) {
-                if self.alarm.wait(connection) {
-                    push_effect(out, connection, Effect::Blocked { reason: Alarm::reason() });
-                }
-                return;
-            }
+            let refusal = match self.room_for(connection, request, out) {
+                Room::Enough => None,
+                Room::Wait => return,
+                Room::Refuse(refusal) => Some(refusal),
+            };
             if let Some(until) = self.must_wait(connection, request) {
                 self.inflight.wait(connection, until);
                 return;
@@ -461,7 +464,14 @@ impl Node {
                 topology: false,
             };
             let before = decided.open.next_lsn();
-            if let Err(wait) = self.broker.decide(connection, request, &mut decided) {
+            let outcome = match refusal {
+                None => self.broker.decide(connection, request, &mut decided),
+                Some(refusal) => {
+                    self.broker.refuse_to_store(connection, request, refusal, &mut decided);
+                    Ok(())
+                }
+            };
+            if let Err(wait) = outcome {
                 self.inflight.wait(connection, wait.until);
                 return;
             }

@@ -420,6 +420,7 @@ fn node_options(settings: &Settings) -> NodeOptions {
         limits: Limits { outbound_bytes_max, ..Limits::default() },
         group_bytes_max: settings.limits.group_bytes_max,
         cache_bytes_max: settings.limits.cache_bytes_max,
+        alarm_policy: settings.alarm_policy,
         save_after_bytes: settings.storage.save_after_bytes,
         retain_bytes: settings.storage.retain_bytes,
         features: Features::KNOWN,

@@ -1,5 +1,6 @@
 //! Deciding publishes and transactions: where a message goes, and what its publisher hears.
 
+use crate::access;
 use crate::broker::{Broker, Name};
 use crate::clients::CachedRoute;
 use crate::decide::{Decided, Wait, no_exchange};
@@ -11,7 +12,7 @@ use crate::sender_selected::{self, Selected};
 use bytes::Bytes;
 use understudy_model::{
     Command, ConnectionId, DelayView, Effect, EnqueueView, Lsn, ProducerSequence, Publish, QueueId,
-    QueueSpec, Refusal, RefusalKind, Reply, Returned, Text, Token, Transaction,
+    QueueSpec, Refusal, RefusalKind, Reply, Request, Returned, Text, Token, Transaction,
 };
 
 /// Where a message goes.
@@ -35,12 +36,37 @@ impl Broker {
     ) -> Result<(), Wait> {
         match self.route(connection, publish)? {
             Ok(routed) => self.enqueue(connection, publish, &routed, decided),
-            Err(refusal) => {
-                let (channel, number) = (publish.channel, publish.confirm);
-                decided.effect(connection, Effect::PublishRefused { channel, number, refusal });
-            }
+            Err(refusal) => refuse(connection, publish, refusal, decided),
         }
         Ok(())
+    }
+
+    /// Answers a request that publishes while nothing may be stored: refused as a whole. What is
+    /// stored already is said to be so: a client that asks again after a lost connection would
+    /// take it for not done.
+    pub fn refuse_to_store(
+        &mut self,
+        connection: ConnectionId,
+        request: &Request,
+        refusal: Refusal,
+        decided: &mut Decided<'_>,
+    ) {
+        if !self.clients.connections.contains_key(&connection) {
+            return;
+        }
+        match request {
+            Request::Publish(publish) => {
+                if !self.confirm_duplicate(connection, publish, decided) {
+                    refuse(connection, publish, refusal, decided);
+                }
+            }
+            Request::Transaction(transaction) => {
+                if !self.answer_committed(connection, transaction, decided) {
+                    decided.reply(connection, transaction.token, Err(refusal));
+                }
+            }
+            _ => access::refuse(connection, request, refusal, decided),
+        }
     }
 
     /// The queues that the message enters, from the connection's cache if nothing has changed.
@@ -147,9 +173,7 @@ impl Broker {
             }
         };
         let queues = &routed.queues[..];
-        if let Some(known) = self.duplicate_of(publish) {
-            decided.depends_on = decided.depends_on.max(known);
-            decided.confirm(connection, publish);
+        if self.confirm_duplicate(connection, publish, decided) {
             return;
         }
         if let Some(due_ms) = routed.due_ms {
@@ -205,6 +229,19 @@ impl Broker {
         }
     }
 
+    /// False if it is not stored yet.
+    fn confirm_duplicate(
+        &self,
+        connection: ConnectionId,
+        publish: &Publish,
+        decided: &mut Decided<'_>,
+    ) -> bool {
+        let Some(known) = self.duplicate_of(publish) else { return false };
+        decided.depends_on = decided.depends_on.max(known);
+        decided.confirm(connection, publish);
+        true
+    }
+
     /// The command that stored this publish already, if a producer sends it again.
     fn duplicate_of(&self, publish: &Publish) -> Option<Lsn> {
         let producer = publish.producer?;
@@ -248,9 +285,7 @@ impl Broker {
         transaction: &Transaction,
         decided: &mut Decided<'_>,
     ) -> Result<(), Wait> {
-        if let Some(known) = transaction.commit.and_then(|commit| self.committed_at(commit)) {
-            decided.depends_on = decided.depends_on.max(known);
-            decided.reply(connection, transaction.token, Ok(Reply::AlreadyCommitted));
+        if self.answer_committed(connection, transaction, decided) {
             return Ok(());
         }
         let mut routes = Vec::with_capacity(transaction.publishes.len());
@@ -277,6 +312,20 @@ impl Broker {
         }
         decided.reply(connection, transaction.token, Ok(Reply::Done));
         Ok(())
+    }
+
+    /// False if it is not committed yet.
+    fn answer_committed(
+        &self,
+        connection: ConnectionId,
+        transaction: &Transaction,
+        decided: &mut Decided<'_>,
+    ) -> bool {
+        let known = transaction.commit.and_then(|commit| self.committed_at(commit));
+        let Some(known) = known else { return false };
+        decided.depends_on = decided.depends_on.max(known);
+        decided.reply(connection, transaction.token, Ok(Reply::AlreadyCommitted));
+        true
     }
 
     /// The connection that sent the transaction is over by now, if it was another: what the
@@ -306,6 +355,16 @@ impl Broker {
         let decided = self.decided_commits.get(&commit).copied();
         decided.or_else(|| self.producers.is_committed(commit).then_some(self.applied))
     }
+}
+
+fn refuse(
+    connection: ConnectionId,
+    publish: &Publish,
+    refusal: Refusal,
+    decided: &mut Decided<'_>,
+) {
+    let (channel, number) = (publish.channel, publish.confirm);
+    decided.effect(connection, Effect::PublishRefused { channel, number, refusal });
 }
 
 fn unroutable(publish: &Publish) -> Returned {

@@ -6,6 +6,7 @@ use super::{
     ArbiterKind, ArbiterSettings, BackendKind, ConfigError, LinkTls, Listen, ReplicationSettings,
     Role, Secret, Settings, TlsSettings, UserSetting,
 };
+use crate::node::AlarmPolicy;
 use crate::tls::LOGIN_FROM_COMMON_NAME;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
     }
     let arbiter = checker.arbiter(&given.arbiter, &listen, &replication)?;
     checker.limits(&given)?;
+    let alarm_policy = checker.alarm_policy(&given.storage.alarm_policy)?;
     checker.tls(&given.tls, &listen, &replication)?;
     let log_json = match given.log.format.as_str() {
         "text" => false,
@@ -54,6 +56,7 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
         amqp: given.amqp,
         stomp: given.stomp,
         storage: given.storage,
+        alarm_policy,
         hooks: given.hooks,
         tls: given.tls,
         log_level: given.log.level,
@@ -381,6 +384,17 @@ impl Checker<'_> {
             return self.wrong("storage.free_bytes_min", "must not be above half of map_bytes_max");
         }
         Ok(())
+    }
+
+    fn alarm_policy(&self, given: &str) -> Result<AlarmPolicy, ConfigError> {
+        match given {
+            "block" => Ok(AlarmPolicy::Block),
+            "reject" => Ok(AlarmPolicy::Reject),
+            other => {
+                let problem = format!("{other:?}: expected \"block\" or \"reject\"");
+                self.wrong("storage.alarm_policy", &problem)
+            }
+        }
     }
 
     fn tls(

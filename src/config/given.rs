@@ -148,6 +148,7 @@ pub struct StompSettings {
 pub struct StorageSettings {
     pub map_bytes_max: usize,
     pub free_bytes_min: u64,
+    pub alarm_policy: String,
     pub save_after_bytes: u64,
     pub retain_bytes: u64,
     pub scrub_bytes_per_second: u64,
@@ -294,6 +295,7 @@ impl Default for StorageSettings {
         Self {
             map_bytes_max: 64 << 30,
             free_bytes_min: 256 << 20,
+            alarm_policy: "block".into(),
             save_after_bytes: 64 << 20,
             retain_bytes: 64 << 20,
             scrub_bytes_per_second: 4 << 20,

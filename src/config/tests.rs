@@ -102,6 +102,7 @@ fn wrong_settings_name_the_key_and_what_would_be_right() {
         ("", "log.format=xml", "log.format", "json"),
         ("", "stomp.dialect=openmq", "stomp.dialect", "activemq"),
         ("", "stomp.dialect_tls=", "stomp.dialect_tls", "activemq"),
+        ("", "storage.alarm_policy=drop", "storage.alarm_policy", "\"reject\""),
         ("[[users]]\nname = \"u\"\n", "", "users.password", "either a password"),
         ("[[users]]\nnam = \"u\"\n", "", "users.nam", "password_hash"),
         (

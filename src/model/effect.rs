@@ -49,6 +49,9 @@ pub enum Effect {
     /// Publishing is stopped until `Unblocked`: a resource runs out.
     Blocked {
         reason: Text,
+        /// Publishes wait, and with them all that the client sends: it need not be read. Else
+        /// they are refused.
+        held: bool,
     },
     Unblocked,
     /// The roles are being exchanged: native clients of the new master connect there, URIs with

@@ -1,62 +1,80 @@
-//! The alarm for a store that runs out of room: publishers wait, everybody else goes on, so that
-//! consumers make room. A part of the node, sans-io.
+//! The alarm for a store that runs out of room: publishers wait or are refused, everybody else goes
+//! on, so that consumers make room. A part of the node, sans-io.
 
 use super::{Node, Outputs, push_effect};
 use std::collections::{BTreeSet, VecDeque};
-use understudy_model::{ConnectionId, Effect, Request, Text};
+use understudy_model::{ConnectionId, Effect, Refusal, RefusalKind, Request, Text};
 use understudy_replication::Input as BackendInput;
 
-#[derive(Default)]
+/// What becomes of a publish while the alarm stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmPolicy {
+    /// It waits, and all that its connection sends behind it.
+    Block,
+    /// It is refused.
+    Reject,
+}
+
 pub(crate) struct Alarm {
+    policy: AlarmPolicy,
     /// On the own disk.
     pub(crate) low_space: bool,
     /// On the disk of the slave that commits wait for.
     slave_low: bool,
-    /// Connections that wait with a publish, and were told so.
-    waiting: BTreeSet<ConnectionId>,
+    /// Connections that wanted to publish, and were told that they cannot.
+    told: BTreeSet<ConnectionId>,
+}
+
+/// Whether there is room for what a request stores.
+pub(crate) enum Room {
+    Enough,
+    Wait,
+    Refuse(Refusal),
 }
 
 impl Alarm {
-    /// Whether the request must wait: it would fill the store further.
-    pub(crate) fn holds(&self, request: &Request) -> bool {
-        self.is_raised()
-            && match request {
-                Request::Publish(_) => true,
-                Request::Transaction(transaction) => !transaction.publishes.is_empty(),
-                _ => false,
+    pub(crate) fn new(policy: AlarmPolicy) -> Self {
+        Self { policy, low_space: false, slave_low: false, told: BTreeSet::new() }
+    }
+
+    fn room_for(&self, request: &Request) -> Room {
+        let fills = match request {
+            Request::Publish(_) => true,
+            Request::Transaction(transaction) => !transaction.publishes.is_empty(),
+            _ => false,
+        };
+        match self.policy {
+            _ if !fills || !self.is_raised() => Room::Enough,
+            AlarmPolicy::Block => Room::Wait,
+            AlarmPolicy::Reject => {
+                let who = if self.low_space { "node" } else { "slave" };
+                let text = format!("the {who} is low on disk");
+                Room::Refuse(Refusal::new(RefusalKind::PreconditionFailed, text))
             }
+        }
     }
 
-    /// True the first time: the client is to be told.
-    pub(crate) fn wait(&mut self, connection: ConnectionId) -> bool {
-        self.waiting.insert(connection)
-    }
-
-    pub(crate) fn is_waiting(&self, connection: ConnectionId) -> bool {
-        self.waiting.contains(&connection)
+    fn is_waiting(&self, connection: ConnectionId) -> bool {
+        self.policy == AlarmPolicy::Block && self.told.contains(&connection)
     }
 
     pub(crate) fn forget(&mut self, connection: ConnectionId) {
-        self.waiting.remove(&connection);
+        self.told.remove(&connection);
     }
 
     pub(crate) fn is_raised(&self) -> bool {
         self.low_space || self.slave_low
     }
 
-    /// If the alarm is over: who waited and may go on.
-    fn take_waiting(&mut self) -> BTreeSet<ConnectionId> {
-        if self.is_raised() { BTreeSet::new() } else { std::mem::take(&mut self.waiting) }
+    /// If the alarm is over: who may go on.
+    fn take_told(&mut self) -> BTreeSet<ConnectionId> {
+        if self.is_raised() { BTreeSet::new() } else { std::mem::take(&mut self.told) }
     }
 
     pub(crate) fn forget_clients(&mut self) {
         // Told by the backend of the mastership that begins, if it is so.
         self.slave_low = false;
-        self.waiting.clear();
-    }
-
-    pub(crate) fn reason() -> Text {
-        Text::from_static("low on disk")
+        self.told.clear();
     }
 }
 
@@ -64,6 +82,22 @@ impl Node {
     /// Publishers wait for room in the store.
     pub fn is_low_on_space(&self) -> bool {
         self.alarm.is_raised()
+    }
+
+    /// Whether there is room for the request; if not, its client is told once.
+    pub(super) fn room_for(
+        &mut self,
+        connection: ConnectionId,
+        request: &Request,
+        out: &mut Outputs,
+    ) -> Room {
+        let room = self.alarm.room_for(request);
+        if !matches!(room, Room::Enough) && self.alarm.told.insert(connection) {
+            let held = matches!(room, Room::Wait);
+            let reason = Text::from_static("low on disk");
+            push_effect(out, connection, Effect::Blocked { reason, held });
+        }
+        room
     }
 
     /// No client waits for room any more.
@@ -107,7 +141,7 @@ impl Node {
     }
 
     fn let_go_on(&mut self, out: &mut Outputs) {
-        for connection in self.alarm.take_waiting() {
+        for connection in self.alarm.take_told() {
             push_effect(out, connection, Effect::Unblocked);
             self.decide_held(connection, out);
         }

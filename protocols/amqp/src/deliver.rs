@@ -39,7 +39,7 @@ impl Connection {
             // No consumer of this protocol browses.
             Effect::BrowseEnd { .. } => {}
             Effect::Cancelled { consumer } => self.on_cancelled(consumer, out)?,
-            Effect::Blocked { reason } => self.on_blocked(Some(&reason), out),
+            Effect::Blocked { reason, .. } => self.on_blocked(Some(&reason), out),
             Effect::Unblocked => self.on_blocked(None, out),
             // The protocol has no word for it any more: `connection.redirect` went with 0-9-1.
             Effect::Moved { .. } => {}

@@ -6,7 +6,7 @@ use crate::disk::{Disk, Job};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use understudy::boot::{Found, boot};
-use understudy::node::{Blocked, Input, Node, NodeOptions, Outputs};
+use understudy::node::{AlarmPolicy, Blocked, Input, Node, NodeOptions, Outputs};
 use understudy_broker::Limits;
 use understudy_model::{ConnectionId, Damage, Effect, Place, Request, Text, UserRecord};
 use understudy_replication::{
@@ -884,6 +884,7 @@ fn node_options(options: &WorldOptions) -> NodeOptions {
         group_bytes_max: 4 << 10,
         // Small, so that backlogs are read from the log.
         cache_bytes_max: 8 << 10,
+        alarm_policy: AlarmPolicy::Block,
         save_after_bytes: options.save_after_bytes,
         retain_bytes: options.retain_bytes,
         features: understudy_model::Features::KNOWN,

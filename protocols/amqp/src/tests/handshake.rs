@@ -169,7 +169,8 @@ fn heartbeats_go_out_when_idle_and_silence_ends_the_connection() {
 #[test]
 fn blocking_and_secrets_are_told() {
     let mut client = Client::open();
-    client.effects([Effect::Blocked { reason: "low on disk".into() }, Effect::Unblocked]);
+    let told = Effect::Blocked { reason: "low on disk".into(), held: true };
+    client.effects([told, Effect::Unblocked]);
     let blocked = connection::Blocked { reason: "low on disk".into() };
     let expected = [
         connection::AMQPMethod::Blocked(blocked),

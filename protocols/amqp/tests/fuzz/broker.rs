@@ -49,7 +49,7 @@ impl Broker {
             effects.push(match random.below(6) {
                 0 => Effect::Close { reason: Text::from_static("shutdown") },
                 1 | 2 => Effect::Unblocked,
-                _ => Effect::Blocked { reason: Text::from_static("low on disk") },
+                _ => Effect::Blocked { reason: Text::from_static("low on disk"), held: true },
             });
         }
         effects

@@ -41,7 +41,7 @@ impl NativeSession {
             // No consumer of this protocol browses.
             Effect::BrowseEnd { .. } => {}
             Effect::Cancelled { consumer } => send(out, Cancelled { consumer: consumer.0 }),
-            Effect::Blocked { reason } => send(out, Blocked { reason }),
+            Effect::Blocked { reason, .. } => send(out, Blocked { reason }),
             Effect::Unblocked => send(out, Unblocked {}),
             Effect::Moved { addresses } => send(out, Moved { addresses }),
             Effect::Close { reason } => {

@@ -41,7 +41,7 @@ impl Broker {
             effects.push(match random.below(4) {
                 0 => Effect::Close { reason: Text::from_static("shutdown") },
                 1 => Effect::Unblocked,
-                _ => Effect::Blocked { reason: Text::from_static("low on disk") },
+                _ => Effect::Blocked { reason: Text::from_static("low on disk"), held: true },
             });
         }
         effects

@@ -204,7 +204,7 @@ fn a_silent_client_is_dropped_after_its_grace() {
 fn unexpected_replies_do_no_harm() {
     let mut peer = Peer::open("1.2");
     peer.answer(Token(999));
-    peer.effect(Effect::Blocked { reason: Text::from("disk") });
+    peer.effect(Effect::Blocked { reason: Text::from("disk"), held: true });
     peer.effect(Effect::Unblocked);
     peer.effect(Effect::Confirm { channel: 0, through: 5 });
     assert_eq!(peer.written(), "");

@@ -3,8 +3,8 @@
 use crate::test_world::World;
 use bytes::Bytes;
 use understudy_model::{
-    Connect, ConnectionId, DeclareQueue, Effect, ProducerSequence, Protocol, Publish, Reply,
-    Request, Text, Token, Transaction, UserRecord,
+    Connect, ConnectionId, DeclareQueue, Effect, ProducerSequence, Protocol, Publish, Refusal,
+    RefusalKind, Reply, Request, Text, Token, Transaction, UserRecord,
 };
 
 const PRODUCER: u128 = 77;
@@ -102,4 +102,37 @@ fn a_producer_has_one_connection_and_what_the_former_still_sends_is_void() {
     // It goes, and takes nothing of the new one's along.
     world.run(|broker, decided| broker.disconnect(ConnectionId(1), decided));
     assert!(matches!(&connect(&mut world, 3)[..], [Effect::Close { .. }, _]));
+}
+
+/// What a lost answer was about must not be told as not done, only because the disk is low by now.
+#[test]
+fn without_room_only_what_is_not_stored_yet_is_refused() {
+    let mut world = world();
+    let publish = |sequence| {
+        let Request::Transaction(transaction) = transaction(9) else { unreachable!() };
+        let one = transaction.publishes[0].clone();
+        let producer = Some(ProducerSequence { producer: PRODUCER, sequence });
+        Request::Publish(Publish { producer, confirm: Some(sequence), ..one })
+    };
+    world.ask(ConnectionId(1), &transaction(5));
+    world.ask(ConnectionId(1), &publish(6));
+    let low = Refusal::new(RefusalKind::PreconditionFailed, "low");
+    let mut ask = |id, request: &Request| {
+        let refusal = low.clone();
+        let id = ConnectionId(id);
+        world.run(|broker, decided| broker.refuse_to_store(id, request, refusal, decided))
+    };
+    assert_eq!(ask(1, &transaction(5)), replied(Reply::AlreadyCommitted));
+    assert_eq!(ask(1, &publish(6)), [Effect::Confirm { channel: 0, through: 6 }]);
+    let refused = Effect::Reply { token: Token(9), result: Err(low.clone()) };
+    assert_eq!(ask(1, &transaction(7)), [refused]);
+    let refusal = low.clone();
+    let refused = Effect::PublishRefused { channel: 0, number: Some(8), refusal };
+    assert_eq!(ask(1, &publish(8)), [refused]);
+    assert_eq!(ask(2, &publish(8)), [], "nobody asks");
+    assert_eq!(world.broker.counts().ready, 3);
+    // With room again, what was refused is new.
+    assert_eq!(world.ask(ConnectionId(1), &transaction(7)), replied(Reply::Done));
+    world.ask(ConnectionId(1), &publish(8));
+    assert_eq!(world.broker.counts().ready, 6);
 }

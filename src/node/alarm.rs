@@ -147,3 +147,170 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::{Found, boot};
+    use crate::node::{Input, LogJob, NodeOptions};
+    use bytes::Bytes;
+    use understudy_broker::Limits;
+    use understudy_model::{
+        Connect, DeclareQueue, Features, Protocol, Publish, Token, Transaction, UserRecord,
+    };
+    use understudy_replication::{Backend, LogEnd, Standalone};
+
+    const CLIENT: ConnectionId = ConnectionId(1);
+
+    /// A node whose disk does at once what it is told.
+    struct Alone(Node);
+
+    impl Alone {
+        fn new(alarm_policy: AlarmPolicy) -> Self {
+            let options = NodeOptions {
+                limits: Limits::default(),
+                group_bytes_max: 1 << 10,
+                cache_bytes_max: 1 << 10,
+                alarm_policy,
+                save_after_bytes: 1 << 20,
+                retain_bytes: 0,
+                digest_interval_ms: 0,
+                features: Features::KNOWN,
+                users: Vec::new(),
+                default_user: UserRecord {
+                    name: Text::from_static("guest"),
+                    password_hash: Text::default(),
+                    tags: Vec::new(),
+                },
+            };
+            let found =
+                Found { view: None, log: LogEnd::default(), damage: None, state: Ok(Vec::new()) };
+            let made = boot(
+                &options,
+                found,
+                0,
+                [1; 8],
+                |boot, out| -> Result<Box<dyn Backend>, String> {
+                    Ok(Box::new(Standalone::new(boot, out).map_err(|error| error.to_string())?))
+                },
+                |_| Ok(Vec::new()),
+            );
+            let (node, out) = made.unwrap();
+            let mut alone = Self(node);
+            alone.carry_out(out);
+            assert!(alone.0.is_serving());
+            let name = Text::from_static("q");
+            let connect = Connect {
+                token: Token(1),
+                protocol: Protocol::Amqp,
+                vhost: Text::from_static("/"),
+                user: Text::from_static("guest"),
+                client_name: Text::new(),
+                producer: None,
+            };
+            let declare =
+                DeclareQueue { token: Token(2), name, durable: true, ..DeclareQueue::default() };
+            alone.ask([Request::Connect(connect), Request::DeclareQueue(declare)]);
+            alone
+        }
+
+        fn turn(&mut self, input: Input) -> Vec<Effect> {
+            let mut out = Outputs::default();
+            self.0.on_input(0, input, &mut out);
+            self.carry_out(out)
+        }
+
+        fn carry_out(&mut self, mut out: Outputs) -> Vec<Effect> {
+            loop {
+                self.0.end_turn(0, &mut out);
+                let jobs = std::mem::take(&mut out.log);
+                if jobs.is_empty() {
+                    return out.effects.remove(&CLIENT).unwrap_or_default();
+                }
+                for job in jobs {
+                    let done = match job {
+                        LogJob::Append(group) => Input::Durable { through: group.last() },
+                        LogJob::SaveView { version, .. } => {
+                            Input::Backend(BackendInput::ViewSaved { version })
+                        }
+                        other => panic!("{other:?}"),
+                    };
+                    self.0.on_input(0, done, &mut out);
+                }
+            }
+        }
+
+        fn ask(&mut self, requests: impl Into<Vec<Request>>) -> Vec<Effect> {
+            self.turn(Input::Requests { connection: CLIENT, requests: requests.into() })
+        }
+
+        fn ready(&self) -> u64 {
+            self.0.broker().counts().ready
+        }
+    }
+
+    fn publish(number: u64) -> Publish {
+        Publish {
+            routing_key: Text::from_static("q"),
+            properties: Bytes::from_static(&[0, 0]),
+            channel: 3,
+            confirm: Some(number),
+            ..Publish::default()
+        }
+    }
+
+    fn transaction() -> Request {
+        let publishes = vec![Publish { confirm: None, ..publish(0) }; 2];
+        let transaction = Transaction { token: Token(5), publishes, ..Transaction::default() };
+        Request::Transaction(Box::new(transaction))
+    }
+
+    fn blocked(held: bool) -> Effect {
+        Effect::Blocked { reason: Text::from_static("low on disk"), held }
+    }
+
+    fn done(token: u64) -> Effect {
+        Effect::Reply { token: Token(token), result: Ok(understudy_model::Reply::Done) }
+    }
+
+    const CONFIRMED: Effect = Effect::Confirm { channel: 3, through: 1 };
+
+    #[test]
+    fn a_publisher_waits_for_the_end_of_the_alarm() {
+        let mut node = Alone::new(AlarmPolicy::Block);
+        node.turn(Input::Space { low: true });
+        let barrier = Request::Barrier { token: Token(6) };
+        let told = node.ask([Request::Publish(publish(1)), transaction(), barrier]);
+        assert_eq!((told, node.ready()), (vec![blocked(true)], 0));
+        let told = node.turn(Input::Space { low: false });
+        assert_eq!(told, [Effect::Unblocked, CONFIRMED, done(5), done(6)]);
+        assert_eq!(node.ready(), 3);
+    }
+
+    #[test]
+    fn a_publisher_is_refused_while_the_alarm_stands_and_all_else_goes_on() {
+        let mut node = Alone::new(AlarmPolicy::Reject);
+        let first = node.ask([Request::Publish(publish(1))]);
+        assert_eq!(first, [CONFIRMED]);
+        node.turn(Input::Space { low: true });
+        let refusal = Refusal::new(RefusalKind::PreconditionFailed, "the node is low on disk");
+        let refused = |number| {
+            let (number, refusal) = (Some(number), refusal.clone());
+            Effect::PublishRefused { channel: 3, number, refusal }
+        };
+        let settles_only = Transaction { token: Token(6), ..Transaction::default() };
+        let told = node.ask([
+            Request::Publish(publish(2)),
+            transaction(),
+            Request::Transaction(Box::new(settles_only)),
+            Request::Publish(publish(3)),
+            Request::Barrier { token: Token(7) },
+        ]);
+        let whole = Effect::Reply { token: Token(5), result: Err(refusal.clone()) };
+        assert_eq!(told, [blocked(false), refused(2), whole, done(6), refused(3), done(7)]);
+        assert_eq!((node.ready(), node.0.inflight_bytes()), (1, 0));
+        assert_eq!(node.turn(Input::Space { low: false }), [Effect::Unblocked]);
+        let last = node.ask([Request::Publish(publish(4))]);
+        assert_eq!((last, node.ready()), (vec![Effect::Confirm { channel: 3, through: 4 }], 2));
+    }
+}

@@ -1,7 +1,8 @@
 //! A store that fills up blocks publishers, lets consumers go on, and loses nothing.
 
-use crate::support::stomp::Stomp;
+use crate::support::stomp::{Frame, Stomp};
 use crate::support::{Node, Pair};
+use understudy_client::{AckMode, Client, Error, Message};
 
 const MESSAGES: usize = 3_000;
 const BODY_BYTES: usize = 60_000;
@@ -48,4 +49,55 @@ fn a_slave_that_fills_up_blocks_the_masters_publishers_and_stays_in_sync() {
     publisher.join().unwrap();
     pair.master.wait("the end of the alarm", |status| status["disk_alarm"] == false);
     assert_eq!(pair.master.status().unwrap()["state"], "in-sync");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_that_rejects_refuses_stomp_and_native_publishers() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.configure("[limits]\ninflight_bytes_max = 4194304\n[storage]\nmap_bytes_max = 134217728\nfree_bytes_min = 50331648\nalarm_policy = \"reject\"\n");
+    tokio::task::block_in_place(|| node.start_serving());
+    let client = Client::connect(&format!("failover:(tcp://{})", node.ports.native)).await.unwrap();
+    let body = body(1).repeat(16);
+    let mut publisher = Stomp::connect(&node.ports.stomp);
+    let (stored, error) = publish_until_refused(&mut publisher, &body);
+    assert!(error.body.contains("the node is low on disk"), "{error:?}");
+    let is_refusal = |error: &Error| match error {
+        Error::Refused { code: 406, text } => text.contains("the node is low on disk"),
+        _ => false,
+    };
+    let error = client.publish(Message::to_queue("big", "more")).await.unwrap_err();
+    assert!(is_refusal(&error), "{error:?}");
+    let first = client.get("big", AckMode::Manual).await.unwrap().unwrap();
+    let mut transaction = client.transaction();
+    transaction.settle(&first);
+    transaction.publish(Message::to_queue("big", "more")).unwrap();
+    let error = transaction.commit().await.unwrap_err();
+    assert!(is_refusal(&error), "{error:?}");
+    // The connection that was told goes on: it takes all there is, and may publish then.
+    first.settle_confirmed().await.unwrap();
+    for _ in 1..stored {
+        let delivery = client.get("big", AckMode::Auto).await.unwrap().unwrap();
+        assert!(delivery.body() == body.as_bytes());
+    }
+    assert!(client.get("big", AckMode::Auto).await.unwrap().is_none());
+    tokio::task::block_in_place(|| {
+        node.wait("the end of the alarm", |status| status["disk_alarm"] == false);
+    });
+    client.publish(Message::to_queue("big", "more")).await.unwrap();
+}
+
+/// How many the queue took, and what the next one was answered with.
+fn publish_until_refused(publisher: &mut Stomp, body: &str) -> (usize, Frame) {
+    for stored in 0..MESSAGES {
+        publisher.send(&format!(
+            "SEND\ndestination:/queue/big\npersistent:true\nreceipt:{stored}\n\n{body}"
+        ));
+        let answer = publisher.receive();
+        if answer.command != "RECEIPT" {
+            assert_eq!(answer.command, "ERROR");
+            return (stored, answer);
+        }
+    }
+    panic!("never refused");
 }

@@ -186,6 +186,21 @@ fn pika_blocked() {
     run_quietly(Command::new(python).arg(script("pika_blocked.py")).arg(port));
 }
 
+/// Refused publishes and transactions, from a store that runs full.
+#[test]
+fn pika_alarm() {
+    let Some(python) = python() else { return skipped("pika_alarm", "python3-venv") };
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = support::Node::standalone(directory.path());
+    node.configure(
+        "[limits]\ninflight_bytes_max = 4194304\n\
+         [storage]\nmap_bytes_max = 134217728\nfree_bytes_min = 50331648\nalarm_policy = \"reject\"\n",
+    );
+    node.start_serving();
+    let port = Ports::port(&node.ports.amqp).to_string();
+    run_quietly(Command::new(python).arg(script("pika_alarm.py")).arg(port));
+}
+
 #[test]
 fn aio_pika() {
     let Some(python) = python() else { return skipped("aio_pika", "python3-venv") };

@@ -27,9 +27,7 @@ use crate::inflight::Inflight;
 use crate::upkeep::Upkeep;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use understudy_broker::{
-    Broker, ConfiguredUser, Decided, Limits, ReadAhead, Slice, waits_for_own_commits,
-};
+use understudy_broker::{Broker, ConfiguredUser, Decided, Limits, ReadAhead, Slice};
 use understudy_model::{
     Command, ConnectionId, Damage, Digest, Effect, Epoch, Features, Group, Lsn, NewEpoch, NodeId,
     QueueId, Repair, Request, UserRecord,
@@ -496,15 +494,6 @@ impl Node {
             }
             requests.pop_front();
         }
-    }
-
-    fn must_wait(&self, connection: ConnectionId, request: &Request) -> Option<Lsn> {
-        let session = self.sessions.get(&connection)?;
-        let applied = self.broker.applied();
-        if session.topology > applied {
-            return Some(session.topology);
-        }
-        (session.pending > applied && waits_for_own_commits(request)).then_some(session.pending)
     }
 
     fn closed(&mut self, connection: ConnectionId) {

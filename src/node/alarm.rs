@@ -3,7 +3,8 @@
 
 use super::{Node, Outputs, push_effect};
 use std::collections::{BTreeSet, VecDeque};
-use understudy_model::{ConnectionId, Effect, Refusal, RefusalKind, Request, Text};
+use understudy_broker::waits_for_own_commits;
+use understudy_model::{ConnectionId, Effect, Lsn, Refusal, RefusalKind, Request, Text};
 use understudy_replication::Input as BackendInput;
 
 /// What becomes of a publish while the alarm stands.
@@ -112,6 +113,16 @@ impl Node {
         self.held_bytes -= std::mem::take(&mut session.held_bytes);
         self.decide_all(connection, &mut held, out);
         self.hold(connection, held);
+    }
+
+    /// Until when the request waits for what its connection caused before it.
+    pub(super) fn must_wait(&self, connection: ConnectionId, request: &Request) -> Option<Lsn> {
+        let session = self.sessions.get(&connection)?;
+        let applied = self.broker.applied();
+        if session.topology > applied {
+            return Some(session.topology);
+        }
+        (session.pending > applied && waits_for_own_commits(request)).then_some(session.pending)
     }
 
     /// Keeps requests behind those that the connection's session waits with.

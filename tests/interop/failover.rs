@@ -1,7 +1,8 @@
 //! Every client with its own failover string, or behind HAProxy, while the sitting master is killed
 //! with SIGKILL in mid-stream. The same pair for all: the dead node comes back as slave, and the next
 //! client has it the other way round. Each run is counted alike (`failover/counting.py`); the table
-//! is printed, and docs/failover.md shows one.
+//! is printed, and docs/failover.md shows one. Debian's clients, which have a suite with a takeover
+//! each and take minutes here, run with UNDERSTUDY_FAILOVER=all.
 
 use crate::support::haproxy::HaProxy;
 use crate::support::{Pair, Ports};
@@ -334,7 +335,9 @@ fn every_client_goes_on_when_its_master_is_killed() {
     command_line(&mut field);
     python_clients(&mut field);
     node_clients(&mut field);
-    debians_clients(&mut field);
+    if std::env::var("UNDERSTUDY_FAILOVER").is_ok_and(|which| which == "all") {
+        debians_clients(&mut field);
+    }
     lapin(&mut field);
     println!("{}", field.table());
 }

@@ -9,7 +9,8 @@ from counting import Count
 
 NODES = [("127.0.0.1", int(port)) for port in sys.argv[1:]]
 QUEUE = "/queue/failover.stomp_py"
-LOST = (stomp.exception.StompException, OSError)
+# AttributeError: stomp.py's receiver took the socket away under the send.
+LOST = (stomp.exception.StompException, OSError, AttributeError)
 count = Count()
 
 

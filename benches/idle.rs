@@ -170,7 +170,8 @@ async fn measure(protocol: Protocol, connections: usize, seconds: u64) {
 fn main() {
     // The server inherits it.
     let hard = getrlimit(Resource::Nofile).maximum;
-    let limit = Rlimit { current: Some(40_000), maximum: hard.map(|hard| hard.max(40_000)) };
+    let limit =
+        Rlimit { current: Some(hard.map_or(40_000, |hard| hard.min(40_000))), maximum: hard };
     setrlimit(Resource::Nofile, limit).unwrap();
     let arguments: Vec<String> = std::env::args().collect();
     let option = |name: &str| {

@@ -138,7 +138,15 @@ impl Broker {
                 self.deliver_head(id, head, contents, effects)
             };
             let step = match step {
-                Step::NobodyCanTake if asked => self.answer_get(id, head, contents, effects),
+                Step::NobodyCanTake if asked => {
+                    // Consumers have had their chance; a get counts what the limit leaves.
+                    let left = *budget;
+                    self.drop_heads(id, budget);
+                    if *budget < left {
+                        continue;
+                    }
+                    self.answer_get(id, head, contents, effects)
+                }
                 step => step,
             };
             match step {

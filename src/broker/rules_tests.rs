@@ -312,6 +312,23 @@ fn a_queue_that_is_too_long_drops_its_head() {
 }
 
 #[test]
+fn a_get_right_behind_a_return_finds_what_the_limit_leaves() {
+    let mut broker = Broker::new();
+    broker.queue("q", &[("x-max-length", Value::I32(1))]);
+    broker.publish("q", "1");
+    let taken = broker.get("q").unwrap();
+    broker.publish("q", "2");
+    broker.return_it(&taken);
+    let get = Get { queue: Text::from_static("q"), consumer: ConsumerNumber(99), ..d() };
+    assert_eq!(broker.0.ask(ANN, &Request::Get(get)), []);
+    let got = broker.0.turns().into_iter().find_map(|(_, effect)| match effect {
+        Effect::Got { delivery, remaining, .. } => Some((body(&delivery), remaining)),
+        _ => None,
+    });
+    assert_eq!(got, Some(("2".into(), 0)));
+}
+
+#[test]
 fn a_full_queue_refuses() {
     let mut broker = Broker::new();
     broker.queue("dead", &[]);

@@ -97,7 +97,8 @@ async fn log_in(protocol: Protocol, socket: &mut TcpStream) {
         let connect = "CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\
                        heart-beat:10000,10000\n\n\0";
         socket.write_all(connect.as_bytes()).await.unwrap();
-        return read_until(socket, 0).await;
+        // A line end follows the frame's NUL.
+        return read_until(socket, b'\n').await;
     }
     socket.write_all(b"AMQP\0\0\x09\x01").await.unwrap();
     read_until(socket, 0xce).await;

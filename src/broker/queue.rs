@@ -215,6 +215,11 @@ impl Queue {
 
     /// Returns how many messages went.
     pub(crate) fn apply_settle(&mut self, from: Lsn, to: Lsn) -> u64 {
+        if !self.memory.returned.is_empty() {
+            // Given back by a consumer after something else had settled it.
+            let back: Vec<Lsn> = self.memory.returned.range(from..=to).copied().collect();
+            back.into_iter().for_each(|lsn| _ = self.take(lsn));
+        }
         if self.memory.by_priority.is_some() {
             let gone: Vec<Lsn> = self.unsettled.range(from, to).collect();
             gone.into_iter().for_each(|lsn| self.remove_by_priority(lsn));
@@ -392,6 +397,8 @@ impl Queue {
         let mut ranges: Vec<(Lsn, Lsn)> = Vec::with_capacity(parts.len());
         for (from, to) in parts {
             match ranges.last_mut() {
+                // Settled twice: by its consumer, and because the other side of a partition had.
+                Some((_, end)) if from <= *end => *end = to.max(*end),
                 Some((_, end)) if self.unsettled.next_after(*end) == Some(from) => *end = to,
                 _ => ranges.push((from, to)),
             }
@@ -619,6 +626,24 @@ mod tests {
         }
         assert_eq!((queue.unsettled().len(), queue.ready(), queue.memory.taken), (2, 2, 0));
         assert_eq!(take_all(&mut queue), [(4, false), (6, false)]);
+    }
+
+    #[test]
+    fn what_is_settled_from_both_sides_is_one_range_and_counts_stay_right() {
+        let mut queue = queue(&[1, 2, 3, 4, 5]);
+        for lsn in 1..=4 {
+            queue.take(Lsn(lsn));
+        }
+        queue.settle_later(Lsn(2));
+        queue.settle_later(Lsn(3));
+        queue.retire_all_but(&LsnSet::default(), Lsn(4));
+        // The consumer gives one back that the other side had finished.
+        queue.give_back(Lsn(4));
+        let ranges = queue.flush_settles().unwrap();
+        assert_eq!(ranges.0, [(Lsn(1), Lsn(4))]);
+        queue.apply_settle(Lsn(1), Lsn(4));
+        assert_eq!((queue.ready(), queue.memory.taken, queue.memory.returned.len()), (1, 0, 0));
+        assert_eq!(take_all(&mut queue), [(5, false)]);
     }
 
     #[test]

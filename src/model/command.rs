@@ -157,6 +157,8 @@ impl SettleRanges {
         out.varint(self.0.len() as u64);
         let mut before = 0;
         for &(from, to) in &self.0 {
+            // Written otherwise, no node could read its log again.
+            assert!(before <= from.0 && from <= to, "settle ranges {:?}", self.0);
             out.varint(from.0 - before);
             out.varint(to.0 - from.0);
             before = to.0;

@@ -63,11 +63,15 @@ fn unfit(me: &Hello, peer: &Hello) -> Option<Code> {
 
 /// A leader that is alone on disk needs its former slave for nothing, so a node that is new may
 /// take the place: how a machine that died for good is replaced. One that is attached keeps it.
+/// New is also a node that had begun to copy from this leader when one of the two died: it has
+/// noted the leader, who notes it only once it is in-sync.
 fn replaces_the_slave(leader: &Hello, new: &Hello) -> bool {
-    leader.leading.is_some()
-        && matches!(leader.standing, Standing::Alone { .. })
-        && matches!(new.standing, Standing::Empty)
-        && new.peer.is_none()
+    let is_new = match new.standing {
+        Standing::Empty => new.peer.is_none(),
+        Standing::Lagging { .. } => new.peer == Some(leader.node),
+        Standing::Synced { .. } | Standing::Alone { .. } => false,
+    };
+    is_new && leader.leading.is_some() && matches!(leader.standing, Standing::Alone { .. })
 }
 
 /// Nobody leads. The one whose copy is sure to hold everything answered does (R9), the longer one
@@ -309,9 +313,15 @@ mod tests {
         // Alone on disk, the leader needs its former slave for nothing: a new node may follow.
         leader.peer = Some(NodeId(3));
         assert_eq!(both_ways(&leader, &other), (Meeting::Lead, Meeting::Follow));
+        // So may it when it had begun before one of the two died.
+        let begun = Hello { peer: Some(leader.node), ..hello(2, LAGGING) };
+        assert_eq!(both_ways(&leader, &begun), (Meeting::Lead, Meeting::Follow));
         let taken = Meeting::Reject(Code::SlotTaken);
+        let begun_elsewhere = Hello { peer: Some(NodeId(4)), ..hello(2, LAGGING) };
+        assert_eq!(both_ways(&leader, &begun_elsewhere), (taken, taken));
         leader.standing = SYNCED;
         assert_eq!(both_ways(&leader, &other), (taken, taken));
+        assert_eq!(both_ways(&leader, &begun), (taken, taken));
         // Not so one that was a slave of this cluster before.
         leader.standing = ALONE;
         let former = hello(2, SYNCED);

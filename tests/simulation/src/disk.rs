@@ -47,10 +47,6 @@ impl Disk {
         self.pending.front().map(|(at, _)| (*at).max(self.hangs_until_ms))
     }
 
-    pub(crate) fn is_full(&self, now_ms: u64) -> bool {
-        self.full_until_ms > now_ms
-    }
-
     /// Carries out the job that is due; returns what the node is told.
     pub(crate) fn step(&mut self, now_ms: u64) -> Option<Input> {
         while self.next_ms().is_some_and(|at| at <= now_ms) {

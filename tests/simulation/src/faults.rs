@@ -121,8 +121,14 @@ fn replace_disk(world: &mut World) {
     let slave = master.other();
     world.crash(slave);
     world.replace_disk(slave);
-    world.run_until(20_000, |world| {
-        world.node(master).is_some_and(|node| node.status().state == "alone")
-    });
+    let is_alone =
+        |world: &World| world.node(master).is_some_and(|node| node.status().state == "alone");
+    if !world.run_until(20_000, is_alone) {
+        // It died before it could write that it goes on alone, and cannot know that the other's
+        // disk is lost: the operator does.
+        world.start(master);
+        world.promote(master, false);
+        world.run_until(20_000, is_alone);
+    }
     world.start(slave);
 }

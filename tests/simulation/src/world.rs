@@ -278,11 +278,12 @@ impl World {
         machine.node = Some(node);
         machine.life += 1;
         machine.stopped = None;
-        let is_full = machine.disk.is_full(world_ms);
+        let full_ms = machine.disk.full_until_ms.saturating_sub(world_ms);
         self.note(format!("{side:?} starts"));
         self.turn(side, None, out);
-        if is_full {
+        if full_ms > 0 {
             self.tell_node(side, 1, Input::Space { low: true });
+            self.tell_node(side, 1 + full_ms, Input::Space { low: false });
         }
     }
 

@@ -184,6 +184,22 @@ fn a_second_slave_is_refused_and_harms_nothing() {
 }
 
 #[test]
+fn a_new_slave_goes_on_with_its_copy_after_both_have_crashed() {
+    let mut world = in_sync();
+    world.crash(1);
+    assert!(world.until(1_000, |w| w.process(0).is_some_and(|p| p.pair.status().state == "alone")));
+    publish(&mut world, 0, 3);
+    world.start(2);
+    let begun = |world: &World| world.hosts[2].disk.view.is_some();
+    assert!(world.until(1_000, |w| begun(w) && matches!(standing(w, 2), Standing::Lagging { .. })));
+    world.crash(0);
+    world.crash(2);
+    world.start(0);
+    world.start(2);
+    assert!(world.until(2_000, |w| w.in_sync_pair(0, 2)), "{:?}", world.hosts[2].stopped);
+}
+
+#[test]
 fn a_node_of_another_cluster_is_refused_and_keeps_its_data() {
     let mut world = in_sync();
     world.hosts[2].config.role = Role::Master;

@@ -19,6 +19,15 @@ def marks(results):
     return [int(line) for line in open(path, encoding="ascii")] if os.path.exists(path) else []
 
 
+def stop(worker):
+    worker.terminate()
+    try:
+        worker.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        raise
+
+
 def exercise(tasks, chord):
     assert tasks.add.delay(1, 2).get(timeout=60) == 3
     assert tasks.fails_twice.delay(40).get(timeout=60) == 42
@@ -60,8 +69,7 @@ def main():
             exercise(tasks, celery.chord)
             ran = marks(results)
         finally:
-            worker.terminate()
-            worker.wait(timeout=60)
+            stop(worker)
     # The worker acknowledges late: what it had at the kill may run again, at most its prefetch
     # and one publish in flight. Celery's users know that; a lost task is never right.
     doubled = len(ran) - len(set(ran))

@@ -6,7 +6,7 @@
 
 use crate::support::haproxy::HaProxy;
 use crate::support::{Pair, Ports};
-use crate::{is_installed, node_modules, python, run_quietly, runs, script};
+use crate::{is_installed, limited, node_modules, python, run_quietly, runs, script};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -18,8 +18,6 @@ use understudy_client::{Client, Message, QueueOptions, SubscribeOptions};
 /// that were not acked yet come again, too.
 const DUPLICATES_MAX: u64 = 60;
 const COUNT: usize = 200;
-/// Seconds, for coreutils' timeout: a client that hangs is told as such.
-const RECIPE_S_MAX: &str = "180";
 
 struct Field {
     pair: Pair,
@@ -35,10 +33,7 @@ impl Field {
 
     /// Runs a recipe; the master dies when it says KILL.
     fn run(&mut self, name: &str, recipe: Command) {
-        let mut limited = Command::new("timeout");
-        limited.arg(RECIPE_S_MAX).arg(recipe.get_program()).args(recipe.get_args());
-        limited.envs(recipe.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let mut child = limited.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = limited(&recipe).stdout(Stdio::piped()).spawn().unwrap();
         let mut counted = None;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();

@@ -42,6 +42,9 @@ const AMQP091_GO: &str = "/usr/share/gocode/src/github.com/rabbitmq/amqp091-go";
 /// Ends well if Debian's php-amqplib is there.
 const PHP_AMQPLIB: &str = "exit((int) !stream_resolve_include_path('PhpAmqpLib/autoload.php'));";
 
+/// Seconds, for coreutils' timeout.
+const SUITE_S_MAX: &str = "600";
+
 /// Installing is done once, whichever test comes first.
 static INSTALL: Mutex<()> = Mutex::new(());
 
@@ -49,8 +52,20 @@ fn home() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop")
 }
 
+/// A suite that hangs is ended with all that it has started, and told as such.
+fn limited(command: &Command) -> Command {
+    let mut limited = Command::new("timeout");
+    limited.args(["--kill-after=10", SUITE_S_MAX]).arg(command.get_program());
+    limited.args(command.get_args()).stdin(Stdio::null());
+    limited.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    if let Some(directory) = command.get_current_dir() {
+        limited.current_dir(directory);
+    }
+    limited
+}
+
 fn run_quietly(command: &mut Command) {
-    let output = command.output().unwrap();
+    let output = limited(command).output().unwrap();
     assert!(
         output.status.success(),
         "{command:?}\n{}{}",
@@ -116,8 +131,8 @@ fn node_modules() -> Option<PathBuf> {
 }
 
 /// Runs a suite; kills the master when it says so, and checks what it counted.
-fn run_suite(mut suite: Command, pair: &mut Pair) {
-    let mut child = suite.stdout(Stdio::piped()).spawn().unwrap();
+fn run_suite(suite: Command, pair: &mut Pair) {
+    let mut child = limited(&suite).stdout(Stdio::piped()).spawn().unwrap();
     let mut counted = None;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
@@ -393,7 +408,7 @@ fn public_suites() {
     let mut run = Command::new("python3");
     run.arg(script("public_suites/run.py")).arg(home().join("public_suites"));
     run.arg(Ports::port(&node.ports.amqp).to_string()).args(suites.split(' '));
-    assert!(run.status().unwrap().success(), "{}", node.log());
+    assert!(limited(&run).status().unwrap().success(), "{}", node.log());
 }
 
 #[test]

@@ -173,11 +173,14 @@ impl Broker {
     }
 
     /// Takes a ready message out if its time is over. One that is to be handed out at once or not
-    /// at all is `tried` first.
+    /// at all is `tried` first, and has been if it was given back.
     fn expire(&mut self, id: QueueId, lsn: Lsn, tried: bool) -> bool {
         let Some(queue) = self.queues.get_mut(&id) else { return false };
         let Some(deadline_ms) = queue.deadline_ms(lsn) else { return false };
-        let expired = if deadline_ms == AT_ONCE_MS { tried } else { deadline_ms <= self.now_ms };
+        let expired = match deadline_ms {
+            AT_ONCE_MS => tried || queue.is_redelivery(lsn),
+            _ => deadline_ms <= self.now_ms,
+        };
         if expired {
             queue.take(lsn);
             self.die(id, lsn, Reason::Expired);

@@ -264,8 +264,12 @@ fn a_time_to_live_of_0_is_for_consumers_that_wait() {
     broker.consume(1, "q");
     broker.publish_with("", "q", "wanted", expiring("0"));
     broker.0.now_ms += 10;
-    let told: Vec<String> = broker.deliveries().iter().map(body).collect();
-    assert_eq!(told, ["wanted"]);
+    let told = broker.deliveries();
+    assert_eq!(told.iter().map(body).collect::<Vec<_>>(), ["wanted"]);
+    broker.return_it(&told[0]);
+    assert!(broker.deliveries().is_empty(), "it was handed out at once, and had its chance");
+    assert_eq!(broker.ready("q"), Some(0));
+    broker.assert_counts();
 }
 
 #[test]

@@ -8,6 +8,7 @@ import stomp
 
 PORTS = [int(port) for port in sys.argv[1:]]
 COUNT = 600
+LOST = (stomp.exception.StompException, OSError, AttributeError)
 
 
 class Listener(stomp.ConnectionListener):
@@ -40,26 +41,32 @@ class Listener(stomp.ConnectionListener):
                 raise SystemExit(f"waited in vain: {self.errors} {len(self.messages)} messages")
 
 
-def connect(kind=stomp.Connection12):
+def connected(kind=stomp.Connection12):
+    """Goes through its own list of both nodes until one lets it in, now and after each loss."""
+    connection = kind([("127.0.0.1", port) for port in PORTS], prefer_localhost=False,
+                      reconnect_attempts_max=-1, reconnect_sleep_initial=0.01, reconnect_sleep_max=0.05)
+    listener = Listener()
+    connection.set_listener("", listener)
+    log_in(connection, listener)
+    return connection, listener
+
+
+def log_in(connection, listener):
     deadline = time.monotonic() + 30
     while True:
-        connection = kind([("127.0.0.1", port) for port in PORTS], reconnect_attempts_max=1,
-                          reconnect_sleep_initial=0.01)
-        listener = Listener()
-        connection.set_listener("", listener)
+        listener.lost.clear()
         try:
-            connection.connect("guest", "guest", wait=True)
-            return connection, listener
-        # stomp.py's own reader may close the socket under a send, when the server goes.
-        except (stomp.exception.StompException, OSError):
+            return connection.connect("guest", "guest", wait=True)
+        # Let in by a node that went down at once. stomp.py's own reader may take the socket away
+        # under a send then.
+        except LOST:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
 
 
 def basics():
     for kind in (stomp.Connection10, stomp.Connection11, stomp.Connection12):
-        connection, listener = connect(kind)
+        connection, listener = connected(kind)
         name = "/queue/interop-" + kind.__name__
         connection.subscribe(name, id="1", ack="client-individual", receipt="sub")
         listener.wait(lambda: "sub" in listener.receipts)
@@ -77,7 +84,7 @@ def basics():
             connection.ack(message.headers["message-id"])
         connection.disconnect(receipt="bye")
         listener.wait(lambda: "bye" in listener.receipts)
-    connection, listener = connect()
+    connection, listener = connected()
     transaction = connection.begin()
     connection.send("/queue/interop-tx", "committed", transaction=transaction)
     connection.commit(transaction)
@@ -97,26 +104,22 @@ def basics():
 
 def failover():
     queue = "/queue/interop-stomp"
-    connection = None
-    number, confirmed = 0, 0
+    connection, listener = connected()
+    number = 0
     while number < COUNT:
-        if connection is None:
-            connection, listener = connect()
         try:
+            if listener.lost.is_set():
+                log_in(connection, listener)
             connection.send(queue, str(number), receipt=str(number), persistent="true")
-        except (stomp.exception.StompException, OSError):
-            connection = None
+        except LOST:
             continue
         with listener.changed:
             listener.changed.wait_for(
                 lambda: str(number) in listener.receipts or listener.lost.is_set(), 20)
         if str(number) in listener.receipts:
-            confirmed += 1
             number += 1
             if number == COUNT // 2:
                 print("KILL", flush=True)
-        else:
-            connection = None
     connection.subscribe(queue, id="1", ack="client-individual")
     listener.wait(lambda: len({m.body for m in listener.messages}) == COUNT)
     received = [int(m.body) for m in listener.messages]
@@ -124,7 +127,7 @@ def failover():
         connection.ack(message.headers["ack"])
     connection.disconnect(receipt="bye")
     lost = sorted(set(range(COUNT)) - set(received))
-    print(json.dumps({"confirmed": confirmed, "received": len(received), "lost": lost,
+    print(json.dumps({"confirmed": number, "received": len(received), "lost": lost,
                       "duplicates": len(received) - len(set(received))}), flush=True)
 
 

@@ -1,7 +1,7 @@
-"""stomp.py: `host_and_ports` is gone through at each connect; the listener says when to do that."""
+"""stomp.py: `connect` goes through `host_and_ports` until a node lets it in; the listener says when to
+call it again."""
 import sys
 import threading
-import time
 
 import stomp
 
@@ -17,21 +17,21 @@ count = Count()
 class Client(stomp.ConnectionListener):
     def __init__(self):
         self.receipts, self.changed = set(), threading.Condition()
-        self.connection = None
+        self.lost = threading.Event()
+        self.connection = stomp.Connection12(
+            NODES, heartbeats=(5000, 5000), prefer_localhost=False, reconnect_attempts_max=-1,
+            reconnect_sleep_initial=0.01, reconnect_sleep_max=0.05)
+        self.connection.set_listener("", self)
 
     def connect(self):
         while True:
-            self.lost = threading.Event()
-            connection = stomp.Connection12(NODES, heartbeats=(5000, 5000), reconnect_attempts_max=1,
-                                            reconnect_sleep_initial=0.01, prefer_localhost=False)
-            connection.set_listener("", self)
+            self.lost.clear()
             try:
-                connection.connect("guest", "guest", wait=True)
-                connection.subscribe(QUEUE, id="1", ack="client-individual")
-                self.connection = connection
-                return
+                self.connection.connect("guest", "guest", wait=True)
+                return self.connection.subscribe(QUEUE, id="1", ack="client-individual")
             except LOST:
-                time.sleep(0.02)
+                # Let in by a node that went down at once.
+                pass
 
     def on_message(self, frame):
         try:

@@ -10,7 +10,8 @@ use tungstenite::http::{HeaderValue, StatusCode};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
-const PATH: &str = "/ws";
+/// RabbitMQ's, and what ActiveMQ's examples say; it takes any.
+const PATHS: [&str; 2] = ["/ws", "/stomp"];
 /// Best first.
 const SUBPROTOCOLS: [&str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
 const SUBPROTOCOL_HEADER: &str = "Sec-WebSocket-Protocol";
@@ -202,8 +203,9 @@ impl Callback for Choose {
         request: &Request,
         mut response: Response,
     ) -> Result<Response, ErrorResponse> {
-        if request.uri().path().trim_end_matches('/') != PATH {
-            let mut refusal = ErrorResponse::new(Some(format!("STOMP is at {PATH}\n")));
+        if !PATHS.contains(&request.uri().path().trim_end_matches('/')) {
+            let text = format!("STOMP is at {}\n", PATHS.join(" and "));
+            let mut refusal = ErrorResponse::new(Some(text));
             *refusal.status_mut() = StatusCode::NOT_FOUND;
             return Err(refusal);
         }

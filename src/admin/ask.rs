@@ -65,6 +65,7 @@ impl Asker {
             token: exchange.token(),
             protocol: Protocol::Management,
             vhost: Text::from(vhost),
+            vhost_else: None,
             user: user.cloned().unwrap_or_default(),
             client_name: Text::new(),
             producer: None,

@@ -154,6 +154,22 @@ fn a_vhost_is_entered_with_a_permission_only() {
     world.permit("/", "", "", "");
     assert_eq!(world.connect(ANN, Protocol::Stomp, "ann", "/"), "");
     assert!(world.said(ANN, &declare("q", &[])).starts_with("403"));
+    // Who asks for another in place of a missing one gets that, but none in place of a forbidden one.
+    world.change(Change::PutVhost { name: text("forbidden") });
+    let mut connect = |vhost: &str| {
+        let connect = Connect {
+            token: Token(1),
+            protocol: Protocol::Stomp,
+            vhost: text(vhost),
+            vhost_else: Some(text("/")),
+            user: text("ann"),
+            client_name: text(""),
+            producer: None,
+        };
+        world.said(ANN, &Request::Connect(connect))
+    };
+    assert_eq!(connect("none"), "");
+    assert_eq!(connect("forbidden"), "530 access to vhost 'forbidden' refused for user 'ann'");
     // No client makes such a request; one that did would get nowhere.
     let manage = Manage { token: Token(1), change: Change::PutVhost { name: text("v") } };
     assert!(world.said(ANN, &Request::Manage(Box::new(manage))).starts_with("403"));

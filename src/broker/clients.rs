@@ -75,9 +75,9 @@ pub(crate) struct Channel {
 }
 
 impl Connection {
-    pub(crate) fn new(connect: &Connect) -> Self {
+    pub(crate) fn new(connect: &Connect, vhost: Text) -> Self {
         Self {
-            vhost: connect.vhost.clone(),
+            vhost,
             user: connect.user.clone(),
             protocol: connect.protocol,
             client_name: connect.client_name.clone(),

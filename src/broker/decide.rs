@@ -162,14 +162,18 @@ impl Broker {
     }
 
     fn connect(&mut self, id: ConnectionId, connect: &Connect, decided: &mut Decided<'_>) {
-        let result = self.check_vhost(connect.protocol, &connect.user, &connect.vhost);
+        let vhost = match &connect.vhost_else {
+            Some(other) if !self.has_vhost(&connect.vhost) => other,
+            _ => &connect.vhost,
+        };
+        let result = self.check_vhost(connect.protocol, &connect.user, vhost);
         if result.is_ok() {
             if let Some(former) = connect.producer.and_then(|p| self.clients.new_link(p, id)) {
                 let reason = Text::from_static("the client has connected anew");
                 self.disconnect(former, decided);
                 decided.effect(former, Effect::Close { reason });
             }
-            self.clients.connections.insert(id, Box::new(Connection::new(connect)));
+            self.clients.connections.insert(id, Box::new(Connection::new(connect, vhost.clone())));
         }
         decided.reply(id, connect.token, result.map(|()| Reply::Done));
     }

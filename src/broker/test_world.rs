@@ -75,6 +75,7 @@ impl World {
             token: Token(1),
             protocol,
             vhost: Text::from(vhost),
+            vhost_else: None,
             user: Text::from(user),
             client_name: Text::new(),
             producer: None,

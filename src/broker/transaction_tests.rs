@@ -14,6 +14,7 @@ fn connect(world: &mut World, id: u64) -> Vec<Effect> {
         token: Token(1),
         protocol: Protocol::Native,
         vhost: Text::from_static("/"),
+        vhost_else: None,
         user: Text::from_static("guest"),
         client_name: Text::new(),
         producer: Some(PRODUCER),

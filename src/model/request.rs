@@ -99,6 +99,8 @@ pub struct Connect {
     pub token: Token,
     pub protocol: Protocol,
     pub vhost: Text,
+    /// Taken if there is no `vhost`.
+    pub vhost_else: Option<Text>,
     /// Empty from the management interface of this machine only: nothing is refused to it.
     pub user: Text,
     /// What the client calls itself; empty if it does not say.

@@ -215,6 +215,7 @@ mod tests {
                 token: Token(1),
                 protocol: Protocol::Amqp,
                 vhost: Text::from_static("/"),
+                vhost_else: None,
                 user: Text::from_static("guest"),
                 client_name: Text::new(),
                 producer: None,

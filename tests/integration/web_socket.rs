@@ -59,6 +59,7 @@ fn the_handshake_chooses_a_subprotocol_and_refuses_other_paths() {
     for (path, offered, status, chosen) in [
         ("/ws", "v10.stomp, v11.stomp", "101", "sec-websocket-protocol: v11.stomp\r\n"),
         ("/ws/", "v12.stomp", "101", "sec-websocket-protocol: v12.stomp\r\n"),
+        ("/stomp", "v12.stomp", "101", "sec-websocket-protocol: v12.stomp\r\n"),
         ("/ws", "mqtt", "101", ""),
         ("/other", "v12.stomp", "404", ""),
     ] {

@@ -233,7 +233,8 @@ impl AmqpSession {
         let token = connection.next_token();
         connection.pending.insert(token, Pending::Connect);
         let protocol = Protocol::Amqp;
-        let connect = Connect { token, protocol, vhost, user, client_name, producer: None };
+        let connect =
+            Connect { token, protocol, vhost, vhost_else: None, user, client_name, producer: None };
         out.requests.push(Request::Connect(connect));
         self.phase = Phase::Running(Box::new(connection));
     }

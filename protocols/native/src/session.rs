@@ -184,6 +184,7 @@ impl NativeSession {
                     token: Token(open.request),
                     protocol: Protocol::Native,
                     vhost: open.vhost,
+                    vhost_else: None,
                     user: user.clone(),
                     client_name: self.client_name.clone(),
                     producer: (self.producer != 0).then_some(self.producer),

@@ -112,7 +112,7 @@ fn decode(part: &str) -> Option<Text> {
 }
 
 /// The destination that a message was sent to.
-pub(crate) fn format(exchange: &str, key: &str) -> String {
+pub(crate) fn format(exchange: &str, key: &str, dialect: Dialect) -> String {
     let mut out = String::with_capacity(16 + exchange.len() + key.len());
     match exchange {
         "" => out.push_str("/queue/"),
@@ -126,7 +126,10 @@ pub(crate) fn format(exchange: &str, key: &str) -> String {
             out.push('/');
         }
     }
-    encode(key, &mut out);
+    match (exchange, dialect) {
+        ("" | TOPIC_EXCHANGE, Dialect::Activemq) => activemq::encode(key, &mut out),
+        _ => encode(key, &mut out),
+    }
     out
 }
 
@@ -195,6 +198,7 @@ mod tests {
 
     #[test]
     fn a_formatted_destination_leads_back() {
+        let format = |exchange, key| format(exchange, key, Dialect::Rabbitmq);
         assert_eq!(format("", "a/b%é"), "/queue/a%2Fb%25%C3%A9");
         assert_eq!(format("amq.topic", "a.b"), "/topic/a.b");
         assert_eq!(format("amq.fanout", ""), "/exchange/amq.fanout");

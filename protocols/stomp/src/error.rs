@@ -1,5 +1,6 @@
 //! What an ERROR frame says. Words as RabbitMQ's, which clients' tests compare.
 
+use crate::codec::Headers;
 use std::{borrow::Cow, fmt::Display};
 use understudy_model::{Refusal, Text};
 
@@ -9,11 +10,18 @@ pub(crate) struct StompError {
     pub(crate) body: String,
     /// The subscription that it is about.
     pub(crate) subscription: Option<Text>,
+    /// The receipt that a frame asked for which could not be read.
+    pub(crate) receipt: Option<Text>,
 }
 
 impl StompError {
     pub(crate) fn new(message: &'static str, body: impl Into<String>) -> Self {
-        Self { message: Cow::Borrowed(message), body: body.into(), subscription: None }
+        Self {
+            message: Cow::Borrowed(message),
+            body: body.into(),
+            subscription: None,
+            receipt: None,
+        }
     }
 
     pub(crate) fn refusal(refusal: &Refusal) -> Self {
@@ -22,7 +30,13 @@ impl StompError {
             message: Cow::Owned(name.to_ascii_lowercase()),
             body: format!("{name} - {}\n", refusal.text),
             subscription: None,
+            receipt: None,
         }
+    }
+
+    /// It is about the frame with these headers.
+    pub(crate) fn of(self, headers: &Headers) -> Self {
+        Self { receipt: headers.receipt(), ..self }
     }
 
     pub(crate) fn malformed(body: impl Into<String>) -> Self {

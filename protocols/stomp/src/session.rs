@@ -218,6 +218,7 @@ impl StompSession {
         }
         let complaint = format!("{}: {}", error.message, error.body);
         out.complaint = Some(complaint.trim_end().replace('\n', " "));
+        let receipt = receipt.or(error.receipt.as_ref());
         put_error(out.write.tail(), self.version, error, receipt.map(|id| &**id));
         self.close(out);
     }

@@ -22,6 +22,8 @@ pub(crate) struct Subscription {
     pub(crate) id: Option<Text>,
     pub(crate) ack: Ack,
     pub(crate) queue: Text,
+    /// The destination, which a 1.0 client may name in UNSUBSCRIBE; kept for no other.
+    pub(crate) subscribed_to: Option<Text>,
     /// UNSUBSCRIBE may ask for its queue to be deleted.
     pub(crate) durable: bool,
     /// The name of the connection's own temporary queue that it reads.
@@ -74,6 +76,7 @@ impl Subscription {
             id,
             ack,
             queue,
+            subscribed_to: None,
             durable: false,
             temp_queue: None,
             browses: false,
@@ -112,6 +115,12 @@ impl Subscription {
     pub(crate) fn put_back(&mut self, taken: &Taken) {
         let DeliveryRef { queue, lsn, .. } = taken.delivery;
         self.outstanding.insert(taken.number, (queue, lsn));
+    }
+
+    fn take_all(self) -> Vec<DeliveryRef> {
+        let consumer = self.consumer;
+        let outstanding = self.outstanding.into_values();
+        outstanding.map(|(queue, lsn)| DeliveryRef { consumer, queue, lsn }).collect()
     }
 
     fn is_over(&self) -> bool {
@@ -179,6 +188,12 @@ impl Subscriptions {
         self.all.get_mut(&consumer)
     }
 
+    pub(crate) fn tag_of_destination(&self, destination: &str) -> Option<Text> {
+        let mut open = self.all.values().filter(|subscription| !subscription.cancelled);
+        let found = open.find(|open| open.subscribed_to.as_deref() == Some(destination));
+        found.map(|subscription| subscription.tag.clone())
+    }
+
     /// The tag is free again at once.
     pub(crate) fn cancel(&mut self, tag: &str) -> Option<&mut Subscription> {
         let consumer = self.by_tag.remove(tag)?;
@@ -187,11 +202,17 @@ impl Subscriptions {
         Some(subscription)
     }
 
+    /// Nothing more will come. What is outstanding may still be acked.
     pub(crate) fn end(&mut self, consumer: ConsumerNumber) {
         if let Some(subscription) = self.all.get_mut(&consumer) {
             subscription.ended = true;
         }
         self.forget_if_over(consumer);
+    }
+
+    /// Nothing more will come, and what is outstanding is to be given back.
+    pub(crate) fn end_returning(&mut self, consumer: ConsumerNumber) -> Vec<DeliveryRef> {
+        self.all.remove(&consumer).map(Subscription::take_all).unwrap_or_default()
     }
 
     pub(crate) fn take(&mut self, consumer: ConsumerNumber, number: u64) -> Vec<Taken> {

@@ -168,6 +168,7 @@ impl Client {
                 token: Token(1),
                 protocol: Protocol::Native,
                 vhost: Text::from_static("/"),
+                vhost_else: None,
                 user: Text::from_static("guest"),
                 client_name: Text::new(),
                 producer: None,

@@ -36,6 +36,7 @@ fn a_client_logs_in_and_opens_a_vhost() {
         token: Token(1),
         protocol: Protocol::Amqp,
         vhost: "/".into(),
+        vhost_else: None,
         user: "guest".into(),
         client_name: "me".into(),
         producer: None,

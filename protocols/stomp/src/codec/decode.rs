@@ -54,7 +54,7 @@ impl Decoder {
         if let Scan::Head { .. } = self.scan {
             let Some(length) = self.head_length(input)? else { return Ok(None) };
             let head = self.parse_head(input.split_to(length).freeze())?;
-            let length = self.body_length(&head)?;
+            let length = self.body_length(&head).map_err(|error| error.of(&head.headers))?;
             self.scan = Scan::Body { head, length, scanned: 0 };
         }
         match self.body_length_seen(input)? {
@@ -113,21 +113,18 @@ impl Decoder {
         // CONNECT speaks is not known yet.
         let trim = !connect && version == Version::V10;
         let mut headers = Headers::default();
+        // The others are read for their receipt.
+        let mut first_error = None;
         for line in lines.take_while(|line| !line.is_empty()) {
-            let Some((name, value)) = line.split_once(':') else {
-                return Err(StompError::malformed(format!("Header without colon: '{line}'\n")));
-            };
-            let value = if trim { value.trim_start() } else { value };
-            let text = |part| match unescape(part, version) {
-                Ok(Cow::Borrowed(part)) => Ok(head.slice_ref(part)),
-                Ok(Cow::Owned(part)) => Ok(Text::from(part)),
-                Err(_) => {
-                    Err(StompError::malformed(format!("Undefined escape in header: '{line}'\n")))
-                }
-            };
-            headers.insert_first(text(name)?, text(value)?);
+            match parse_header(&head, line, version, trim) {
+                Ok((name, value)) => headers.insert_first(name, value),
+                Err(error) => _ = first_error.get_or_insert(error),
+            }
         }
-        Ok(Frame { command, headers, body: Bytes::new() })
+        match first_error {
+            None => Ok(Frame { command, headers, body: Bytes::new() }),
+            Some(error) => Err(error.of(&headers)),
+        }
     }
 
     /// Only SEND has a body; clients are known to send wrong lengths with other frames.
@@ -137,36 +134,55 @@ impl Decoder {
             _ => None,
         };
         match length {
-            Some(length) if length > self.limits.message_bytes_max => Err(self.too_long()),
+            Some(length) if length > self.limits.message_bytes_max => Err(too_long(&self.limits)),
             length => Ok(length),
         }
     }
 
     /// The body's length, once it and the NUL behind it have come.
     fn body_length_seen(&mut self, input: &[u8]) -> Result<Option<usize>, StompError> {
-        let Scan::Body { length, scanned, .. } = &mut self.scan else { return Ok(None) };
+        let Scan::Body { head, length, scanned } = &mut self.scan else { return Ok(None) };
         if let Some(length) = *length {
             return match input.get(length) {
                 None => Ok(None),
                 Some(0) => Ok(Some(length)),
                 Some(_) => {
                     let text = "There is no NUL where content-length puts the body's end.\n";
-                    Err(StompError::malformed(text))
+                    Err(StompError::malformed(text).of(&head.headers))
                 }
             };
         }
         let end = memchr(0, &input[*scanned..]).map(|at| at + *scanned);
         *scanned = input.len();
         if end.unwrap_or(*scanned) > self.limits.message_bytes_max {
-            return Err(self.too_long());
+            return Err(too_long(&self.limits).of(&head.headers));
         }
         Ok(end)
     }
+}
 
-    fn too_long(&self) -> StompError {
-        let most = self.limits.message_bytes_max;
-        StompError::new("Frame too large", format!("A body may have {most} bytes.\n"))
-    }
+/// `line` is a part of `head`, of which the texts are slices.
+fn parse_header(
+    head: &Text,
+    line: &str,
+    version: Version,
+    trim: bool,
+) -> Result<(Text, Text), StompError> {
+    let Some((name, value)) = line.split_once(':') else {
+        return Err(StompError::malformed(format!("Header without colon: '{line}'\n")));
+    };
+    let value = if trim { value.trim_start() } else { value };
+    let text = |part| match unescape(part, version) {
+        Ok(Cow::Borrowed(part)) => Ok(head.slice_ref(part)),
+        Ok(Cow::Owned(part)) => Ok(Text::from(part)),
+        Err(_) => Err(StompError::malformed(format!("Undefined escape in header: '{line}'\n"))),
+    };
+    Ok((text(name)?, text(value)?))
+}
+
+fn too_long(limits: &Limits) -> StompError {
+    let most = limits.message_bytes_max;
+    StompError::new("Frame too large", format!("A body may have {most} bytes.\n"))
 }
 
 fn check_head(line: usize, head: usize, limits: &Limits) -> Result<(), StompError> {

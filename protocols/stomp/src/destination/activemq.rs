@@ -3,6 +3,7 @@
 
 use super::{Destination, decode};
 use crate::error::StompError;
+use std::fmt::Write;
 use understudy_model::Text;
 
 /// A list is one atomic group: it must stay small beside it.
@@ -66,6 +67,23 @@ pub(crate) fn binding_key(topic: &str) -> Text {
     Text::from(words.join("."))
 }
 
+/// As it was written, but for what would be read otherwise: a comma, and a `%` in front of digits.
+pub(super) fn encode(name: &str, out: &mut String) {
+    for (at, c) in name.char_indices() {
+        let escape = || name.as_bytes()[at..].get(1..3);
+        match c {
+            '%' if escape().is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit)) => {
+                out.push_str("%25");
+            }
+            ',' | '\0'..' ' | '\x7f' => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "%{:02X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +122,30 @@ mod tests {
         }
         let long = (0..65).map(|n| format!("/queue/{n}")).collect::<Vec<_>>().join(",");
         assert!(parse_list(&long).is_err());
+    }
+
+    #[test]
+    fn names_are_shown_as_they_were_written() {
+        for (name, shown) in [
+            ("a/b.c d", "a/b.c d"),
+            ("100%", "100%"),
+            ("é%é", "é%é"),
+            ("a%2fb", "a%252fb"),
+            ("a,b\r\n", "a%2Cb%0D%0A"),
+        ] {
+            for (exchange, prefix) in [("", "/queue/"), ("amq.topic", "/topic/")] {
+                let there = crate::destination::format(exchange, name, crate::Dialect::Activemq);
+                assert_eq!(there, format!("{prefix}{shown}"));
+                let name = text(name);
+                let back = if exchange.is_empty() {
+                    Destination::Queue(name)
+                } else {
+                    Destination::Topic(name)
+                };
+                assert_eq!(parse(&there), Ok(back.clone()));
+                assert_eq!(parse_list(&there).unwrap(), [back]);
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@ use super::{is_frame_header, text::put_value};
 use crate::{
     codec::{FRAME_END, Version, put_header},
     destination::{self, REPLY_QUEUE},
+    options::Dialect,
     subscription::{Ack, Subscription},
 };
 use bytes::{BufMut, BytesMut};
@@ -12,6 +13,7 @@ use understudy_model::{Delivery, Malformed, PropertiesView, Table, WriteBuffer};
 pub(crate) fn put_message(
     write: &mut WriteBuffer,
     version: Version,
+    dialect: Dialect,
     subscription: &Subscription,
     number: u64,
     delivery: &Delivery,
@@ -26,7 +28,7 @@ pub(crate) fn put_message(
     let out = write.tail();
     out.put_slice(&subscription.message_start);
     if !subscription.echoes_destination {
-        let place = destination::format(message.exchange, message.routing_key);
+        let place = destination::format(message.exchange, message.routing_key, dialect);
         put_header(out, version, "destination", place.as_bytes());
     }
     put_id(out, "message-id", subscription, number);

@@ -62,11 +62,13 @@ fn set_property(
         }
         "expires" => {
             // ActiveMQ's: a point in time in milliseconds, 0 for never. `expiration` counts more.
+            // It stays a header as well: ActiveMQ's clients look for it in the MESSAGE.
             let at = headers.number::<u64>(&[name])?.filter(|&at| at > 0);
             if headers.get("expiration").is_none() {
                 let left = at.map(|at| at.saturating_sub(sender.now_ms));
                 properties.expiration = left.map(|ms| Text::from(ms.to_string()));
             }
+            return Ok(false);
         }
         "amqp-message-id" => properties.message_id = short(name, value)?,
         "timestamp" => properties.timestamp = headers.number(&[name])?,
@@ -139,6 +141,7 @@ mod tests {
         ]);
         let text = |t: &str| Some(Text::from(t));
         let mut custom = Table::default();
+        custom.push("expires", Value::text("99999"));
         custom.push("x-mine", Value::text("1"));
         custom.push("other", Value::text(""));
         let wanted = Properties {

@@ -2,9 +2,10 @@ use super::{Pending, State, StompSession};
 use crate::{
     error::StompError,
     mapping::{put_browse_end, put_message},
+    options::Dialect,
 };
 use understudy_model::{
-    ConsumerNumber, Delivery, Effect, Outbox, Refusal, RefusalKind, Reply, Text, Token,
+    ConsumerNumber, Delivery, Effect, Outbox, Refusal, RefusalKind, Reply, Request, Text, Token,
 };
 
 impl StompSession {
@@ -48,7 +49,8 @@ impl StompSession {
     fn deliver(&mut self, delivery: &Delivery, out: &mut Outbox) {
         let Some(subscription) = self.subscriptions.get_mut(delivery.consumer) else { return };
         let number = subscription.deliver(delivery.queue, delivery.lsn);
-        let written = put_message(&mut out.write, self.version, subscription, number, delivery);
+        let (version, dialect) = (self.version, self.options.dialect);
+        let written = put_message(&mut out.write, version, dialect, subscription, number, delivery);
         if let Err(malformed) = written {
             let error = StompError::new("Internal error", format!("{malformed}\n"));
             self.fail(&error, None, out);
@@ -74,7 +76,7 @@ impl StompSession {
             Pending::Connect | Pending::Step(_) => {}
             Pending::Finish(receipt) => self.receipt(receipt, out),
             Pending::Cancel(consumer, receipt) => {
-                self.subscriptions.end(consumer);
+                self.subscription_ended(consumer, out);
                 self.receipt(receipt, out);
             }
             Pending::Commit(receipts, own) => {
@@ -84,6 +86,20 @@ impl StompSession {
                 self.receipt(receipt, out);
                 self.state = State::Closed;
                 self.close(out);
+            }
+        }
+    }
+
+    /// ActiveMQ hands a subscription's unacked messages to others when it ends, RabbitMQ when its
+    /// connection does.
+    fn subscription_ended(&mut self, consumer: ConsumerNumber, out: &mut Outbox) {
+        match self.options.dialect {
+            Dialect::Rabbitmq => self.subscriptions.end(consumer),
+            Dialect::Activemq => {
+                let deliveries = self.subscriptions.end_returning(consumer);
+                if !deliveries.is_empty() {
+                    out.requests.push(Request::Return { deliveries, token: None });
+                }
             }
         }
     }

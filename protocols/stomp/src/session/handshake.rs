@@ -3,6 +3,7 @@ use crate::{
     codec::{FRAME_END, Headers, Version},
     error::StompError,
     heartbeat::Heartbeat,
+    options::Dialect,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt::Write;
@@ -69,10 +70,16 @@ impl StompSession {
             LoginOutcome::Accepted { user, .. } => {
                 self.user = user.clone();
                 let token = self.await_reply(Pending::Connect);
+                // ActiveMQ ignores `host`, and its clients say what machine they connect to.
+                let vhost_else = match self.options.dialect {
+                    Dialect::Rabbitmq => None,
+                    Dialect::Activemq => Some(self.options.default_vhost.clone()),
+                };
                 out.requests.push(Request::Connect(Connect {
                     token,
                     protocol: Protocol::Stomp,
                     vhost: handshake.vhost.clone(),
+                    vhost_else,
                     user,
                     client_name: self.client_id.clone(),
                     producer: None,

@@ -166,7 +166,11 @@ impl StompSession {
             }
             (Destination::TempTopic(name), _) => {
                 let key = self.temp_topic_key(&name);
-                return Ok(Some(Text::from(destination::format(TOPIC_EXCHANGE, &key))));
+                return Ok(Some(Text::from(destination::format(
+                    TOPIC_EXCHANGE,
+                    &key,
+                    Dialect::Rabbitmq,
+                ))));
             }
             _ => return Ok(None),
         };

@@ -3,7 +3,7 @@ use super::{
     send::{missing_destination, not_valid_for},
 };
 use crate::{
-    codec::Headers,
+    codec::{Headers, Version},
     destination::{Destination, TEMP_QUEUE, TOPIC_EXCHANGE, binding_key},
     error::StompError,
     options::Dialect,
@@ -14,9 +14,14 @@ use understudy_model::{
     AckMode, Bind, Consume, ConsumeMode, Credit, DeleteQueue, Outbox, Request, Text,
 };
 
-/// Spellings of a durable subscription's name, each of some broker; RabbitMQ takes `id`.
-const DURABLE_NAMES: [&str; 3] =
-    ["durable-subscription-name", "durable-subscriber-name", "activemq.subscriptionName"];
+/// Spellings of a durable subscription's name, each of some broker; RabbitMQ takes `id`. The last one
+/// is ActiveMQ's up to 5.5, and what PHP's clients send.
+const DURABLE_NAMES: [&str; 4] = [
+    "durable-subscription-name",
+    "durable-subscriber-name",
+    "activemq.subscriptionName",
+    "activemq.subcriptionName",
+];
 
 /// In front of a selector: own headers are texts in STOMP, and are compared with numbers and
 /// booleans as what they spell. ActiveMQ does the same.
@@ -83,6 +88,9 @@ impl StompSession {
             session_id: &self.session_id,
             version: self.version,
         });
+        if self.version == Version::V10 {
+            subscription.subscribed_to = Some(Text::from(&**text));
+        }
         subscription.durable = source.durable;
         subscription.browses = browses;
         subscription.temp_queue = source.temp_queue.clone();
@@ -207,7 +215,12 @@ impl StompSession {
     }
 
     pub(super) fn unsubscribe(&mut self, headers: &Headers, out: &mut Outbox) -> Result {
-        let tag = subscription_tag(headers, "UNSUBSCRIBE")?;
+        let mut tag = subscription_tag(headers, "UNSUBSCRIBE")?;
+        if !self.subscriptions.has_tag(&tag) && headers.get("id").is_none() {
+            // 1.0 lets a client name the destination although it has given an id.
+            let destination = headers.get("destination").map_or("", |destination| &**destination);
+            tag = self.subscriptions.tag_of_destination(destination).unwrap_or(tag);
+        }
         let delete = durable_name_wanted(headers)?;
         let receipt = headers.receipt();
         let Some(subscription) = self.subscriptions.cancel(&tag) else {
@@ -298,7 +311,11 @@ fn subscription_tag(headers: &Headers, command: &str) -> Result<Text> {
             Err(StompError::new("Invalid id", body))
         }
         (Some(id), _) => Ok(Text::from(format!("T_{id}"))),
-        (None, Some(_)) if queue::durable(headers)?.unwrap_or(false) => Err(missing_id()),
+        (None, Some(_))
+            if durable_name_wanted(headers)? && headers.any(&DURABLE_NAMES).is_none() =>
+        {
+            Err(missing_id())
+        }
         (None, Some(destination)) => Ok(Text::from(format!("Q_{destination}"))),
         (None, None) => {
             let body = format!("{command} must include a 'destination' or 'id' header\n");

@@ -118,6 +118,24 @@ fn an_error_names_the_frames_receipt() {
 }
 
 #[test]
+fn the_receipt_of_a_frame_that_cannot_be_read_is_found() {
+    for (frame, message) in [
+        ("SEND\nno colon\nreceipt:r\n\nx\0", "Malformed frame"),
+        ("SEND\nreceipt:r\na:\\t\n\nx\0", "Malformed frame"),
+        ("SEND\nreceipt:r\ncontent-length:1\n\nxy\0", "Malformed frame"),
+        ("SEND\ncontent-length:-1\nreceipt:r\n\nx\0", "Invalid header"),
+        ("SEND\ncontent-length:100001\nreceipt:r\n\nx", "Frame too large"),
+    ] {
+        let mut peer = Peer::open("1.2");
+        peer.feed(frame);
+        let written = peer.written();
+        assert!(written.starts_with(&format!("ERROR\nmessage:{message}\n")), "{written}");
+        assert!(written.contains("\nreceipt-id:r\n"), "{written}");
+        assert!(peer.out.close);
+    }
+}
+
+#[test]
 fn disconnect_waits_for_all_that_went_before() {
     let mut peer = Peer::open("1.2");
     peer.feed("SEND\ndestination:/queue/a\nreceipt:1\n\nx\0DISCONNECT\nreceipt:bye\n\n\0junk");

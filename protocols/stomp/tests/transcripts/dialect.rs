@@ -1,6 +1,6 @@
 //! ActiveMQ's dialect.
 
-use crate::common::{Message, Peer, body, options, plain, publish};
+use crate::common::{Message, Peer, body, options, plain, publish, token};
 use understudy_model::{AckMode, Properties, Request, Text};
 use understudy_stomp::{Dialect, StompOptions};
 
@@ -24,6 +24,59 @@ fn names_may_hold_slashes_and_topics_wildcards() {
 
     peer.feed("SEND\ndestination:/topic/prices.x.>\n\nx\0");
     assert_eq!(&*publish(peer.request()).routing_key, "prices.x.>", "a SEND names one topic");
+}
+
+#[test]
+fn a_message_says_the_destination_that_it_was_sent_to() {
+    for (topic, rabbitmqs) in [
+        ("a/b", "a%2Fb"),
+        ("100%", "100%25"),
+        ("caf\u{e9}", "caf%C3%A9"),
+        ("a%2Cb", "a,b"),
+        ("a b", "a b"),
+    ] {
+        for (mut peer, wanted) in [(activemq(), topic), (Peer::open("1.2"), rabbitmqs)] {
+            let consumer = peer.subscribe("id:1\ndestination:/topic/#");
+            let key = topic.replace("%2C", ",");
+            peer.deliver(consumer, 5, &Message { exchange: "amq.topic", ..plain(&key, b"") });
+            let written = peer.written();
+            assert!(written.contains(&format!("\ndestination:/topic/{wanted}\n")), "{written}");
+        }
+    }
+}
+
+#[test]
+fn the_machines_name_is_no_vhost() {
+    for (dialect, instead) in
+        [(Dialect::Activemq, Some(Text::from("/"))), (Dialect::Rabbitmq, None)]
+    {
+        let mut peer = Peer::new(StompOptions { dialect, ..options() });
+        peer.feed("CONNECT\naccept-version:1.2\nhost:mq.example\nlogin:u\npasscode:p\n\n\0");
+        peer.login_accepted();
+        let Request::Connect(connect) = peer.request() else { panic!("no connect") };
+        assert_eq!((&*connect.vhost, &connect.vhost_else), ("mq.example", &instead));
+    }
+}
+
+#[test]
+fn what_a_subscription_leaves_unacked_goes_to_others_when_it_ends() {
+    let mut peer = activemq();
+    let consumer = peer.subscribe("id:s\ndestination:/queue/a\nack:client-individual");
+    (1..=3).for_each(|lsn| peer.deliver(consumer, lsn, &plain("a", b"")));
+    peer.feed("BEGIN\ntransaction:t\n\n\0");
+    peer.feed("ACK\nid:T_s@@session-s@@1-1\ntransaction:t\n\n\0UNSUBSCRIBE\nid:s\n\n\0");
+    let cancel = token(&peer.request()).unwrap();
+    // On its way when the client said so.
+    peer.deliver(consumer, 4, &plain("a", b""));
+    peer.feed("ACK\nid:T_s@@session-s@@1-2\n\n\0");
+    assert!(matches!(peer.request(), Request::Settle { .. }));
+    peer.answer(cancel);
+    let Request::Return { deliveries, .. } = peer.request() else { panic!("no return") };
+    let lsns: Vec<_> = deliveries.iter().map(|delivery| delivery.lsn.0).collect();
+    assert_eq!(lsns, [3, 4], "but for what the transaction holds");
+    peer.written();
+    peer.feed("ACK\nid:T_s@@session-s@@1-3\n\n\0");
+    peer.assert_error_message("Unknown message");
 }
 
 #[test]

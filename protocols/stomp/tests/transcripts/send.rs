@@ -42,6 +42,19 @@ fn headers_become_properties() {
     assert_eq!(headers.0.len(), 1);
 }
 
+/// ActiveMQ's clients look for it in the MESSAGE.
+#[test]
+fn a_point_in_time_is_a_time_to_live_and_stays_a_header() {
+    let mut peer = Peer::open("1.2");
+    let publish = sent(&mut peer, "destination:/queue/a\nexpires:3000");
+    let properties = Properties::decode(&publish.properties).unwrap();
+    assert_eq!(properties.expiration.as_deref(), Some("2000"));
+    let consumer = peer.subscribe("id:1\ndestination:/queue/a");
+    peer.deliver(consumer, 1, &Message { key: "a", properties, ..Message::default() });
+    let written = peer.written();
+    assert!(written.contains("\nexpiration:2000\nexpires:3000\n"), "{written}");
+}
+
 #[test]
 fn without_a_header_the_option_says_what_is_persistent() {
     for (default_persistent, wanted) in [(false, None), (true, Some(2))] {

@@ -83,10 +83,14 @@ fn a_durable_subscription_has_the_same_queue_every_time() {
     let wanted = name("1.2", "id:n\ndurable:true\nauto-delete:false");
     assert!(wanted.starts_with("stomp-subscription-"));
     assert_eq!(name("1.0", "id:n\npersistent:true"), wanted);
-    for header in
-        ["durable-subscription-name", "durable-subscriber-name", "activemq.subscriptionName"]
-    {
+    for header in [
+        "durable-subscription-name",
+        "durable-subscriber-name",
+        "activemq.subscriptionName",
+        "activemq.subcriptionName",
+    ] {
         assert_eq!(name("1.2", &format!("id:other\n{header}:n")), wanted);
+        assert_eq!(name("1.0", &format!("durable:true\n{header}:n")), wanted);
     }
     assert_ne!(name("1.2", "id:m\ndurable:true"), wanted);
     assert_ne!(name("1.2", "id:n\ndurable:true\nclient-id:c"), wanted);
@@ -272,6 +276,29 @@ fn unsubscribing_frees_the_id_and_keeps_what_is_outstanding() {
     peer.deliver(first, 2, &plain("a", b""));
     assert_eq!(peer.written(), "");
     peer.feed("UNSUBSCRIBE\nid:t\n\n\0");
+    peer.assert_error_message("No subscription found");
+}
+
+#[test]
+fn a_1_0_client_may_name_the_destination_although_it_gave_an_id() {
+    let unsubscribe = "UNSUBSCRIBE\ndestination:/queue/a\nreceipt:r\n\n\0";
+    let mut peer = Peer::open("1.0");
+    let named = peer.subscribe("id:s\ndestination:/queue/a");
+    let unnamed = peer.subscribe("destination:/queue/a");
+    for wanted in [unnamed, named] {
+        peer.feed(unsubscribe);
+        let request = peer.request();
+        let Request::Cancel { consumer, token } = request else { panic!("{request:?}") };
+        assert_eq!(consumer, wanted, "the one without an id comes first");
+        peer.answer(token);
+        assert_eq!(peer.written(), "RECEIPT\nreceipt-id:r\n\n\0");
+    }
+    peer.feed(unsubscribe);
+    peer.assert_error_message("No subscription found");
+
+    let mut peer = Peer::open("1.1");
+    peer.subscribe("id:s\ndestination:/queue/a");
+    peer.feed(unsubscribe);
     peer.assert_error_message("No subscription found");
 }
 

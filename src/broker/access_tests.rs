@@ -4,7 +4,7 @@ use crate::test_world::World;
 use crate::{Broker, ConfiguredUser, Limits, Query};
 use bytes::Bytes;
 use understudy_model::{
-    ApplyTo, Bind, Change, ConnectionId, Consume, ConsumerNumber, Credit, DeclareExchange,
+    ApplyTo, Bind, Change, Connect, ConnectionId, Consume, ConsumerNumber, Credit, DeclareExchange,
     DeclareQueue, DeleteExchange, DeleteQueue, Effect, Get, Manage, PermissionRecord, PolicyRecord,
     Properties, Protocol, Publish, PurgeQueue, Request, Table, Text, Token, UserRecord, Value,
 };

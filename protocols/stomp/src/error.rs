@@ -48,6 +48,6 @@ impl StompError {
     }
 
     pub(crate) fn missing_header(command: &str, name: &str) -> Self {
-        Self::new("Missing Header", format!("'{command}' must include the '{name}' header\n"))
+        Self::new("Missing header", format!("'{command}' must include the '{name}' header\n"))
     }
 }

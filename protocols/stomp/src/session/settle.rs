@@ -21,15 +21,14 @@ impl StompSession {
         self.settle(verdict, taken, headers, out)
     }
 
-    /// 1.2 names it `id`, before that it was `message-id`; MESSAGE gives both the same value, so
-    /// either will do.
+    /// 1.2 names it `id`, before that it was `message-id`. A 1.1 client's `subscription` is not looked
+    /// at: the message-id says it.
     fn take_outstanding(&mut self, command: &str, headers: &Headers) -> Result<Vec<Taken>> {
         if let Some(name) = headers.get("transaction") {
             self.transactions.check(name)?;
         }
         let name = if self.version == Version::V12 { "id" } else { "message-id" };
-        let id = headers.any(&[name, "message-id", "id"]).map(|(_, id)| id);
-        let id = id.ok_or_else(|| StompError::missing_header(command, name))?;
+        let id = headers.get(name).ok_or_else(|| StompError::missing_header(command, name))?;
         let parsed = parse_message_id(id, &self.session_id);
         let (consumer, number) = parsed.ok_or_else(|| {
             let body = format!("'{command}' must include a valid '{name}' header\n");

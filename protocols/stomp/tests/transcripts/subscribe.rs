@@ -121,7 +121,7 @@ fn the_receipt_precedes_the_first_message() {
 fn what_is_wrong_with_a_subscribe_is_said() {
     for (headers, message) in [
         ("id:1", "Missing destination"),
-        ("destination:/queue/a", "Missing Header"),
+        ("destination:/queue/a", "Missing header"),
         ("id:/temp-queue/1\ndestination:/queue/a", "Invalid id"),
         ("id:1\ndestination:/reply-queue/a", "Invalid destination"),
         ("id:1\ndestination:/queue/a\nack:maybe", "Invalid header"),
@@ -242,7 +242,8 @@ fn a_run_of_acks_is_one_request() {
 #[test]
 fn acks_that_mean_nothing_are_errors() {
     for (headers, message) in [
-        ("foo:1", "Missing Header"),
+        ("foo:1", "Missing header"),
+        ("message-id:T_s@@session-s@@1-1", "Missing header"),
         ("id:x", "Invalid header"),
         ("id:T_s@@session-other@@1-1", "Invalid header"),
         ("id:T_s@@session-s@@1-2", "Unknown message"),
@@ -255,6 +256,20 @@ fn acks_that_mean_nothing_are_errors() {
         peer.written();
         peer.feed(&format!("ACK\n{headers}\n\n\0"));
         peer.assert_error_message(message);
+    }
+}
+
+#[test]
+fn before_1_2_a_message_is_acked_by_its_message_id() {
+    for version in ["1.0", "1.1"] {
+        let mut peer = Peer::open(version);
+        let consumer = peer.subscribe("id:s\ndestination:/queue/a\nack:client");
+        peer.deliver(consumer, 1, &plain("a", b""));
+        peer.feed("ACK\nmessage-id:T_s@@session-s@@1-1\nsubscription:s\n\n\0");
+        assert!(matches!(peer.request(), Request::Settle { .. }));
+        peer.written();
+        peer.feed("NACK\nid:T_s@@session-s@@1-1\n\n\0");
+        peer.assert_error("Missing header", "'NACK' must include the 'message-id' header\n");
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::codec::{Version, escape, put_header};
 use bytes::{Bytes, BytesMut};
 use std::{collections::BTreeMap, fmt::Write};
-use understudy_model::{ConsumerNumber, DeliveryRef, Lsn, QueueId, Text};
+use understudy_model::{ConsumerNumber, DeliveryRef, Text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ack {
@@ -16,6 +16,8 @@ pub(crate) enum Ack {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) consumer: ConsumerNumber,
+    /// The others of a subscription to a list: a consumer reads one queue.
+    pub(crate) more: Vec<ConsumerNumber>,
     /// `T_` and the id, or `Q_` and the destination where a 1.0 client gave no id.
     pub(crate) tag: Text,
     /// The header `subscription`.
@@ -34,13 +36,13 @@ pub(crate) struct Subscription {
     pub(crate) browses: bool,
     /// UNSUBSCRIBE came. Its deliveries may still be acked, so it stays while it has any.
     pub(crate) cancelled: bool,
-    /// The cancel was answered: nothing more will come.
-    pub(crate) ended: bool,
+    /// So many of its consumers' cancels are answered: nothing more will come from them.
+    ended: usize,
     /// How each of its MESSAGEs begins, and how their ids do: made once.
     pub(crate) message_start: Bytes,
     pub(crate) id_start: Bytes,
     delivered: u64,
-    outstanding: BTreeMap<u64, (QueueId, Lsn)>,
+    outstanding: BTreeMap<u64, DeliveryRef>,
 }
 
 /// What a new subscription is made of.
@@ -72,6 +74,7 @@ impl Subscription {
             id_start,
             echoes_destination: destination.is_some(),
             consumer,
+            more: Vec::new(),
             tag,
             id,
             ack,
@@ -81,17 +84,17 @@ impl Subscription {
             temp_queue: None,
             browses: false,
             cancelled: false,
-            ended: false,
+            ended: 0,
             delivered: 0,
             outstanding: BTreeMap::new(),
         }
     }
 
     /// Numbers a delivery and keeps it, if it is to be acked.
-    pub(crate) fn deliver(&mut self, queue: QueueId, lsn: Lsn) -> u64 {
+    pub(crate) fn deliver(&mut self, delivery: DeliveryRef) -> u64 {
         self.delivered += 1;
         if self.ack != Ack::Auto {
-            self.outstanding.insert(self.delivered, (queue, lsn));
+            self.outstanding.insert(self.delivered, delivery);
         }
         self.delivered
     }
@@ -102,29 +105,21 @@ impl Subscription {
             return Vec::new();
         }
         let numbers = if self.ack == Ack::Client { 0..=number } else { number..=number };
-        let consumer = self.consumer;
         let taken = self.outstanding.extract_if(numbers, |_, _| true);
-        let taken = taken.map(|(number, (queue, lsn))| Taken {
-            number,
-            delivery: DeliveryRef { consumer, queue, lsn },
-        });
-        taken.collect()
+        taken.map(|(number, delivery)| Taken { number, delivery }).collect()
     }
 
     /// An aborted transaction gives back what it took.
     pub(crate) fn put_back(&mut self, taken: &Taken) {
-        let DeliveryRef { queue, lsn, .. } = taken.delivery;
-        self.outstanding.insert(taken.number, (queue, lsn));
+        self.outstanding.insert(taken.number, taken.delivery);
     }
 
-    fn take_all(self) -> Vec<DeliveryRef> {
-        let consumer = self.consumer;
-        let outstanding = self.outstanding.into_values();
-        outstanding.map(|(queue, lsn)| DeliveryRef { consumer, queue, lsn }).collect()
+    fn has_ended(&self) -> bool {
+        self.ended > self.more.len()
     }
 
     fn is_over(&self) -> bool {
-        self.ended && self.outstanding.is_empty()
+        self.has_ended() && self.outstanding.is_empty()
     }
 }
 
@@ -156,6 +151,8 @@ pub(crate) fn parse_message_id(id: &str, session_id: &str) -> Option<(ConsumerNu
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     all: BTreeMap<ConsumerNumber, Subscription>,
+    /// Under which consumer in `all` a list's other consumers are found.
+    more: BTreeMap<ConsumerNumber, ConsumerNumber>,
     /// Those that are not cancelled.
     by_tag: BTreeMap<Text, ConsumerNumber>,
     numbers: u32,
@@ -163,7 +160,7 @@ pub(crate) struct Subscriptions {
 
 impl Subscriptions {
     pub(crate) fn len(&self) -> usize {
-        self.all.len()
+        self.all.len() + self.more.len()
     }
 
     pub(crate) fn next_number(&mut self) -> ConsumerNumber {
@@ -177,6 +174,7 @@ impl Subscriptions {
 
     pub(crate) fn insert(&mut self, subscription: Subscription) {
         self.by_tag.insert(subscription.tag.clone(), subscription.consumer);
+        self.more.extend(subscription.more.iter().map(|&other| (other, subscription.consumer)));
         self.all.insert(subscription.consumer, subscription);
     }
 
@@ -185,7 +183,12 @@ impl Subscriptions {
     }
 
     pub(crate) fn get_mut(&mut self, consumer: ConsumerNumber) -> Option<&mut Subscription> {
-        self.all.get_mut(&consumer)
+        let first = self.first(consumer);
+        self.all.get_mut(&first)
+    }
+
+    fn first(&self, consumer: ConsumerNumber) -> ConsumerNumber {
+        self.more.get(&consumer).copied().unwrap_or(consumer)
     }
 
     pub(crate) fn tag_of_destination(&self, destination: &str) -> Option<Text> {
@@ -202,17 +205,26 @@ impl Subscriptions {
         Some(subscription)
     }
 
-    /// Nothing more will come. What is outstanding may still be acked.
+    /// Nothing more will come from the consumer. What is outstanding may still be acked.
     pub(crate) fn end(&mut self, consumer: ConsumerNumber) {
-        if let Some(subscription) = self.all.get_mut(&consumer) {
-            subscription.ended = true;
+        let first = self.first(consumer);
+        if let Some(subscription) = self.all.get_mut(&first) {
+            subscription.ended += 1;
         }
-        self.forget_if_over(consumer);
+        self.forget_if_over(first);
     }
 
-    /// Nothing more will come, and what is outstanding is to be given back.
+    /// The same, but what is outstanding when nothing more will come at all is to be given back.
     pub(crate) fn end_returning(&mut self, consumer: ConsumerNumber) -> Vec<DeliveryRef> {
-        self.all.remove(&consumer).map(Subscription::take_all).unwrap_or_default()
+        let first = self.first(consumer);
+        let Some(subscription) = self.all.get_mut(&first) else { return Vec::new() };
+        subscription.ended += 1;
+        if !subscription.has_ended() {
+            return Vec::new();
+        }
+        let outstanding = std::mem::take(&mut subscription.outstanding);
+        self.forget_if_over(first);
+        outstanding.into_values().collect()
     }
 
     pub(crate) fn take(&mut self, consumer: ConsumerNumber, number: u64) -> Vec<Taken> {
@@ -225,6 +237,7 @@ impl Subscriptions {
     fn forget_if_over(&mut self, consumer: ConsumerNumber) {
         if self.all.get(&consumer).is_some_and(Subscription::is_over) {
             self.all.remove(&consumer);
+            self.more.retain(|_, first| *first != consumer);
         }
     }
 }
@@ -232,6 +245,7 @@ impl Subscriptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use understudy_model::{Lsn, QueueId};
 
     fn subscription(ack: Ack) -> Subscription {
         Subscription::new(NewSubscription {
@@ -244,6 +258,10 @@ mod tests {
             session_id: "session-x",
             version: Version::V11,
         })
+    }
+
+    fn reference(lsn: u64) -> DeliveryRef {
+        DeliveryRef { consumer: ConsumerNumber(3), queue: QueueId(Lsn(1)), lsn: Lsn(lsn) }
     }
 
     #[test]
@@ -262,7 +280,7 @@ mod tests {
         for (ack, wanted) in [(Ack::Client, vec![1, 2]), (Ack::Individual, vec![2])] {
             let mut subscription = subscription(ack);
             (1..=3).for_each(|lsn| {
-                subscription.deliver(QueueId(Lsn(1)), Lsn(lsn * 10));
+                subscription.deliver(reference(lsn * 10));
             });
             let taken = subscription.take(2);
             let numbers: Vec<_> = taken.iter().map(|taken| taken.number).collect();
@@ -273,7 +291,7 @@ mod tests {
             assert_eq!(subscription.take(taken[0].number), taken[..1]);
         }
         let mut auto = subscription(Ack::Auto);
-        assert_eq!(auto.deliver(QueueId(Lsn(1)), Lsn(1)), 1);
+        assert_eq!(auto.deliver(reference(1)), 1);
         assert!(auto.take(1).is_empty());
     }
 
@@ -282,7 +300,7 @@ mod tests {
         let mut all = Subscriptions::default();
         let consumer = ConsumerNumber(3);
         all.insert(subscription(Ack::Individual));
-        all.get_mut(consumer).unwrap().deliver(QueueId(Lsn(1)), Lsn(5));
+        all.get_mut(consumer).unwrap().deliver(reference(5));
         assert!(all.cancel("T_a:b").is_some() && !all.has_tag("T_a:b"));
         all.end(consumer);
         assert_eq!(all.len(), 1);

@@ -11,11 +11,12 @@ const DESTINATIONS_MAX: usize = 64;
 const PREFIXES: [&str; 4] = ["/queue/", "/topic/", "/temp-queue/", "/temp-topic/"];
 
 pub(super) fn parse(text: &str) -> Result<Destination, StompError> {
-    let Some((prefix, name)) = split(text) else {
+    match split(text) {
+        Some((prefix, name)) => named(prefix, name),
+        None if !text.starts_with('/') => named("/queue/", text),
         // RabbitMQ's other kinds are at hand here too: replies need one of them.
-        return Destination::parse_rabbitmq(text);
-    };
-    named(prefix, name)
+        None => Destination::parse_rabbitmq(text),
+    }
 }
 
 fn split(text: &str) -> Option<(&'static str, &str)> {
@@ -101,10 +102,11 @@ mod tests {
             ("/temp-topic/t", Destination::TempTopic(text("t"))),
             ("/reply-queue/r", Destination::ReplyQueue(text("r"))),
             ("/amq/queue/q", Destination::AmqQueue(text("q"))),
+            ("orders", Destination::Queue(text("orders"))),
         ] {
             assert_eq!(parse(given), Ok(wanted), "{given}");
         }
-        for wrong in ["/queue/", "/topic/", "/temp-topic/", "/queue/%ff", "queue", "/dsub/x"] {
+        for wrong in ["/queue/", "/topic/", "/temp-topic/", "/queue/%ff", "", "/dsub/x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -117,7 +119,8 @@ mod tests {
             Destination::Topic(text("c")),
         ];
         assert_eq!(parse_list("/queue/a, b,/topic/c,/queue/a").unwrap(), wanted);
-        for wrong in ["a,/queue/b", "/queue/a,", "/queue/a,/nothing/b", ",/queue/a"] {
+        assert_eq!(parse_list("a,b,/topic/c").unwrap(), wanted);
+        for wrong in ["/queue/a,", "/queue/a,/nothing/b", ",/queue/a"] {
             assert!(parse_list(wrong).is_err(), "{wrong}");
         }
         let long = (0..65).map(|n| format!("/queue/{n}")).collect::<Vec<_>>().join(",");

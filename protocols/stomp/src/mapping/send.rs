@@ -3,6 +3,9 @@ use crate::{codec::Headers, error::StompError};
 use bytes::Bytes;
 use understudy_model::{Properties, Refusal, RefusalKind, Table, Text, Value};
 
+/// The longest `expiration`, 49 days, in milliseconds; what may live longer has none.
+const EXPIRATION_MS_MAX: u64 = u32::MAX as u64;
+
 /// What a message's properties depend on besides its headers.
 pub(crate) struct Sender<'a> {
     pub(crate) user: &'a str,
@@ -66,6 +69,7 @@ fn set_property(
             let at = headers.number::<u64>(&[name])?.filter(|&at| at > 0);
             if headers.get("expiration").is_none() {
                 let left = at.map(|at| at.saturating_sub(sender.now_ms));
+                let left = left.filter(|&ms| ms <= EXPIRATION_MS_MAX);
                 properties.expiration = left.map(|ms| Text::from(ms.to_string()));
             }
             return Ok(false);
@@ -169,6 +173,8 @@ mod tests {
         assert_eq!(left("12500"), Some(Text::from("2500")));
         assert_eq!(left("9000"), Some(Text::from("0")));
         assert_eq!(left("0"), None);
+        assert_eq!(left("4294977295"), Some(Text::from("4294967295")));
+        assert_eq!(left("4294977296"), None);
         assert_eq!(map(&[("persistent", "false")]), Ok(Properties::default()));
     }
 

@@ -5,7 +5,8 @@ use crate::{
     options::Dialect,
 };
 use understudy_model::{
-    ConsumerNumber, Delivery, Effect, Outbox, Refusal, RefusalKind, Reply, Request, Text, Token,
+    ConsumerNumber, Delivery, DeliveryRef, Effect, Outbox, Refusal, RefusalKind, Reply, Request,
+    Text, Token,
 };
 
 impl StompSession {
@@ -48,7 +49,8 @@ impl StompSession {
 
     fn deliver(&mut self, delivery: &Delivery, out: &mut Outbox) {
         let Some(subscription) = self.subscriptions.get_mut(delivery.consumer) else { return };
-        let number = subscription.deliver(delivery.queue, delivery.lsn);
+        let Delivery { consumer, queue, lsn, .. } = *delivery;
+        let number = subscription.deliver(DeliveryRef { consumer, queue, lsn });
         let (version, dialect) = (self.version, self.options.dialect);
         let written = put_message(&mut out.write, version, dialect, subscription, number, delivery);
         if let Err(malformed) = written {

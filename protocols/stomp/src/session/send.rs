@@ -177,7 +177,7 @@ impl StompSession {
         if let Some(known) = self.temp_queues.get(&name) {
             return Ok(Some(known.queue.clone()));
         }
-        self.check_subscriptions()?;
+        self.check_subscriptions(1)?;
         let receipt = headers.receipt();
         let queue = self.temp_queue(&name, receipt.clone(), out)?;
         let consumer = self.subscriptions.next_number();
@@ -245,9 +245,9 @@ impl StompSession {
         Text::from(format!("{prefix}-{}-{}", self.session_id, self.queues_named))
     }
 
-    pub(super) fn check_subscriptions(&self) -> Result {
+    pub(super) fn check_subscriptions(&self, more: usize) -> Result {
         let most = self.options.subscriptions_max;
-        if self.subscriptions.len() < most {
+        if self.subscriptions.len() + more <= most {
             return Ok(());
         }
         let body = format!("A connection may have {most} subscriptions.\n");

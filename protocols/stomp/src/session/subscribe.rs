@@ -4,14 +4,15 @@ use super::{
 };
 use crate::{
     codec::{Headers, Version},
-    destination::{Destination, TEMP_QUEUE, TOPIC_EXCHANGE, binding_key},
+    destination::{Destination, TEMP_QUEUE, TOPIC_EXCHANGE, binding_key, parse_list},
     error::StompError,
     options::Dialect,
     queue::{self, Defaults},
     subscription::{Ack, NewSubscription, Subscription},
 };
 use understudy_model::{
-    AckMode, Bind, Consume, ConsumeMode, Credit, DeleteQueue, Outbox, Request, Text,
+    AckMode, Bind, Consume, ConsumeMode, ConsumerNumber, Credit, DeleteQueue, Outbox, Request,
+    Text, Token,
 };
 
 /// Spellings of a durable subscription's name, each of some broker; RabbitMQ takes `id`. The last one
@@ -38,6 +39,50 @@ struct Source {
     own: bool,
 }
 
+/// How a subscription reads, whatever its destination.
+struct Reading {
+    ack: Ack,
+    prefetch: u32,
+    priority: i32,
+    exclusive: bool,
+    browses: bool,
+    selector: Text,
+}
+
+impl Reading {
+    fn of(headers: &Headers, prefetch_default: u32) -> Result<Self> {
+        let prefetch = headers.number(&["prefetch-count", "activemq.prefetchSize"])?;
+        Ok(Self {
+            ack: ack_mode(headers)?,
+            prefetch: prefetch.unwrap_or(prefetch_default),
+            priority: headers.number(&["x-priority", "activemq.priority"])?.unwrap_or(0),
+            exclusive: headers.bool("activemq.exclusive")?.unwrap_or(false),
+            browses: headers.bool("browser")?.unwrap_or(false),
+            selector: selector(headers),
+        })
+    }
+
+    fn consume(&self, token: Token, consumer: ConsumerNumber, source: Source) -> Consume {
+        let mode = match (self.browses, source.own && !self.selector.is_empty()) {
+            (true, _) => ConsumeMode::Browse,
+            (false, true) => ConsumeMode::Filter,
+            (false, false) => ConsumeMode::Take,
+        };
+        Consume {
+            token,
+            consumer,
+            channel: 0,
+            queue: source.queue,
+            ack: if self.ack == Ack::Auto { AckMode::Auto } else { AckMode::Manual },
+            exclusive: self.exclusive,
+            priority: self.priority,
+            credit: Credit::Prefetch(self.prefetch),
+            selector: self.selector.clone(),
+            mode,
+        }
+    }
+}
+
 impl Source {
     fn plain(queue: Text) -> Self {
         Self { queue, durable: false, temp_queue: None, echoes: false, own: false }
@@ -54,83 +99,95 @@ impl StompSession {
                 StompError::missing_header("SUBSCRIBE", "id")
             });
         }
-        if self.options.dialect == Dialect::Activemq && text.contains(',') {
-            return Err(not_supported("SUBSCRIBE to one destination at a time.\n"));
-        }
         let tag = subscription_tag(headers, "SUBSCRIBE")?;
         if self.subscriptions.has_tag(&tag) {
             let body = format!("A subscription identified by '{tag}' already exists.");
             return Err(StompError::new("Duplicated subscription identifier", body));
         }
-        self.check_subscriptions()?;
-        let ack = ack_mode(headers)?;
-        let prefetch = headers.number::<u32>(&["prefetch-count", "activemq.prefetchSize"])?;
-        let priority = headers.number::<i32>(&["x-priority", "activemq.priority"])?;
-        let exclusive = headers.bool("activemq.exclusive")?.unwrap_or(false);
-        let browses = headers.bool("browser")?.unwrap_or(false);
-        let source = self.source(text, headers, browses, out)?;
-        let selector = selector(headers);
-        let mode = match (browses, source.own && !selector.is_empty()) {
-            (true, _) => ConsumeMode::Browse,
-            (false, true) => ConsumeMode::Filter,
-            (false, false) => ConsumeMode::Take,
+        let reading = Reading::of(headers, self.options.prefetch_default)?;
+        let destinations = self.destinations(text, headers, reading.browses)?;
+        self.check_subscriptions(destinations.len())?;
+        let single = destinations.len() == 1;
+        // All before the first consumer, so that no MESSAGE precedes the receipt.
+        let sources = destinations.into_iter().map(|place| self.source(place, text, headers, out));
+        let sources = sources.collect::<Result<Vec<_>>>()?;
+        let consumers: Vec<_> = sources.iter().map(|_| self.subscriptions.next_number()).collect();
+        let (Some(source), Some((&consumer, more))) = (sources.first(), consumers.split_first())
+        else {
+            return Ok(());
         };
 
-        let consumer = self.subscriptions.next_number();
+        let echoes = reading.browses || source.echoes && single;
         let mut subscription = Subscription::new(NewSubscription {
             consumer,
             tag,
             // Copied: a slice would keep all that was read with it.
             id: headers.get("id").map(|id| Text::from(&**id)),
-            ack: if browses { Ack::Auto } else { ack },
+            ack: if reading.browses { Ack::Auto } else { reading.ack },
             queue: source.queue.clone(),
-            destination: (source.echoes || browses).then_some(text),
+            destination: echoes.then_some(text),
             session_id: &self.session_id,
             version: self.version,
         });
         if self.version == Version::V10 {
             subscription.subscribed_to = Some(Text::from(&**text));
         }
+        subscription.more = more.to_vec();
         subscription.durable = source.durable;
-        subscription.browses = browses;
+        subscription.browses = reading.browses;
         subscription.temp_queue = source.temp_queue.clone();
         self.subscriptions.insert(subscription);
-        let token = self.await_reply(Pending::Finish(headers.receipt()));
-        out.requests.push(Request::Consume(Consume {
-            token,
-            consumer,
-            channel: 0,
-            queue: source.queue,
-            ack: if ack == Ack::Auto { AckMode::Auto } else { AckMode::Manual },
-            exclusive,
-            priority: priority.unwrap_or(0),
-            credit: Credit::Prefetch(prefetch.unwrap_or(self.options.prefetch_default)),
-            selector,
-            mode,
-        }));
-        if let Some(name) = &source.temp_queue {
-            self.replace_automatic(name, out);
+        let automatic = source.temp_queue.clone();
+        for (consumer, source) in consumers.iter().zip(sources) {
+            let receipt = headers.receipt();
+            let last = Some(consumer) == consumers.last();
+            let pending = if last { Pending::Finish(receipt) } else { Pending::Step(receipt) };
+            let token = self.await_reply(pending);
+            out.requests.push(Request::Consume(reading.consume(token, *consumer, source)));
+        }
+        if let Some(name) = automatic {
+            self.replace_automatic(&name, out);
         }
         Ok(())
+    }
+
+    /// One destination, or those of ActiveMQ's list.
+    fn destinations(
+        &self,
+        text: &str,
+        headers: &Headers,
+        browses: bool,
+    ) -> Result<Vec<Destination>> {
+        use Destination::{AmqQueue, Exchange, Queue, TempQueue, TempTopic, Topic};
+        let list = self.options.dialect == Dialect::Activemq && text.contains(',');
+        let destinations = match list {
+            false => vec![Destination::parse(text, self.options.dialect)?],
+            true => parse_list(text)?,
+        };
+        let any = |is: fn(&Destination) -> bool| destinations.iter().any(is);
+        if browses && any(|place| !matches!(place, Queue(_) | AmqQueue(_) | TempQueue(_))) {
+            return Err(not_supported("A browser looks into a queue.\n"));
+        }
+        let durable = durable_name_wanted(headers)?
+            && any(|place| matches!(place, Topic(_) | Exchange { .. }));
+        let temporary = any(|place| matches!(place, TempQueue(_) | TempTopic(_)));
+        if list && (browses || durable || temporary) {
+            let body =
+                "A browser, a durable subscription and a temporary destination stand alone.\n";
+            return Err(not_supported(body));
+        }
+        Ok(destinations)
     }
 
     /// Declares and binds what the destination needs.
     fn source(
         &mut self,
+        destination: Destination,
         text: &Text,
         headers: &Headers,
-        browses: bool,
         out: &mut Outbox,
     ) -> Result<Source> {
         let activemq = self.options.dialect == Dialect::Activemq;
-        let destination = Destination::parse(text, self.options.dialect)?;
-        let queue = matches!(
-            destination,
-            Destination::Queue(_) | Destination::AmqQueue(_) | Destination::TempQueue(_)
-        );
-        if browses && !queue {
-            return Err(not_supported("A browser looks into a queue.\n"));
-        }
         match destination {
             Destination::Queue(name) if activemq && is_pattern(&name) => {
                 Err(not_supported("A wildcard reads topics; name a queue as it is.\n"))
@@ -226,11 +283,14 @@ impl StompSession {
         let Some(subscription) = self.subscriptions.cancel(&tag) else {
             return self.unsubscribe_offline(&tag, delete, headers, out);
         };
-        let consumer = subscription.consumer;
+        let (consumer, more) = (subscription.consumer, subscription.more.clone());
         let queue = (delete && subscription.durable).then(|| subscription.queue.clone());
         if let Some(name) = subscription.temp_queue.clone() {
             // The queue goes with its reader; the name may be used for a new one.
             self.temp_queues.remove(&name);
+        }
+        for other in more {
+            self.cancel(other, None, out);
         }
         match queue {
             None => self.cancel(consumer, receipt, out),

@@ -1,7 +1,7 @@
 //! ActiveMQ's dialect.
 
 use crate::common::{Message, Peer, body, options, plain, publish, token};
-use understudy_model::{AckMode, Properties, Request, Text};
+use understudy_model::{AckMode, ConsumerNumber, Effect, Properties, Request, Text};
 use understudy_stomp::{Dialect, StompOptions};
 
 fn activemq() -> Peer {
@@ -124,6 +124,110 @@ fn a_list_in_a_transaction_waits_for_its_commit() {
     assert_eq!(peer.written(), "RECEIPT\nreceipt-id:c\n\n\0");
 }
 
+fn consumers(requests: &[Request]) -> Vec<(ConsumerNumber, &str)> {
+    let mut found = Vec::new();
+    for request in requests {
+        if let Request::Consume(consume) = request {
+            found.push((consume.consumer, &*consume.queue));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_list_is_read_as_one_subscription() {
+    let mut peer = activemq();
+    let list = "destination:/queue/a,b,/topic/c.>\nactivemq.subcriptionName:n";
+    peer.feed(&format!("SUBSCRIBE\nid:s\n{list}\nack:client\nreceipt:r\n\n\0"));
+    peer.assert_error_message("Unsupported destination");
+
+    let mut peer = activemq();
+    let list = "destination:/queue/a,b,/topic/c.>";
+    peer.feed(&format!("SUBSCRIBE\nid:s\n{list}\nack:client\nreceipt:r\n\n\0"));
+    let requests = peer.requests();
+    let read = consumers(&requests);
+    let [(a, "a"), (b, "b"), (c, "stomp-subscription-session-s-1")] = read[..] else {
+        panic!("{requests:?}")
+    };
+    let first = requests.iter().position(|request| matches!(request, Request::Consume(_)));
+    assert_eq!(first, Some(requests.len() - 3), "what it needs is there before the first reads");
+    for request in &requests {
+        assert_eq!(peer.written(), "");
+        peer.answer(token(request).unwrap());
+    }
+    assert_eq!(peer.written(), "RECEIPT\nreceipt-id:r\n\n\0", "with the last one's");
+
+    peer.deliver(a, 1, &plain("a", b""));
+    peer.deliver(c, 2, &Message { exchange: "amq.topic", ..plain("c.d", b"") });
+    peer.deliver(b, 3, &plain("b", b""));
+    let written = peer.written();
+    for (number, destination) in ["/queue/a", "/topic/c.d", "/queue/b"].iter().enumerate() {
+        let id = format!("message-id:T_s@@session-s@@{}-{}", a.0, number + 1);
+        let wanted = format!("MESSAGE\nsubscription:s\ndestination:{destination}\n{id}\n");
+        assert!(written.contains(&wanted), "{wanted} in {written}");
+    }
+    peer.feed(&format!("ACK\nid:T_s@@session-s@@{}-2\n\n\0", a.0));
+    let Request::Settle { deliveries, .. } = peer.request() else { panic!("no settle") };
+    let settled: Vec<_> = deliveries.iter().map(|of| (of.consumer, of.lsn.0)).collect();
+    assert_eq!(settled, [(a, 1), (c, 2)], "all that came before, wherever from");
+
+    peer.feed("UNSUBSCRIBE\nid:s\nreceipt:u\n\n\0");
+    let cancels = peer.requests();
+    let cancelled = |request: &Request| match request {
+        Request::Cancel { consumer, .. } => *consumer,
+        other => panic!("not a cancel: {other:?}"),
+    };
+    let mut ended: Vec<_> = cancels.iter().map(cancelled).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, [a, b, c]);
+    for cancel in &cancels {
+        assert_eq!((peer.requests(), peer.written()), (vec![], String::new()));
+        peer.answer(token(cancel).unwrap());
+    }
+    let Request::Return { deliveries, .. } = peer.request() else { panic!("no return") };
+    assert_eq!((deliveries.len(), deliveries[0].consumer), (1, b));
+    assert_eq!(peer.written(), "RECEIPT\nreceipt-id:u\n\n\0");
+}
+
+#[test]
+fn each_queue_of_a_list_counts_as_a_subscription_and_ends_it() {
+    let limited = StompOptions { dialect: Dialect::Activemq, subscriptions_max: 4, ..options() };
+    let mut peer = Peer::open_with(limited, "1.2");
+    peer.feed("SUBSCRIBE\nid:1\ndestination:/queue/a,b\nactivemq.subcriptionName:n\n\n\0");
+    let requests = peer.answer_all();
+    assert_eq!(consumers(&requests).len(), 2, "a queue's subscription has no name to keep");
+    peer.feed("UNSUBSCRIBE\nid:1\n\n\0");
+    peer.answer_all();
+    peer.feed("SUBSCRIBE\nid:1\ndestination:/queue/a,b,/queue/a\n\n\0");
+    peer.answer_all();
+    peer.feed("SUBSCRIBE\nid:2\ndestination:/queue/c,d\n\n\0");
+    peer.answer_all();
+    assert_eq!(peer.written(), "");
+    peer.feed("SUBSCRIBE\nid:3\ndestination:/queue/e\n\n\0");
+    peer.assert_error_message("Subscription limit exceeded");
+
+    let mut peer = activemq();
+    peer.feed("SUBSCRIBE\nid:1\ndestination:/queue/a,b\n\n\0");
+    let requests = peer.answer_all();
+    let gone = consumers(&requests)[1].0;
+    peer.effect(Effect::Cancelled { consumer: gone });
+    peer.assert_error_message("Server cancelled subscription");
+}
+
+#[test]
+fn a_name_without_a_kind_is_a_queues() {
+    let mut peer = activemq();
+    peer.feed("SEND\ndestination:orders\n\nx\0");
+    let sent = publish(peer.request());
+    assert_eq!((&*sent.exchange, &*sent.routing_key), ("", "orders"));
+    let consumer = peer.subscribe("id:1\ndestination:orders");
+    peer.deliver(consumer, 5, &plain("orders", b""));
+    assert!(peer.written().contains("\ndestination:orders\n"), "as it was subscribed to");
+    let mut peer = Peer::open("1.2");
+    peer.feed("SEND\ndestination:orders\n\nx\0");
+    peer.assert_error_message("Unknown destination");
+}
+
 #[test]
 fn a_temporary_queue_is_read_by_its_own_subscription_only() {
     let mut peer = activemq();
@@ -170,7 +274,11 @@ fn what_is_not_there_is_refused_and_not_misread() {
     for (frame, message) in [
         ("SUBSCRIBE\nid:1\ndestination:/queue/a.>\n\n\0", "Unsupported destination"),
         ("SUBSCRIBE\nid:1\ndestination:/queue/*\n\n\0", "Unsupported destination"),
-        ("SUBSCRIBE\nid:1\ndestination:/queue/a,/queue/b\n\n\0", "Unsupported destination"),
+        ("SUBSCRIBE\nid:1\ndestination:/queue/a,/queue/*\n\n\0", "Unsupported destination"),
+        ("SUBSCRIBE\nid:1\ndestination:/queue/a,b\nbrowser:true\n\n\0", "Unsupported destination"),
+        ("SUBSCRIBE\nid:1\ndestination:/topic/a,b\ndurable:true\n\n\0", "Unsupported destination"),
+        ("SUBSCRIBE\nid:1\ndestination:/temp-queue/a,b\n\n\0", "Unsupported destination"),
+        ("SUBSCRIBE\nid:1\ndestination:/queue/a,/topic/\n\n\0", "Invalid destination"),
         ("SEND\ndestination:/queue/a,\n\nx\0", "Invalid destination"),
         ("SEND\ndestination:/temp-queue/\n\nx\0", "Invalid destination"),
     ] {

@@ -4,7 +4,7 @@
 use crate::node::LogJob;
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeSet;
-use understudy_broker::{Broker, Segment, Slice};
+use understudy_broker::{Broker, LiveMessages, Segment, Slice};
 use understudy_model::{Lsn, Malformed, QueueId, Reader, Writer};
 use understudy_replication::{Input as BackendInput, SnapshotCursor};
 
@@ -17,6 +17,8 @@ const SPARSE_DIVISOR: u64 = 4;
 const RELOCATE_LOG_BYTES_MIN: u64 = 256 << 20;
 const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 const SNAPSHOT_LSNS_PER_READ: usize = 1_024;
+/// So many LSNs are looked through at a time: a list of all would make commits wait.
+const SNAPSHOT_LSNS_PER_LOOK: u64 = 1 << 16;
 
 #[derive(Default)]
 pub(crate) struct Upkeep {
@@ -146,6 +148,8 @@ pub(crate) struct Snapshot {
     at: Lsn,
     chain: u128,
     slices: Vec<(Bytes, Bytes)>,
+    live: LiveMessages,
+    /// The next messages whose records are sent, and the first of them that is not.
     lsns: Vec<Lsn>,
     next_lsn: usize,
     asked: usize,
@@ -165,7 +169,8 @@ impl Snapshot {
             at,
             chain,
             slices: slices.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
-            lsns: broker.live_messages(since.unwrap_or(Lsn::ZERO).next(), at),
+            live: broker.live_now(since.unwrap_or(Lsn::ZERO).next(), at),
+            lsns: Vec::new(),
             next_lsn: 0,
             asked: 0,
             chunks: 0,
@@ -176,6 +181,9 @@ impl Snapshot {
     pub(crate) fn next_lsns(&mut self) -> Option<Vec<Lsn>> {
         if self.slices_first && !self.slices.is_empty() {
             return None;
+        }
+        if self.next_lsn >= self.lsns.len() {
+            (self.lsns, self.next_lsn) = (self.live.next_within(SNAPSHOT_LSNS_PER_LOOK), 0);
         }
         let rest = &self.lsns[self.next_lsn..];
         let lsns = &rest[..rest.len().min(SNAPSHOT_LSNS_PER_READ)];
@@ -221,7 +229,8 @@ impl Snapshot {
         w.u8(SLICES);
         w.varint(count);
         out.extend_from_slice(&body);
-        let more = !self.slices.is_empty() || self.next_lsn < self.lsns.len();
+        // Records that follow end with a chunk without any.
+        let more = !self.slices.is_empty() || (self.slices_first && count > 0);
         self.answer(out.freeze(), more)
     }
 

@@ -4,6 +4,7 @@ use crate::access::Access;
 use crate::clients::Clients;
 use crate::dead_letter::Reason;
 use crate::delayed::{DELAYED, Delayed};
+use crate::lsn_set::LsnSet;
 use crate::producers::Producers;
 use crate::queue::Queue;
 use crate::rules::QueueRules;
@@ -96,6 +97,29 @@ pub struct Broker {
     pub(crate) access_dirty: bool,
 }
 
+/// Messages that some queue held at one time, in ascending order. Sets of LSNs are small where
+/// messages lie side by side, so that taking them takes far less time than listing them.
+pub struct LiveMessages {
+    sets: Vec<LsnSet>,
+    from: Lsn,
+    last: Lsn,
+}
+
+impl LiveMessages {
+    /// The next ones, within so many LSNs from the first of them; none: there are no more.
+    pub fn next_within(&mut self, span: u64) -> Vec<Lsn> {
+        let before = Lsn(self.from.0.saturating_sub(1));
+        let first = self.sets.iter().filter_map(|set| set.next_after(before)).min();
+        let Some(first) = first.filter(|first| *first <= self.last) else { return Vec::new() };
+        let last = Lsn(first.0.saturating_add(span - 1)).min(self.last);
+        let mut live: Vec<Lsn> = self.sets.iter().flat_map(|set| set.range(first, last)).collect();
+        live.sort_unstable();
+        live.dedup();
+        self.from = last.next();
+        live
+    }
+}
+
 impl Broker {
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -172,6 +196,15 @@ impl Broker {
         live.sort_unstable();
         live.dedup();
         live
+    }
+
+    /// The same as of now, to be listed bit by bit.
+    pub fn live_now(&self, first: Lsn, last: Lsn) -> LiveMessages {
+        let mut delayed = LsnSet::default();
+        self.delayed.range(first, last).for_each(|lsn| _ = delayed.push(lsn));
+        let queues = self.queues.values().map(|queue| queue.unsettled());
+        let sets = queues.filter(|set| !set.is_empty()).cloned().chain([delayed]).collect();
+        LiveMessages { sets, from: first, last }
     }
 
     /// As [`Self::live_messages`], of what lies in the cold store.
@@ -437,5 +470,30 @@ impl Broker {
         self.marks_due.clear();
         self.mark_awaited = false;
         self.begin_epoch();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_messages_come_window_by_window_without_repeats() {
+        let set = |lsns: &[u64]| {
+            let mut set = LsnSet::default();
+            lsns.iter().for_each(|lsn| _ = set.push(Lsn(*lsn)));
+            set
+        };
+        let sets = vec![set(&[2, 5, 1_000]), set(&[]), set(&[5, 6, 14, 2_000])];
+        let mut live = LiveMessages { sets, from: Lsn(3), last: Lsn(1_500) };
+        let mut windows = Vec::new();
+        loop {
+            let window = live.next_within(10);
+            if window.is_empty() {
+                break;
+            }
+            windows.push(window.into_iter().map(|lsn| lsn.0).collect::<Vec<_>>());
+        }
+        assert_eq!(windows, [vec![5, 6, 14], vec![1_000]]);
     }
 }

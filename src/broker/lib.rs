@@ -46,7 +46,7 @@ mod topology;
 #[cfg(test)]
 mod transaction_tests;
 
-pub use broker::{Broker, Counts, Limits};
+pub use broker::{Broker, Counts, Limits, LiveMessages};
 pub use compare::Part;
 pub use decide::{Decided, Wait, waits_for_own_commits};
 pub use dispatch::{Contents, ReadAhead};

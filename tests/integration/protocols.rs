@@ -173,6 +173,39 @@ fn activemqs_clients_meet_on_topics_lists_and_temporary_queues() {
     assert_eq!(answer.header("destination"), "/temp-queue/answers");
 }
 
+#[test]
+fn activemqs_subscription_reads_a_list_and_leaves_what_it_did_not_ack() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.configure("[stomp]\ndialect = \"activemq\"\n");
+    node.start_serving();
+    let mut reader = Stomp::open(&node.ports.stomp);
+    reader.send("CONNECT\naccept-version:1.2\nhost:mq.example\nlogin:guest\npasscode:guest\n\n");
+    assert_eq!(reader.receive().command, "CONNECTED", "its vhost is /");
+    reader.send("SEND\ndestination:a\nreceipt:r\n\nwaits");
+    assert_eq!(reader.receive().command, "RECEIPT");
+    reader.send(
+        "SUBSCRIBE\nid:1\ndestination:/queue/a,b,/topic/c.>\nack:client-individual\n\
+         receipt:s\n\n",
+    );
+    assert_eq!(reader.receive().command, "RECEIPT", "before what waits");
+    let waited = reader.receive();
+    assert_eq!((waited.header("destination"), &*waited.body), ("/queue/a", "waits"));
+    reader.send("SEND\ndestination:/queue/b\n\nacked");
+    let message = reader.receive();
+    assert_eq!((message.header("subscription"), &*message.body), ("1", "acked"));
+    reader.send(&format!("ACK\nid:{}\n\n", message.header("ack")));
+    reader.send("SEND\ndestination:/topic/c.d/e\n\nlast");
+    assert_eq!(reader.receive().header("destination"), "/topic/c.d/e");
+    reader.send("UNSUBSCRIBE\nid:1\nreceipt:u\n\n");
+    assert_eq!(reader.receive().command, "RECEIPT");
+
+    let mut other = Stomp::connect(&node.ports.stomp);
+    other.send("SUBSCRIBE\nid:1\ndestination:/queue/b,/queue/a\n\n");
+    let again = other.receive();
+    assert_eq!((again.header("redelivered"), &*again.body), ("true", "waits"));
+}
+
 /// The table of docs/message-mapping.md: STOMP's header and the value that it has on both sides.
 const MAPPED: [(&str, &str); 14] = [
     ("content-type", "text/x"),

@@ -1,5 +1,9 @@
 //! When to try the peer's address again.
 
+/// First pause after a loss: the kernel still takes connections for a process that is dying, whose
+/// memory and sockets are being cleared away, and only the refusal after that is proof.
+const DYING_MS: u64 = 5;
+
 /// One attempt at a time, with growing pauses between them.
 #[derive(Debug)]
 pub(crate) struct Dialer {
@@ -31,7 +35,7 @@ impl Dialer {
     /// The peer was lost just now: find out at once what became of it.
     pub(crate) fn investigate(&mut self, now_ms: u64) {
         self.next_ms = now_ms;
-        self.delay_ms = self.least_ms;
+        self.delay_ms = self.least_ms.min(DYING_MS);
         self.tells = false;
     }
 
@@ -80,7 +84,7 @@ mod tests {
         assert!(!dialer.start(0));
         dialer.investigate(5);
         assert!(!dialer.ended(6, 0));
-        for pause in [100, 200, 300, 300] {
+        for pause in [5, 10, 20, 40, 80, 160, 300, 300] {
             let now = dialer.deadline_ms().unwrap_or(0);
             assert!(dialer.start(now));
             assert!(dialer.ended(now, pause / 4));

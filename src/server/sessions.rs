@@ -42,10 +42,12 @@ pub(super) fn stomp(settings: &Settings, dialect: &str) -> anyhow::Result<Sessio
         default_persistent: settings.stomp.default_persistent,
         ..StompOptions::default()
     });
-    // Names of temporary queues are made of the session id: unique on both nodes, for ever.
+    // Names of temporary queues are made of the session id: unique on both nodes, for ever, and not to
+    // be guessed from another connection's.
     let process = getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))?;
     Ok(Arc::new(move |id, now_ms| {
-        let session_id = format!("session-{process:016x}{:08x}", id.0);
+        let random = getrandom::u64().unwrap_or(process.wrapping_add(id.0));
+        let session_id = format!("session-{random:016x}{:08x}", id.0);
         Box::new(StompSession::new(options.clone(), session_id, now_ms))
     }))
 }

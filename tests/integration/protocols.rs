@@ -206,6 +206,22 @@ fn activemqs_subscription_reads_a_list_and_leaves_what_it_did_not_ack() {
     assert_eq!((again.header("redelivered"), &*again.body), ("true", "waits"));
 }
 
+/// Names of temporary queues are made of it, and who knows one may send there.
+#[test]
+fn a_session_id_tells_nothing_of_another_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let mut random_parts = [(); 2].map(|()| {
+        let mut stomp = Stomp::open(&node.ports.stomp);
+        stomp.send("CONNECT\naccept-version:1.2\nlogin:guest\npasscode:guest\n\n");
+        let session = stomp.receive().header("session").to_owned();
+        session["session-".len()..][..16].to_owned()
+    });
+    random_parts.sort();
+    assert_ne!(random_parts[0], random_parts[1]);
+}
+
 /// The table of docs/message-mapping.md: STOMP's header and the value that it has on both sides.
 const MAPPED: [(&str, &str); 14] = [
     ("content-type", "text/x"),

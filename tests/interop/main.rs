@@ -146,8 +146,11 @@ fn run_suite(suite: Command, pair: &mut Pair) {
     assert!(child.wait().unwrap().success(), "{suite:?} failed");
     let counted = counted.expect("the suite counts");
     assert_eq!(counted["lost"], serde_json::json!([]), "{counted}");
-    // One message at a time is in flight, so at most that one can have been stored twice.
-    assert!(counted["duplicates"].as_u64().unwrap() <= 1, "{counted}");
+    // One message at a time is in flight, so at most that one can have been stored twice; or once for
+    // each time that it was sent, where a client no longer reads its receipts.
+    let number = |key: &str| counted[key].as_u64();
+    let sent_again = number("sent").map_or(1, |sent| sent - number("confirmed").unwrap());
+    assert!(number("duplicates").unwrap() <= sent_again.max(1), "{counted}");
 }
 
 fn script(name: &str) -> PathBuf {

@@ -75,8 +75,9 @@ end
 def takeover
   one = client
   destination = "/queue/interop-ruby"
-  number = failures = 0
+  number = sent = failures = 0
   while number < COUNT
+    sent += 1
     if send_safely(one, destination, number.to_s, "persistent" => "true")
       number += 1
       failures = 0
@@ -98,7 +99,7 @@ def takeover
   two.close
   lost = (0...COUNT).to_a - received
   duplicates = received.size - received.uniq.size
-  puts JSON.generate(confirmed: number, received: received.size, lost: lost, duplicates: duplicates)
+  puts JSON.generate(sent: sent, confirmed: number, received: received.size, lost: lost, duplicates: duplicates)
 end
 
 basics

@@ -38,7 +38,7 @@ pub struct Boot {
 }
 
 /// How far the making of a snapshot has come; opaque to the backend. 0 begins a new one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SnapshotCursor(pub u64);
 
 /// What a node's disk has lost, asked of the peer.

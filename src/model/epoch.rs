@@ -6,7 +6,7 @@
 use crate::{Epoch, Lsn, Malformed, NodeId, Reader, Writer};
 
 /// The beginning of one mastership.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EpochStart {
     pub epoch: Epoch,
     /// LSN of the first command of the epoch, its `NewEpoch`.
@@ -15,7 +15,7 @@ pub struct EpochStart {
 }
 
 /// Masterships in order of their numbers; first LSNs never decrease.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EpochHistory(pub Vec<EpochStart>);
 
 impl EpochHistory {

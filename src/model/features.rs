@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// A set of features, up to 64.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Features(pub u64);
 
 impl Features {

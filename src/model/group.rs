@@ -7,6 +7,7 @@
 
 use crate::{Lsn, Malformed};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::hash::{Hash, Hasher};
 use std::{fmt, sync::Arc};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -141,6 +142,12 @@ pub struct Group {
     bytes: Bytes,
     /// Where each record's length prefix begins in `bytes`.
     offsets: Arc<[u32]>,
+}
+
+impl Hash for Group {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.header.chain.hash(state);
+    }
 }
 
 impl fmt::Debug for Group {

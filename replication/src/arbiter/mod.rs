@@ -13,7 +13,7 @@ pub use registers::Registers;
 use understudy_model::{Epoch, NodeId};
 
 /// What the arbiter keeps for one pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Register {
     /// The pair's own id: a node of another one has no business here.
     pub cluster: u128,
@@ -31,7 +31,7 @@ impl Register {
 }
 
 /// The register as the arbiter holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Held {
     /// Rises with each swap; the first is 1.
     pub version: u64,
@@ -40,7 +40,7 @@ pub struct Held {
     pub lease_ms: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ArbiterCall {
     Read,
     /// Write the register, synced, if it still has the version `expected` (0: there is none) and
@@ -65,7 +65,7 @@ pub enum ArbiterCall {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ArbiterAnswer {
     /// Whether the call was carried out, and what the register holds now.
     Told { done: bool, held: Option<Held> },

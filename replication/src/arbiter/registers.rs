@@ -11,7 +11,7 @@ const FORMAT_VERSION: u8 = 1;
 /// Pairs that one arbiter serves.
 const PAIRS_MAX: usize = 1_024;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Entry {
     version: u64,
     register: Register,
@@ -21,7 +21,7 @@ struct Entry {
 }
 
 /// By the name that both nodes of a pair are configured with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Registers(BTreeMap<Text, Entry>);
 
 impl Registers {

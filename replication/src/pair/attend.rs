@@ -70,8 +70,13 @@ impl Lead {
             feed.progress_ms = *progress_ms;
         }
         self.peer = Peer::Attached(Box::new(feed));
-        // What came back has given up its claim on disk, so the right is free to take.
-        if !resumes && !self.sole {
+    }
+
+    /// What came back has given up its claim on disk, so the right is free to take. Its hello is no
+    /// proof of that: links may cross, and it may have been told on the other one since that it is
+    /// in-sync. Once it has spoken as this link's follower, it does not listen to another.
+    fn came_back_without_claim(&mut self, core: &mut Core, out: &mut Vec<Output>) {
+        if self.awaits_claim() {
             self.shrink(core, false, out);
         }
     }
@@ -105,6 +110,7 @@ impl Lead {
                     if stage != Stage::Copying {
                         self.copying = None;
                     }
+                    self.came_back_without_claim(core, out);
                     true
                 }
                 Ok(false) => false,
@@ -121,6 +127,7 @@ impl Lead {
             }
             Message::Export(chunk) if chunk.epoch == self.epoch && feed.stage == Stage::Greeted => {
                 core.reinjecting = true;
+                self.came_back_without_claim(core, out);
                 if chunk.first {
                     let text = "the returning node had gone on alone: its messages are taken over";
                     core.say(true, text.into(), out);

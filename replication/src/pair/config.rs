@@ -4,7 +4,7 @@ use crate::pair::upgrade::Protocols;
 use understudy_model::{Features, Text};
 
 /// What the file says a node should be at the first meeting: a preference, not a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     Master,
     Slave,
@@ -81,7 +81,7 @@ impl Default for PairConfig {
 ///
 /// A flag that either node's file sets holds for both: the stricter reading is the safe one, and
 /// each flag is naturally written into the file of the node that it stops.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Policy {
     pub stops_without_master: bool,
     pub stops_without_slave: bool,

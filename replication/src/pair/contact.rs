@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// Beats that may be unanswered; the answers of a slave that owes more do not count any more.
 const BEATS_MAX: usize = 64;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Contact {
     sent_ms: VecDeque<u64>,
     answered_ms: Option<u64>,

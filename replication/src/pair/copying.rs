@@ -19,7 +19,7 @@ const CHUNKS_IN_FLIGHT_MAX: usize = 2;
 const HELD_MS: u64 = 60_000;
 
 /// How much of which copy a slave has taken in this run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Taken {
     pub(crate) at: Lsn,
     pub(crate) chain: u128,
@@ -27,7 +27,7 @@ pub(crate) struct Taken {
 }
 
 /// The same, at the slave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Taking {
     /// Another mastership cuts its copy elsewhere.
     epoch: Epoch,
@@ -68,7 +68,7 @@ impl Follow {
 }
 
 /// At the master. Outlives the link.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Copying {
     slave: NodeId,
     /// LSN and chain hash of the whole; known with the first chunk.

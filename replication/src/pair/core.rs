@@ -14,7 +14,7 @@ use crate::{Boot, LinkId, LogEnd, Output};
 use understudy_model::{Epoch, EpochStart, Features, Group, Lsn, NodeId, Text};
 
 /// The ends of the local log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Log {
     pub(crate) base: Lsn,
     pub(crate) durable: Lsn,
@@ -39,6 +39,11 @@ impl Log {
     }
 }
 
+/// Where the counters of a process begin; in tests far from every other number, so that the search can
+/// tell them (`tests/search/print.rs`).
+pub(crate) const COUNT_FROM: u64 = if cfg!(test) { 1 << 42 } else { 0 };
+
+#[derive(Clone)]
 pub(crate) struct Core {
     pub(crate) config: PairConfig,
     pub(crate) view: View,
@@ -116,9 +121,9 @@ impl Core {
             paired: false,
             reason: String::new(),
             random,
-            hellos: 0,
-            version: 0,
-            saved: 0,
+            hellos: 2 * COUNT_FROM,
+            version: COUNT_FROM,
+            saved: COUNT_FROM,
             seen: Epoch::default(),
         })
     }
@@ -297,5 +302,30 @@ impl Core {
             Role::Master => "master",
             Role::Slave => "slave",
         }
+    }
+}
+
+#[cfg(test)]
+impl Core {
+    /// What is drawn next, whatever was drawn before.
+    pub(crate) fn reseed(&mut self, seed: u64) {
+        self.random = Random::new(&[seed; 8]);
+    }
+}
+
+/// What a node does from here on depends on this.
+#[cfg(test)]
+impl std::hash::Hash for Core {
+    #[rustfmt::skip]
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let Self {
+            view, log, commit, links, dialer, now_ms, log_changes, copy_read, reinjecting, low_on_space,
+            taking, arbiter, disk_ms, features_on, fetching, paired, process, hellos, version, saved, seen,
+            // For the operator's eyes only, or the same in every state of one search.
+            config: _, copies: _, peer_client_addresses: _, reason: _, random: _,
+        } = self;
+        (view, log, commit, links, dialer, now_ms, log_changes, copy_read).hash(state);
+        (reinjecting, low_on_space, taking, arbiter, disk_ms, features_on, fetching).hash(state);
+        (paired, process, hellos, version, saved, seen).hash(state);
     }
 }

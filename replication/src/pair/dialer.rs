@@ -5,7 +5,7 @@
 const DYING_MS: u64 = 5;
 
 /// One attempt at a time, with growing pauses between them.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Dialer {
     pub(crate) wanted: bool,
     running: bool,

@@ -6,7 +6,7 @@ use crate::pair::core::Core;
 use crate::{Output, SnapshotCursor};
 use understudy_model::Lsn;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Exporting {
     common: Lsn,
     /// An answer to an earlier read is due; that comes first and is not wanted.

@@ -4,11 +4,13 @@ use crate::pair::contact::Contact;
 use crate::pair::core::Core;
 use crate::pair::message::{Message, Position};
 use crate::pair::recent::Recent;
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use crate::{LinkId, Output};
 use std::collections::VecDeque;
 use understudy_model::{Epoch, Group, Lsn};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// Waits for the slave's position.
     Greeted,
@@ -34,7 +36,7 @@ pub(crate) enum Stage {
     Synced,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Feed {
     pub(crate) link: LinkId,
     pub(crate) stage: Stage,
@@ -165,6 +167,10 @@ impl Feed {
         self.reported = position.durable;
         self.verified = false;
         if self.sent == core.log.appended {
+            #[cfg(test)]
+            if broken::is(Broken::KeepsTail) {
+                self.chain = core.log.chain;
+            }
             if self.chain != core.log.chain {
                 return Err(Unfit { diverged: true });
             }

@@ -7,12 +7,14 @@ use crate::pair::idle::Idle;
 use crate::pair::message::{Chunk, Message, Position};
 use crate::pair::plan::{Plan, plan};
 use crate::pair::state::{Next, State, rejected};
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use crate::pair::view::Standing;
 use crate::{LinkId, LogEnd, Output, SnapshotCursor};
 use bytes::Bytes;
 use understudy_model::{Epoch, Group, Lsn};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// The promise is being saved (R1); then the log is cut, if need be.
     Accepting {
@@ -47,7 +49,7 @@ pub(crate) enum Stage {
     Synced,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Follow {
     pub(crate) link: LinkId,
     leader: Hello,
@@ -281,7 +283,10 @@ impl Follow {
     }
 
     fn leave(&self, core: &Core, out: &mut Vec<Output>) -> Next {
-        if self.leaving? > core.saved() {
+        let saved = core.saved();
+        #[cfg(test)]
+        let saved = if broken::is(Broken::LeavesEarly) { u64::MAX } else { saved };
+        if self.leaving? > saved {
             return None;
         }
         core.send(self.link, &Message::Goodbye { epoch: self.epoch }, out);

@@ -9,9 +9,11 @@ use crate::pair::idle::Idle;
 use crate::pair::lead::{Lead, Peer};
 use crate::pair::message::Message;
 use crate::pair::state::State;
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use crate::pair::view::Standing;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Handing {
     No,
     /// Clients are shut out; what they asked for is being committed. `agreed`: the slave will not
@@ -71,6 +73,10 @@ impl Lead {
         }
         core.view.standing = Standing::Lagging { epoch: self.epoch };
         self.handing = Handing::GivingUp { version: core.save(out) };
+        #[cfg(test)]
+        if let (true, Some(feed)) = (broken::is(Broken::HandsOverEarly), self.feed()) {
+            core.send(feed.link, &Message::Handover { epoch: self.epoch }, out);
+        }
         out.push(Output::Follow);
     }
 

@@ -10,7 +10,7 @@ use understudy_model::{
     Epoch, EpochHistory, Features, Lsn, Malformed, NodeId, Reader, Text, Writer,
 };
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Hello {
     pub(crate) protocols: Protocols,
     /// What the sender's program can read.

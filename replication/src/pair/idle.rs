@@ -9,11 +9,13 @@ use crate::pair::lead::Lead;
 use crate::pair::meeting::{Meeting, meet};
 use crate::pair::message::{Code, Message};
 use crate::pair::state::{Next, State, rejected};
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use crate::pair::view::Standing;
 use crate::{LinkId, Output};
 use understudy_model::Epoch;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Seeking,
     /// I won the election; my own promise is being saved.
@@ -53,7 +55,7 @@ pub(crate) enum Step {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Idle {
     /// Lost its master in this run; otherwise just started, or stepped down.
     pub(crate) orphan: bool,
@@ -172,6 +174,12 @@ impl Idle {
         if core.register_is_foreign() {
             return Some(self.stop_at_foreign_register(core, out));
         }
+        #[cfg(test)]
+        if let Step::Assuming { link, epoch, .. } = self.step
+            && broken::is(Broken::LeadsEarly)
+        {
+            return Some(Lead::begin(core, epoch, link, out));
+        }
         let late = self.deadline_ms(core).is_some_and(|at| at <= core.now_ms);
         let mut next = None;
         if let (true, Some(link)) = (late, self.link()) {
@@ -193,6 +201,15 @@ impl Idle {
         self.deadline_ms = None;
         if core.has_arbiter() {
             return self.decide_by_arbiter(core, why, out);
+        }
+        #[cfg(test)]
+        if match core.view.standing {
+            Standing::Empty => broken::is(Broken::EmptyLeads),
+            Standing::Lagging { .. } => broken::is(Broken::StaleServes),
+            _ => false,
+        } {
+            self.claim(core, false, out);
+            return None;
         }
         let Standing::Synced { led, epoch } = core.view.standing else {
             let text = format!("waiting for the master: {why}, and this copy may lack commands");
@@ -384,7 +401,13 @@ impl Idle {
         core.adopt_peer(&theirs);
         core.view.cluster = theirs.cluster;
         core.view.promised = epoch;
+        #[cfg(test)]
+        let claim = core.view.standing;
         core.view.standing = Standing::Lagging { epoch };
+        #[cfg(test)]
+        if broken::is(Broken::KeepsClaim) {
+            core.view.standing = claim;
+        }
         let version = core.save(out);
         self.go(core, Step::Promising { link, epoch, version });
     }

@@ -8,6 +8,8 @@ use crate::pair::message::Message;
 use crate::pair::readmission::Readmission;
 use crate::pair::recent::Recent;
 use crate::pair::state::{Next, State};
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use crate::pair::view::Standing;
 use crate::{LinkId, Output};
 use understudy_model::{Epoch, Features, Group, Lsn, Text};
@@ -15,7 +17,7 @@ use understudy_model::{Epoch, Features, Group, Lsn, Text};
 /// So many times `suspect_ms` a slave may take for each step of catching up.
 const CATCH_UP_LIMITS: u64 = 5;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Peer {
     None,
     /// The in-sync slave is away and nothing is committed until that is decided (hold).
@@ -27,7 +29,7 @@ pub(crate) enum Peer {
     Attached(Box<Feed>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Saving {
     None,
     /// The arbiter is asked whether the slave may be left behind; then as below.
@@ -41,7 +43,7 @@ pub(crate) enum Saving {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Lead {
     pub(crate) epoch: Epoch,
     /// The disk says `Alone`: what is durable here may be committed without a slave (R3).
@@ -192,10 +194,21 @@ impl Lead {
 
     /// R2. None: held, the in-sync slave's part is missing.
     fn committable(&self, core: &Core) -> Option<Lsn> {
+        #[cfg(test)]
+        if broken::is(Broken::AnswersEarly) {
+            return Some(core.log.durable);
+        }
         match &self.peer {
             Peer::Attached(feed) if feed.is_required() => Some(core.log.durable.min(feed.acked())),
             _ => self.sole.then_some(core.log.durable),
         }
+    }
+
+    /// The in-sync slave is back without its claim, by its hello, and has not confirmed that; nothing
+    /// is committed.
+    pub(crate) fn awaits_claim(&self) -> bool {
+        let lacks_claim = self.feed().is_some_and(|feed| !feed.is_required());
+        lacks_claim && !self.sole && !self.is_shrinking()
     }
 
     fn pump(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
@@ -228,6 +241,10 @@ impl Lead {
             }
             core.view.standing = Standing::Synced { epoch: self.epoch, led: true };
             feed.stage = Stage::Widening { target, version: core.save(out) };
+            #[cfg(test)]
+            if broken::is(Broken::InvitesEarly) {
+                self.register_or_invite(core, target, out);
+            }
         }
     }
 
@@ -272,6 +289,10 @@ impl Lead {
             return;
         }
         if !self.is_saving_alone() {
+            #[cfg(test)]
+            if broken::is(Broken::ShrinksUnasked) {
+                return self.save_alone(core, stop, out);
+            }
             if core.has_arbiter() {
                 self.ask_to_shrink(core, stop);
             } else {
@@ -283,6 +304,10 @@ impl Lead {
     pub(crate) fn save_alone(&mut self, core: &mut Core, stop: bool, out: &mut Vec<Output>) {
         core.view.standing = Standing::Alone { epoch: self.epoch, since: core.commit };
         self.saving = Saving::Shrink { version: core.save(out), stop };
+        #[cfg(test)]
+        if broken::is(Broken::AloneEarly) {
+            self.sole = true;
+        }
     }
 
     pub(crate) fn is_shrinking(&self) -> bool {
@@ -382,10 +407,11 @@ impl Lead {
         }
         self.give_up_held_copy(core);
         let awaits_chunks = self.awaits_chunks();
+        let awaits_claim = self.awaits_claim();
         if let Peer::Attached(feed) = &mut self.peer {
             feed.beat(core, out);
             let silent = feed.heard_ms + limit <= now;
-            let stuck = feed.lacks(core) && feed.progress_ms + limit <= now;
+            let stuck = (feed.lacks(core) || awaits_claim) && feed.progress_ms + limit <= now;
             // Nothing waits for it but the log, which is kept for it.
             let owes = !feed.is_required() && (feed.owes() || awaits_chunks);
             let idle = owes && feed.progress_ms + CATCH_UP_LIMITS * limit <= now;
@@ -424,7 +450,8 @@ impl Lead {
             Peer::None => None,
             Peer::Lost { until_ms, .. } => Some(*until_ms),
             Peer::Attached(feed) => {
-                let stuck = feed.lacks(core).then_some(feed.progress_ms + limit);
+                let waits = feed.lacks(core) || self.awaits_claim();
+                let stuck = waits.then_some(feed.progress_ms + limit);
                 Some(feed.beat_ms.min(feed.heard_ms + limit).min(stuck.unwrap_or(u64::MAX)))
             }
         };

@@ -5,7 +5,7 @@ use crate::pair::hello::Hello;
 use crate::pair::meeting::Greeted;
 use std::collections::BTreeMap;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Link {
     pub(crate) dialed: bool,
     pub(crate) since_ms: u64,
@@ -23,7 +23,7 @@ impl Link {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Links(BTreeMap<LinkId, Link>);
 
 impl Links {
@@ -75,5 +75,20 @@ impl Links {
         let overdue = waiting().filter(|(_, link)| late(link)).map(|(id, _)| *id).collect();
         let next = waiting().filter(|(_, link)| !late(link)).map(|(_, l)| l.since_ms + limit_ms);
         (overdue, next.min())
+    }
+}
+
+#[cfg(test)]
+impl std::hash::Hash for Links {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+        // Of the hellos' numbers, only their order counts (`prefer_new`).
+        let mine = |link: &Link| link.mine.as_ref().map(|hello| hello.serial);
+        let theirs = |link: &Link| link.theirs.as_ref().map(|hello| hello.serial);
+        for serial in [&mine as &dyn Fn(&Link) -> Option<u64>, &theirs] {
+            let mut order: Vec<_> = self.0.iter().map(|(id, link)| (serial(link), *id)).collect();
+            order.sort_unstable();
+            order.into_iter().for_each(|(_, id)| id.hash(state));
+        }
     }
 }

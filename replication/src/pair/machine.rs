@@ -12,6 +12,7 @@ use bytes::Bytes;
 use understudy_model::{Epoch, Features, Lsn};
 
 /// One node of a master and slave pair. Holds the rules R1 to R9 of replication.md 8.4.
+#[derive(Clone)]
 pub struct Pair {
     pub(crate) core: Core,
     pub(crate) state: State,

@@ -3,6 +3,8 @@
 use crate::pair::config::Role;
 use crate::pair::hello::Hello;
 use crate::pair::message::Code;
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use crate::pair::upgrade::can_pair;
 use crate::pair::view::Standing;
 use std::cmp::Ordering;
@@ -90,6 +92,14 @@ fn elect(me: &Hello, peer: &Hello) -> Meeting {
         let master = hello.role == Role::Master;
         (rank(hello.standing), in_set, hello.log_epoch(), hello.last, led, master)
     };
+    #[cfg(test)]
+    if broken::is(Broken::ShorterLeads) && rank(me.standing) == rank(peer.standing) {
+        return if me.last.cmp(&peer.last).then(me.node.cmp(&peer.node)).is_lt() {
+            Meeting::Lead
+        } else {
+            Meeting::Follow
+        };
+    }
     // The lower node id wins the last tie.
     match claim(me).cmp(&claim(peer)).then(peer.node.cmp(&me.node)) {
         Ordering::Less => Meeting::Follow,

@@ -2,6 +2,8 @@
 
 use crate::pair::core::Core;
 use crate::pair::hello::Hello;
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use understudy_model::Lsn;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,14 @@ pub(crate) fn plan(core: &Core, leader: &Hello) -> Plan {
     let common = core.view.history.common_point(log.appended, &leader.history, leader_last);
     let common = common.unwrap_or(Lsn::ZERO);
     let corrupt = common == log.appended && common == leader.last && log.chain != leader.chain;
+    #[cfg(test)]
+    match () {
+        () if common < core.commit && broken::is(Broken::CutsCommitted) => {
+            return Plan::Cut { after: common };
+        }
+        () if common < log.appended && broken::is(Broken::KeepsTail) => return Plan::Continue,
+        () => {}
+    }
     if common < core.commit {
         return Plan::Export { common };
     }

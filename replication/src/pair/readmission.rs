@@ -7,7 +7,7 @@ const LONGEST_PAUSE_MS: u64 = 60_000;
 /// So long in-sync, and the past is forgotten.
 const GOOD_CONDUCT_MS: u64 = 60_000;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Readmission {
     pause_ms: u64,
     not_before_ms: u64,

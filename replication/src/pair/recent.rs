@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use understudy_model::{Group, Lsn};
 
 /// A gapless run that ends at the last sealed group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Recent {
     groups: VecDeque<Group>,
     bytes: usize,

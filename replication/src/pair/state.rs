@@ -7,7 +7,7 @@ use crate::pair::idle::Idle;
 use crate::pair::lead::Lead;
 use crate::pair::message::Code;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum State {
     Idle(Idle),
     Follow(Box<Follow>),

@@ -10,7 +10,7 @@ use crate::pair::hello::Hello;
 use crate::pair::lead::Lead;
 
 /// Versions of the protocol between the nodes that a program speaks, from the oldest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Protocols {
     pub least: u64,
     pub most: u64,

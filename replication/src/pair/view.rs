@@ -17,7 +17,7 @@ const FORMAT_VERSION: u8 = 2;
 const HISTORY_MAX: usize = 256;
 
 /// What a node's disk says that it may claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// Nothing was ever stored here; never leads (R9).
     Empty,
@@ -123,7 +123,7 @@ impl From<Malformed> for ViewError {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct View {
     pub(crate) node: NodeId,
     /// None: not yet a member of any cluster.

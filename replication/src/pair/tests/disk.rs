@@ -5,7 +5,7 @@ use crate::{Found, LogEnd, Output, Wanted};
 use bytes::{Bytes, BytesMut};
 use understudy_model::{Features, Group, Lsn, Reader, Writer};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Disk {
     pub(super) view: Option<Bytes>,
     pub(super) groups: Vec<Group>,
@@ -19,7 +19,7 @@ pub(super) struct Disk {
     pub(super) aside: Vec<Vec<(Lsn, u128)>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Job {
     Append(Group),
     SaveView {

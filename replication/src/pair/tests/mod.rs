@@ -8,7 +8,10 @@ mod checks;
 mod disk;
 mod fetch;
 mod operator;
+mod search;
 mod stories;
 mod upgrade;
 mod world;
 mod writer;
+
+pub(crate) use search::broken;

@@ -1,0 +1,554 @@
+//! What may happen next in a world, and what it does.
+
+use super::rules::Sight;
+use super::world::{Call, Item, REGISTER, World};
+use crate::pair::state::State;
+use crate::pair::tests::disk::Job;
+use crate::pair::view::View;
+use crate::{ArbiterAnswer, ArbiterCall, Backend, Input, Registers};
+use std::fmt;
+use std::rc::Rc;
+use understudy_model::Lsn;
+
+/// What goes on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// The disk of a node completes the next of what it was given.
+    Disk(u8),
+    /// A node reads what came next on its oldest connection that has something.
+    Inbox(u8),
+    /// An attempt to connect ends.
+    Dial(u8),
+    /// The arbiter carries out a node's call; the node hears of it.
+    Arbiter(u8),
+    Answer(u8),
+    /// A node notices that the other end of a connection is closed.
+    End(u8),
+}
+
+const SOURCES: [Source; 12] = [
+    Source::Disk(0),
+    Source::Disk(1),
+    Source::Inbox(0),
+    Source::Inbox(1),
+    Source::Dial(0),
+    Source::Dial(1),
+    Source::Arbiter(0),
+    Source::Arbiter(1),
+    Source::Answer(0),
+    Source::Answer(1),
+    Source::End(0),
+    Source::End(1),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Run(Source),
+    /// From here on the source comes behind all others, until it has come once.
+    Delay(Source),
+    Start(u8),
+    /// `to` reads from a connection out of turn, or gives it up: what is on its way there is lost.
+    Overtake {
+        wire: u8,
+        to: u8,
+    },
+    Lose {
+        wire: u8,
+        to: u8,
+    },
+    /// The next deadline passes. `late`: with the lease that the arbiter holds.
+    Tick {
+        host: u8,
+        late: bool,
+    },
+    /// `applied`: the broker's state was saved just before.
+    Crash {
+        host: u8,
+        applied: bool,
+    },
+    Cut,
+    Heal,
+    Publish(u8),
+    Reclaim(u8),
+    HandOver(u8),
+    Promote {
+        host: u8,
+        force: bool,
+    },
+    Forget {
+        host: u8,
+        force: bool,
+    },
+    Resync(u8),
+    Stop(u8),
+    /// A call gets no answer. `done`: it is carried out all the same.
+    Silence {
+        host: u8,
+        done: bool,
+    },
+    /// A call without answer is carried out after all.
+    LateCall(u8),
+    ArbiterRestart,
+}
+
+impl World {
+    fn is_ready(&self, source: Source) -> bool {
+        let node = |host: u8| &self.nodes[usize::from(host)];
+        let calls = |host: u8, answered: bool| {
+            self.arbiter.as_ref().is_some_and(|arbiter| {
+                let call = arbiter.calls[usize::from(host)].iter().find(|call| !call.orphan);
+                call.is_some_and(|call| call.answer.is_some() == answered)
+            })
+        };
+        match source {
+            Source::Disk(host) => node(host).process.as_ref().is_some_and(|p| !p.jobs.is_empty()),
+            Source::Inbox(host) => !self.cut && self.readable(host).is_some(),
+            Source::Dial(host) => node(host).dialing && self.wires.len() < 2,
+            Source::Arbiter(host) => calls(host, false),
+            Source::Answer(host) => calls(host, true),
+            Source::End(host) => self.ended(host).is_some(),
+        }
+    }
+
+    fn readable(&self, host: u8) -> Option<usize> {
+        self.wires.iter().position(|wire| !wire.ends[usize::from(host)].inbox.is_empty())
+    }
+
+    fn ended(&self, host: u8) -> Option<usize> {
+        let host = usize::from(host);
+        self.wires.iter().position(|wire| {
+            wire.ends[host].open && wire.ends[host].inbox.is_empty() && !wire.ends[1 - host].open
+        })
+    }
+
+    /// What comes next if nothing is out of the ordinary.
+    fn next(&self) -> Option<Source> {
+        let ready = |source: &Source| self.is_ready(*source) && !self.delayed.contains(source);
+        SOURCES.into_iter().find(ready)
+    }
+
+    /// Everything that may happen, and how far it departs from the calm course (0 or 1).
+    pub(super) fn choices(&self) -> Vec<(Action, u8)> {
+        let mut found = Vec::new();
+        let next = self.next();
+        if let Some(source) = next {
+            found.push((Action::Run(source), 0));
+            found.push((Action::Delay(source), 1));
+        }
+        // What is put off may come whenever nothing else does.
+        let cost = u8::from(next.is_some());
+        let late = self.delayed.iter().filter(|source| self.is_ready(**source));
+        found.extend(late.map(|source| (Action::Run(*source), cost)));
+        let first = self.first_to_tick();
+        for host in [0u8, 1] {
+            if self.process(host.into()).is_none() {
+                found.push((Action::Start(host), cost));
+            } else {
+                let cost = if first == Some(host) { cost } else { 1 };
+                self.ticks(host, cost, &mut found);
+                self.faults(host, &mut found);
+            }
+            self.silences(host, cost, &mut found);
+        }
+        if self.cut {
+            found.push((Action::Heal, cost));
+        } else {
+            found.push((Action::Cut, 1));
+        }
+        self.departures_of_wires(&mut found);
+        found
+    }
+
+    fn first_to_tick(&self) -> Option<u8> {
+        let due_ms = |host: u8| {
+            let at_ms = self.process(host.into())?.pair.deadline_ms()?;
+            Some((at_ms.saturating_sub(self.now_ms[usize::from(host)]), host))
+        };
+        [0, 1].into_iter().filter_map(due_ms).min().map(|(_, host)| host)
+    }
+
+    fn departures_of_wires(&self, found: &mut Vec<(Action, u8)>) {
+        for (at, wire) in self.wires.iter().enumerate() {
+            for to in [0u8, 1] {
+                let ends = [to, 1 - to].map(|host| &wire.ends[usize::from(host)]);
+                let wire_at = at as u8;
+                let waits = !ends[0].inbox.is_empty();
+                if ends[0].open && (wire.doomed || !ends[1].open && waits) {
+                    found.push((Action::Lose { wire: wire_at, to }, 1));
+                }
+                if !self.cut && waits && self.readable(to) != Some(at) {
+                    found.push((Action::Overtake { wire: wire_at, to }, 1));
+                }
+            }
+        }
+    }
+
+    fn ticks(&self, host: u8, cost: u8, found: &mut Vec<(Action, u8)>) {
+        let deadline = self.process(host.into()).and_then(|process| process.pair.deadline_ms());
+        if deadline.is_some() {
+            found.push((Action::Tick { host, late: false }, cost));
+            if self.lease_end_ms(host.into()).is_some() {
+                found.push((Action::Tick { host, late: true }, cost));
+            }
+        }
+    }
+
+    fn silences(&self, host: u8, cost: u8, found: &mut Vec<(Action, u8)>) {
+        let Some(arbiter) = &self.arbiter else { return };
+        let calls = &arbiter.calls[usize::from(host)];
+        if calls.iter().any(|call| call.orphan) {
+            found.push((Action::LateCall(host), cost));
+        }
+        if let Some(call) = calls.iter().find(|call| !call.orphan)
+            && call.answer != Some(ArbiterAnswer::Silent)
+        {
+            found.push((Action::Silence { host, done: false }, 1));
+            if call.answer.is_none() {
+                found.push((Action::Silence { host, done: true }, 1));
+            }
+        }
+        if host == 0 {
+            found.push((Action::ArbiterRestart, 1));
+        }
+    }
+
+    fn faults(&self, host: u8, found: &mut Vec<(Action, u8)>) {
+        let node = &self.nodes[usize::from(host)];
+        let Some(process) = &node.process else { return };
+        let mut departures = vec![Action::Crash { host, applied: false }, Action::Stop(host)];
+        if node.disk.applied < process.commit.min(node.disk.end().last) {
+            departures.push(Action::Crash { host, applied: true });
+        }
+        if process.serving && process.leading.is_some() {
+            departures.push(Action::Publish(host));
+        }
+        if self.reclaimable(usize::from(host)) > node.disk.base.0 {
+            departures.push(Action::Reclaim(host));
+        }
+        match &process.pair.state {
+            State::Lead(_) => departures.extend([
+                Action::HandOver(host),
+                Action::Forget { host, force: false },
+                Action::Forget { host, force: true },
+            ]),
+            State::Idle(_) => departures.extend([
+                Action::Promote { host, force: false },
+                Action::Promote { host, force: true },
+            ]),
+            State::Follow(_) => departures.push(Action::Resync(host)),
+            State::Stopped => {}
+        }
+        found.extend(departures.into_iter().map(|action| (action, 1)));
+    }
+
+    fn reclaimable(&self, host: usize) -> Lsn {
+        let Some(process) = self.process(host) else { return Lsn::ZERO };
+        let retain = process.pair.retain_after().unwrap_or(process.commit);
+        let ends = self.nodes[host].disk.lineage.iter().map(|(end, _)| *end);
+        ends.filter(|end| *end <= retain.min(process.commit)).max().unwrap_or_default()
+    }
+
+    /// When the arbiter's lease ends, if a node that waits for that may let its own deadline pass.
+    fn lease_end_ms(&self, host: usize) -> Option<u64> {
+        let mut registers = self.arbiter.as_ref()?.registers.clone();
+        let process = self.process(host)?;
+        let read = registers.handle(self.now_ms[host], &REGISTER, &ArbiterCall::Read).0;
+        let ArbiterAnswer::Told { held: Some(held), .. } = read else { return None };
+        let at_ms = self.now_ms[host] + held.lease_ms;
+        let due_ms = process.pair.deadline_ms()?;
+        (matches!(process.pair.state, State::Idle(_)) && at_ms > due_ms).then_some(at_ms)
+    }
+
+    /// The calm course of things, until nothing goes on by itself.
+    pub(super) fn calm(&mut self) {
+        for _ in 0..1_000 {
+            let Some(source) = self.next() else { return };
+            self.apply(Action::Run(source));
+        }
+        self.violation = Some("somebody is busy without end".to_owned());
+    }
+
+    pub(super) fn apply(&mut self, action: Action) {
+        self.sights = Sight::default();
+        self.say(|| action.to_string());
+        let log_changed = self.carry_out(action);
+        self.check_state(log_changed);
+    }
+
+    /// True if a log was changed other than at its end.
+    fn carry_out(&mut self, action: Action) -> bool {
+        match action {
+            Action::Run(source) => return self.run(source),
+            Action::Delay(source) => self.delayed.push(source),
+            Action::Start(host) => self.start(host.into()),
+            Action::Overtake { wire, to } => self.deliver(wire.into(), to.into()),
+            Action::Lose { wire, to } => self.lose(wire.into(), to.into()),
+            Action::Tick { host, late } => self.tick(host.into(), late),
+            Action::Crash { host, applied } => self.crash(host.into(), applied),
+            Action::Cut => {
+                self.cut = true;
+                self.wires.iter_mut().for_each(|wire| wire.doomed = true);
+            }
+            Action::Heal => self.cut = false,
+            Action::Publish(host) => {
+                let number = self.ledger_mut().published();
+                let sealed = self.seal(host.into(), &[b'p', host, number]);
+                self.input(host.into(), sealed);
+            }
+            Action::Reclaim(host) => self.reclaim(host.into()),
+            Action::LateCall(host) => self.call_arbiter(host.into(), true),
+            Action::Silence { host, done } => {
+                if done {
+                    self.call_arbiter(host.into(), false);
+                }
+                self.silence(host.into());
+            }
+            Action::ArbiterRestart => {
+                let now_ms = self.now_ms[0];
+                if let Some(arbiter) = self.arbiter() {
+                    arbiter.registers =
+                        Registers::decode(&arbiter.registers.encode(), now_ms).unwrap();
+                }
+            }
+            command => self.command(command),
+        }
+        false
+    }
+
+    fn run(&mut self, source: Source) -> bool {
+        self.delayed.retain(|delayed| *delayed != source);
+        match source {
+            Source::Disk(host) => return self.disk(host.into()),
+            Source::Inbox(host) => {
+                if let Some(wire) = self.readable(host) {
+                    self.deliver(wire, host.into());
+                }
+            }
+            Source::Dial(host) => self.dialed(host.into()),
+            Source::Arbiter(host) => self.call_arbiter(host.into(), false),
+            Source::Answer(host) => self.answer(host.into()),
+            Source::End(host) => {
+                if let Some(wire) = self.ended(host) {
+                    self.lose(wire, host.into());
+                }
+            }
+        }
+        false
+    }
+
+    fn command(&mut self, command: Action) {
+        let arbitrated = self.arbiter.is_some();
+        let (host, input, apart) = match command {
+            Action::HandOver(host) => (host, Input::HandOver, false),
+            // Without an arbiter the operator's word is all there is.
+            Action::Promote { host, force } => {
+                (host, Input::Promote { force }, force || !arbitrated)
+            }
+            Action::Forget { host, force } => (host, Input::ForgetSlave { force }, force),
+            Action::Resync(host) => (host, Input::Resync, false),
+            Action::Stop(host) => (host, Input::Stopping, false),
+            _ => return,
+        };
+        if apart {
+            self.lead_apart();
+        }
+        self.input(host.into(), input);
+    }
+
+    fn disk(&mut self, host: usize) -> bool {
+        let node = self.node(host);
+        let Some(process) = &mut node.process else { return false };
+        let Some(job) = process.jobs.pop_front() else { return false };
+        node.disk.carry_out(job.clone());
+        let log = node.disk.end();
+        let mut changed = true;
+        let input = match job {
+            Job::Append(group) => {
+                changed = false;
+                Input::Durable { through: group.last() }
+            }
+            Job::SaveView { version, view } => {
+                let view = Rc::new(View::decode(&view).unwrap());
+                let before = node.view.replace(view);
+                self.check_view(host, before.as_deref());
+                changed = false;
+                Input::ViewSaved { version }
+            }
+            Job::Truncate { .. } => {
+                (process.last, process.chain) = (log.last, log.last_chain);
+                Input::Truncated { log }
+            }
+            Job::Install { last, at, number, .. } => {
+                (process.last, process.chain) = (log.last, log.last_chain);
+                process.commit = log.last;
+                if last { Input::Installed { log } } else { Input::ChunkStored { at, number } }
+            }
+        };
+        self.input(host, input);
+        changed
+    }
+
+    fn deliver(&mut self, wire: usize, to: usize) {
+        let both = self.wires.len() > 1;
+        let wire = &mut self.wires[wire];
+        let link = wire.link(to);
+        match wire.ends[to].inbox.pop_front() {
+            Some(Item::Accept) => {
+                if both {
+                    self.sights |= Sight::CROSSED;
+                }
+                self.input(to, Input::Linked { link, dialed: false });
+            }
+            Some(Item::Frame(frame)) => {
+                let frame = frame.bytes.clone();
+                self.input(to, Input::Received { link, frame });
+            }
+            None => {}
+        }
+    }
+
+    fn lose(&mut self, wire: usize, to: usize) {
+        let wire = &mut self.wires[wire];
+        let link = wire.link(to);
+        let end = std::mem::take(&mut wire.ends[to]);
+        self.sweep();
+        if !matches!(end.inbox.front(), Some(Item::Accept)) {
+            self.input(to, Input::LinkLost { link });
+        }
+    }
+
+    fn dialed(&mut self, host: usize) {
+        self.node(host).dialing = false;
+        if self.cut {
+            self.input(host, Input::DialFailed { refused: false });
+        } else if self.process(1 - host).is_none() {
+            self.input(host, Input::DialFailed { refused: true });
+        } else {
+            self.connect(host);
+        }
+    }
+
+    fn tick(&mut self, host: usize, late: bool) {
+        let due_ms = self.process(host).and_then(|process| process.pair.deadline_ms());
+        let at_ms = if late { self.lease_end_ms(host) } else { due_ms };
+        let at_ms = at_ms.unwrap_or_default().max(self.now_ms[host]);
+        self.now_ms[host] = at_ms;
+        if self.arbiter.is_some() {
+            self.now_ms = [at_ms; 2];
+            self.node(1 - host);
+        }
+        self.input(host, Input::Tick);
+    }
+
+    fn crash(&mut self, host: usize, applied: bool) {
+        let node = self.node(host);
+        if let (Some(process), true) = (&node.process, applied) {
+            node.disk.applied = process.commit.min(node.disk.end().last).max(node.disk.applied);
+        }
+        self.end_process(host);
+    }
+
+    fn reclaim(&mut self, host: usize) {
+        let to = self.reclaimable(host);
+        let disk = &mut self.node(host).disk;
+        disk.reclaim(to);
+        disk.applied = disk.applied.max(to);
+        let base = disk.base.0;
+        self.input(host, Input::Reclaimed { base });
+    }
+
+    fn call_arbiter(&mut self, host: usize, late: bool) {
+        let now_ms = self.now_ms[host];
+        let Some(arbiter) = self.arbiter() else { return };
+        let calls = &mut arbiter.calls[host];
+        let mut lost = false;
+        if late {
+            if let Some(call) = calls.pop_front() {
+                arbiter.registers.handle(now_ms, &REGISTER, &call.call);
+            }
+        } else {
+            // The seam's promise: what came before is not carried out any more.
+            calls.retain(|call| !call.orphan);
+            if let Some(call) = calls.front_mut() {
+                let answer = arbiter.registers.handle(now_ms, &REGISTER, &call.call).0;
+                lost = matches!(call.call, ArbiterCall::Swap { .. })
+                    && matches!(answer, ArbiterAnswer::Told { done: false, .. });
+                call.answer = Some(answer);
+            }
+        }
+        if lost {
+            self.sights |= Sight::LOST_SWAP;
+        }
+    }
+
+    fn answer(&mut self, host: usize) {
+        let Some(arbiter) = self.arbiter() else { return };
+        let calls = &mut arbiter.calls[host];
+        let Some(at) = calls.iter().position(|call| !call.orphan) else { return };
+        let Some(Call { serial, answer: Some(answer), .. }) = calls.remove(at) else { return };
+        self.input(host, Input::ArbiterAnswered { serial, answer });
+    }
+
+    /// A swap that was not carried out may still be on its way.
+    fn silence(&mut self, host: usize) {
+        let Some(arbiter) = self.arbiter() else { return };
+        let calls = &mut arbiter.calls[host];
+        let Some(call) = calls.iter_mut().find(|call| !call.orphan) else { return };
+        let on_its_way = call.answer.is_none() && matches!(call.call, ArbiterCall::Swap { .. });
+        call.answer = Some(ArbiterAnswer::Silent);
+        if on_its_way {
+            let late = Call { answer: None, orphan: true, ..call.clone() };
+            calls.push_front(late);
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(host) => write!(f, "host {host}'s disk completes the next write"),
+            Self::Inbox(host) => write!(f, "host {host} reads what came"),
+            Self::Dial(host) => write!(f, "host {host}'s attempt to connect ends"),
+            Self::Arbiter(host) => write!(f, "the arbiter carries out host {host}'s call"),
+            Self::Answer(host) => write!(f, "host {host} hears the arbiter's answer"),
+            Self::End(host) => write!(f, "host {host} notices a connection's end"),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(source) => write!(f, "{source}"),
+            Self::Delay(source) => write!(f, "(not yet: {source})"),
+            Self::Start(host) => write!(f, "host {host} starts"),
+            Self::Overtake { wire, to } => {
+                write!(f, "host {to} reads from connection {wire} first")
+            }
+            Self::Lose { wire, to } => write!(f, "host {to} loses connection {wire}"),
+            Self::Tick { host, late: false } => write!(f, "host {host}'s next deadline passes"),
+            Self::Tick { host, .. } => write!(f, "the lease ends and host {host} sees it"),
+            Self::Crash { host, applied } => {
+                write!(f, "host {host} crashes, its state just saved: {applied}")
+            }
+            Self::Cut => write!(f, "the network is cut"),
+            Self::Heal => write!(f, "the network is whole again"),
+            Self::Publish(host) => write!(f, "a client publishes at host {host}"),
+            Self::Reclaim(host) => write!(f, "host {host} gives back its log"),
+            Self::HandOver(host) => write!(f, "the operator asks host {host} for a switchover"),
+            Self::Promote { host, force } => {
+                write!(f, "the operator promotes host {host}, force: {force}")
+            }
+            Self::Forget { host, force } => {
+                write!(f, "the operator has host {host} forget its slave, force: {force}")
+            }
+            Self::Resync(host) => write!(f, "the operator has host {host} take a whole copy"),
+            Self::Stop(host) => write!(f, "the operator stops host {host}"),
+            Self::Silence { host, done } => {
+                write!(f, "host {host} gets no answer from the arbiter, call carried out: {done}")
+            }
+            Self::LateCall(host) => write!(f, "a call of host {host} without answer comes late"),
+            Self::ArbiterRestart => write!(f, "the arbiter starts anew"),
+        }
+    }
+}

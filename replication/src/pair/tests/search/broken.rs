@@ -1,0 +1,53 @@
+//! The real code with one rule taken out, to see that the search would find it. Each variant has its
+//! place in the code under `#[cfg(test)]`: a product is built without any of it.
+
+use std::cell::Cell;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// R4: the slave is told that it is in-sync before the master's own right is given up on disk.
+    InvitesEarly,
+    /// R2: clients are answered before the slave has it on disk.
+    AnswersEarly,
+    /// A slave whose copy may lack commands serves when it starts alone.
+    StaleServes,
+    /// R3: the master goes on alone before its disk says so.
+    AloneEarly,
+    /// R1, R5: the election's winner leads before its promise is on disk.
+    LeadsEarly,
+    /// R6: what the leader lacks is cut off although it was committed here.
+    CutsCommitted,
+    /// R6: a tail that the leader does not have stays, and nobody compares chain hashes.
+    KeepsTail,
+    /// Of two in-sync copies the shorter one leads.
+    ShorterLeads,
+    /// A swap that the arbiter did not carry out counts as won.
+    LostSwapCounts,
+    /// R9: a node without any data leads.
+    EmptyLeads,
+    /// R4: who loses the election promises, and keeps its own right to lead on disk.
+    KeepsClaim,
+    /// The master hands over before its own right is given up on disk.
+    HandsOverEarly,
+    /// A slave that stops says goodbye before its own right is given up on disk.
+    LeavesEarly,
+    /// A slave that is asked for a whole new copy wipes its log while its disk says in-sync.
+    ResyncKeepsClaim,
+    /// With an arbiter: the slave is told that it is in-sync before the register says so.
+    InvitesUnregistered,
+    /// With an arbiter: the master goes on alone without asking.
+    ShrinksUnasked,
+}
+
+thread_local! {
+    static BROKEN: Cell<Option<Broken>> = const { Cell::new(None) };
+}
+
+/// Whether this thread's nodes run without the rule.
+pub(crate) fn is(rule: Broken) -> bool {
+    BROKEN.get() == Some(rule)
+}
+
+pub(super) fn set(rule: Option<Broken>) {
+    BROKEN.set(rule);
+}

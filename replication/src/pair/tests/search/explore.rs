@@ -1,0 +1,214 @@
+//! Search through all courses of events from some starting states, in the order of how often they
+//! depart from the calm one: a fault, a command, an early deadline, or something that is put off.
+
+use super::actions::Action;
+use super::print::Printer;
+use super::rules::Sight;
+use super::world::World;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub(super) struct Start {
+    pub(super) name: &'static str,
+    pub(super) world: World,
+}
+
+/// A rule that does not hold in a state that can be reached.
+pub(super) struct Violation {
+    pub(super) rule: String,
+    /// What happened before, in words.
+    pub(super) course: Vec<String>,
+}
+
+pub(super) struct Outcome {
+    pub(super) states: usize,
+    pub(super) steps: usize,
+    /// All courses with fewer departures were looked at.
+    pub(super) departures: usize,
+    /// Steps that have shown each of [`Sight::NAMES`].
+    pub(super) sights: Vec<usize>,
+    pub(super) violation: Option<Violation>,
+}
+
+impl Outcome {
+    pub(super) fn saw(&self, sight: Sight) -> bool {
+        self.sights[sight.index()] > 0
+    }
+}
+
+/// Prints are mixed already.
+#[derive(Clone, Copy, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u64(&mut self, print: u64) {
+        self.0 = print;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl BuildHasher for AsItIs {
+    type Hasher = Self;
+    fn build_hasher(&self) -> Self {
+        *self
+    }
+}
+
+/// How a state was reached.
+#[derive(Clone, Copy)]
+struct Step {
+    from: u32,
+    action: Option<Action>,
+}
+
+struct Search<'a> {
+    starts: &'a [Start],
+    /// Prints of states, and the fewest departures from the calm course that lead there.
+    #[expect(clippy::disallowed_types, reason = "asked for single prints only")]
+    known: std::collections::HashMap<u64, u8, AsItIs>,
+    steps: Vec<Step>,
+    /// By departures.
+    queues: Vec<VecDeque<(u32, u64, World)>>,
+    outcome: Outcome,
+}
+
+/// Looks at up to `states_max` states: first those on the calm courses, then those that one
+/// departure leads to, and so on.
+pub(super) fn explore(starts: &[Start], states_max: usize) -> Outcome {
+    let outcome = Outcome {
+        states: 0,
+        steps: 0,
+        departures: 0,
+        sights: vec![0; Sight::NAMES.len()],
+        violation: None,
+    };
+    let mut search = Search {
+        starts,
+        known: Default::default(),
+        steps: Vec::new(),
+        queues: Vec::new(),
+        outcome,
+    };
+    for (number, start) in starts.iter().enumerate() {
+        let mut world = start.world.clone();
+        let print = world.print();
+        search.push(0, Step { from: number as u32, action: None }, print, world);
+    }
+    search.run(states_max);
+    search.outcome
+}
+
+impl Search<'_> {
+    fn push(&mut self, departures: u8, step: Step, print: u64, world: World) {
+        let known = self.known.entry(print).or_insert(u8::MAX);
+        if *known <= departures {
+            return;
+        }
+        *known = departures;
+        let at = usize::from(departures);
+        if self.queues.len() <= at {
+            self.queues.resize_with(at + 1, VecDeque::new);
+        }
+        self.queues[at].push_back((self.steps.len() as u32, print, world));
+        self.steps.push(step);
+    }
+
+    fn run(&mut self, states_max: usize) {
+        for departures in 0u8.. {
+            let at = usize::from(departures);
+            self.outcome.departures = at;
+            if self.queues.len() <= at {
+                return;
+            }
+            while let Some((from, print, world)) = self.queues[at].pop_front() {
+                if self.known.get(&print).is_some_and(|known| *known < departures) {
+                    continue;
+                }
+                if self.outcome.states >= states_max {
+                    return;
+                }
+                self.outcome.states += 1;
+                for (action, cost) in world.choices() {
+                    if !self.look(departures + cost, from, &world, action) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// False: a rule is broken.
+    fn look(&mut self, departures: u8, from: u32, world: &World, action: Action) -> bool {
+        self.outcome.steps += 1;
+        let step = Step { from, action: Some(action) };
+        let rule = match stepped(world, action) {
+            Ok(mut next) => {
+                let sights = self.outcome.sights.iter_mut().enumerate();
+                sights.for_each(|(at, count)| *count += (next.sights.0 >> at & 1) as usize);
+                match next.violation.take() {
+                    None => {
+                        let print = next.print();
+                        self.push(departures, step, print, next);
+                        return true;
+                    }
+                    Some(rule) => rule,
+                }
+            }
+            Err(panic) => panic,
+        };
+        let at = self.steps.len() as u32;
+        self.steps.push(step);
+        let course = course(self.starts, &self.steps, at);
+        self.outcome.violation = Some(Violation { rule, course });
+        false
+    }
+}
+
+fn stepped(world: &World, action: Action) -> Result<World, String> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let mut next = world.clone();
+        next.apply(action);
+        next
+    }))
+    .map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.unwrap_or_else(|| "a panic".to_owned())
+    })
+}
+
+/// Runs the way to a state once more and has it told.
+fn course(starts: &[Start], steps: &[Step], to: u32) -> Vec<String> {
+    let mut actions = Vec::new();
+    let mut at = to;
+    while let Step { from, action: Some(action), .. } = steps[at as usize] {
+        actions.push(action);
+        at = from;
+    }
+    let start = &starts[at as usize];
+    let mut world = start.world.clone();
+    world.words = Some(vec![format!("From: {}", start.name)]);
+    for action in actions.into_iter().rev() {
+        let before = world.words.clone();
+        match stepped(&world, action) {
+            Ok(next) => world = next,
+            Err(panic) => {
+                world.words = before;
+                world.say(|| format!("{action}: {panic}"));
+            }
+        }
+    }
+    let words = world.words.unwrap_or_default();
+    words.into_iter().filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn prints_depend_on_each_word_and_on_their_order() {
+    let prints = [&[1u64, 2][..], &[2, 1], &[1], &[1, 2, 0]].map(|words| Printer::of(&words));
+    for (at, print) in prints.iter().enumerate() {
+        assert!(!prints[..at].contains(print));
+    }
+}

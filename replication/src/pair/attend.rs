@@ -9,6 +9,8 @@ use crate::pair::lead::{Lead, Peer};
 use crate::pair::meeting::{Meeting, meet};
 use crate::pair::message::{Code, Message};
 use crate::pair::state::{Next, State};
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use crate::{LinkId, Output};
 use understudy_model::{Epoch, Group, Lsn};
 
@@ -24,7 +26,11 @@ impl Lead {
                     && synced(&theirs)
                     && core.view.standing.is_synced(self.epoch)
                     && !self.is_saving_alone();
-                self.attach(core, link, resumes, out);
+                self.attach(core, link, resumes);
+                #[cfg(test)]
+                if broken::is(Broken::TrustsHello) {
+                    self.came_back_without_claim(core, out);
+                }
                 None
             }
             Meeting::Follow => {
@@ -58,7 +64,7 @@ impl Lead {
         }
     }
 
-    fn attach(&mut self, core: &mut Core, link: LinkId, resumes: bool, out: &mut Vec<Output>) {
+    fn attach(&mut self, core: &mut Core, link: LinkId, resumes: bool) {
         core.reinjecting = false;
         if resumes {
             self.slave_is_back(core);

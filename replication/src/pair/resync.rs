@@ -6,8 +6,6 @@ use crate::pair::core::Core;
 use crate::pair::follow::{Follow, Stage};
 use crate::pair::idle::Idle;
 use crate::pair::state::State;
-#[cfg(test)]
-use crate::pair::tests::broken::{self, Broken};
 use crate::pair::view::Standing;
 use understudy_model::EpochHistory;
 
@@ -33,13 +31,7 @@ impl Core {
     /// What is here counts no more and will be replaced by the master's copy; `set_aside`: after it
     /// was kept elsewhere in the data directory.
     pub(crate) fn disown_log(&mut self, set_aside: bool, out: &mut Vec<Output>) -> u64 {
-        #[cfg(test)]
-        let claim = self.view.standing;
         self.view.standing = Standing::Lagging { epoch: self.view.promised };
-        #[cfg(test)]
-        if broken::is(Broken::ResyncKeepsClaim) {
-            self.view.standing = claim;
-        }
         self.view.history = EpochHistory::default();
         self.view.copying = Some(set_aside);
         self.save(out)

@@ -9,8 +9,6 @@ use crate::pair::idle::Idle;
 use crate::pair::lead::{Lead, Peer, Saving};
 use crate::pair::message::Message;
 use crate::pair::state::{Next, State};
-#[cfg(test)]
-use crate::pair::tests::broken::{self, Broken};
 use understudy_model::Lsn;
 
 impl Lead {
@@ -92,10 +90,6 @@ impl Lead {
     ) {
         let Peer::Attached(feed) = &mut self.peer else { return };
         if !core.has_arbiter() {
-            return self.invite(core, target, out);
-        }
-        #[cfg(test)]
-        if broken::is(Broken::InvitesUnregistered) {
             return self.invite(core, target, out);
         }
         feed.stage = Stage::Registering { target };

@@ -135,7 +135,7 @@ impl World {
             found.push((Action::Run(source), 0));
             found.push((Action::Delay(source), 1));
         }
-        // What is put off may come whenever nothing else does.
+        // What is put off may come whenever nothing else does, and time passes meanwhile.
         let cost = u8::from(next.is_some());
         let late = self.delayed.iter().filter(|source| self.is_ready(**source));
         found.extend(late.map(|source| (Action::Run(*source), cost)));
@@ -144,7 +144,9 @@ impl World {
             if self.process(host.into()).is_none() {
                 found.push((Action::Start(host), cost));
             } else {
-                let cost = if first == Some(host) { cost } else { 1 };
+                // The shell asks the arbiter one thing at a time.
+                let in_turn = first == Some(host) && !self.calls_pile_up();
+                let cost = if in_turn { cost } else { 1 };
                 self.ticks(host, cost, &mut found);
                 self.faults(host, &mut found);
             }
@@ -157,6 +159,10 @@ impl World {
         }
         self.departures_of_wires(&mut found);
         found
+    }
+
+    fn calls_pile_up(&self) -> bool {
+        self.arbiter.as_ref().is_some_and(|a| a.calls.iter().any(|calls| calls.len() > 1))
     }
 
     fn first_to_tick(&self) -> Option<u8> {
@@ -238,7 +244,19 @@ impl World {
             State::Follow(_) => departures.push(Action::Resync(host)),
             State::Stopped => {}
         }
-        found.extend(departures.into_iter().map(|action| (action, 1)));
+        // What goes against the pair's own knowledge counts twice.
+        let cost = |action| (action, 1 + u8::from(self.is_forced(action)));
+        found.extend(departures.into_iter().map(cost));
+    }
+
+    /// With an arbiter, only force goes against what it says; without one, the operator's word is all
+    /// there is.
+    fn is_forced(&self, command: Action) -> bool {
+        match command {
+            Action::Promote { force, .. } => force || self.arbiter.is_none(),
+            Action::Forget { force, .. } => force,
+            _ => false,
+        }
     }
 
     fn reclaimable(&self, host: usize) -> Lsn {
@@ -337,22 +355,19 @@ impl World {
     }
 
     fn command(&mut self, command: Action) {
-        let arbitrated = self.arbiter.is_some();
-        let (host, input, apart) = match command {
-            Action::HandOver(host) => (host, Input::HandOver, false),
-            // Without an arbiter the operator's word is all there is.
-            Action::Promote { host, force } => {
-                (host, Input::Promote { force }, force || !arbitrated)
-            }
-            Action::Forget { host, force } => (host, Input::ForgetSlave { force }, force),
-            Action::Resync(host) => (host, Input::Resync, false),
-            Action::Stop(host) => (host, Input::Stopping, false),
+        let (host, input) = match command {
+            Action::HandOver(host) => (host, Input::HandOver),
+            Action::Promote { host, force } => (host, Input::Promote { force }),
+            Action::Forget { host, force } => (host, Input::ForgetSlave { force }),
+            Action::Resync(host) => (host, Input::Resync),
+            Action::Stop(host) => (host, Input::Stopping),
             _ => return,
         };
-        if apart {
+        self.input(host.into(), input);
+        let accepted = Sight(self.sights.0 & (Sight::PROMOTION.0 | Sight::FORGOTTEN.0));
+        if self.is_forced(command) && accepted != Sight::default() {
             self.lead_apart();
         }
-        self.input(host.into(), input);
     }
 
     fn disk(&mut self, host: usize) -> bool {

@@ -19,7 +19,7 @@ pub(crate) enum Broken {
     CutsCommitted,
     /// R6: a tail that the leader does not have stays, and nobody compares chain hashes.
     KeepsTail,
-    /// Of two in-sync copies the shorter one leads.
+    /// The shorter of two logs leads, whatever may be missing in it.
     ShorterLeads,
     /// A swap that the arbiter did not carry out counts as won.
     LostSwapCounts,
@@ -31,12 +31,10 @@ pub(crate) enum Broken {
     HandsOverEarly,
     /// A slave that stops says goodbye before its own right is given up on disk.
     LeavesEarly,
-    /// A slave that is asked for a whole new copy wipes its log while its disk says in-sync.
-    ResyncKeepsClaim,
-    /// With an arbiter: the slave is told that it is in-sync before the register says so.
-    InvitesUnregistered,
     /// With an arbiter: the master goes on alone without asking.
     ShrinksUnasked,
+    /// R4: a hello that says that a slave gave up its claim is believed, however old it is.
+    TrustsHello,
 }
 
 thread_local! {

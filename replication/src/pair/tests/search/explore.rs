@@ -24,8 +24,8 @@ pub(super) struct Violation {
 pub(super) struct Outcome {
     pub(super) states: usize,
     pub(super) steps: usize,
-    /// All courses with fewer departures were looked at.
-    pub(super) departures: usize,
+    /// States by the departures that lead there; all but the last are complete.
+    pub(super) levels: Vec<usize>,
     /// Steps that have shown each of [`Sight::NAMES`].
     pub(super) sights: Vec<usize>,
     pub(super) violation: Option<Violation>,
@@ -82,7 +82,7 @@ pub(super) fn explore(starts: &[Start], states_max: usize) -> Outcome {
     let outcome = Outcome {
         states: 0,
         steps: 0,
-        departures: 0,
+        levels: Vec::new(),
         sights: vec![0; Sight::NAMES.len()],
         violation: None,
     };
@@ -120,10 +120,10 @@ impl Search<'_> {
     fn run(&mut self, states_max: usize) {
         for departures in 0u8.. {
             let at = usize::from(departures);
-            self.outcome.departures = at;
             if self.queues.len() <= at {
                 return;
             }
+            self.outcome.levels.push(0);
             while let Some((from, print, world)) = self.queues[at].pop_front() {
                 if self.known.get(&print).is_some_and(|known| *known < departures) {
                     continue;
@@ -132,6 +132,7 @@ impl Search<'_> {
                     return;
                 }
                 self.outcome.states += 1;
+                self.outcome.levels[at] += 1;
                 for (action, cost) in world.choices() {
                     if !self.look(departures + cost, from, &world, action) {
                         return;

@@ -12,8 +12,8 @@ pub(super) const TIME_FROM_MS: u64 = 1 << 40;
 const TIMES: std::ops::Range<u64> = TIME_FROM_MS / 2..2 * TIME_FROM_MS;
 const VERSIONS: std::ops::Range<u64> = COUNT_FROM..3 * COUNT_FROM / 2;
 const SERIALS: std::ops::Range<u64> = 2 * COUNT_FROM..3 * COUNT_FROM;
-/// Farther back, no deadline depends on it.
-const PAST_MS: i64 = 12_000;
+/// Farther back, no deadline depends on it, but for one: how long a slave may take to catch up.
+const PAST_MS: i64 = 4_000;
 const FUTURE_MS: i64 = 12_000;
 
 pub(super) struct Printer {

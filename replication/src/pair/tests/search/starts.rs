@@ -1,6 +1,6 @@
 //! States of a pair that the search begins from, each reached by the real code.
 
-use super::actions::Action;
+use super::actions::{Action, Source};
 use super::explore::Start;
 use super::world::World;
 use crate::{ArbiterConfig, PairConfig, Role};
@@ -22,9 +22,14 @@ impl Setting {
             "slave_survives" => (false, true),
             "master_survives" => (true, false),
             "none" => (true, true),
-            _ => (false, false),
+            "both" => (false, false),
+            _ => panic!("no policy is called {name}"),
         };
         Self { stops_without_master, stops_without_slave, arbiter }
+    }
+
+    pub(super) fn leads_apart(self) -> bool {
+        !self.stops_without_master && !self.stops_without_slave && !self.arbiter
     }
 
     fn config(self, role: Role) -> PairConfig {
@@ -41,8 +46,8 @@ impl Setting {
             takeover_ms: 3 * UNIT_MS,
             meet_timeout_ms: 3 * UNIT_MS,
             // An attempt ends when the search has it end; a new one needs another reason.
-            redial_ms: 10 * UNIT_MS,
-            redial_max_ms: 10 * UNIT_MS,
+            redial_ms: 1_000 * UNIT_MS,
+            redial_max_ms: 1_000 * UNIT_MS,
             arbiter: self.arbiter.then_some(ArbiterConfig { id: 7, lease_ms: 4 * UNIT_MS }),
             ..PairConfig::default()
         }
@@ -64,16 +69,82 @@ fn after(mut world: World, actions: &[Action]) -> World {
     world
 }
 
-fn in_sync(setting: Setting) -> World {
-    let world =
-        after(setting.new_pair(), &[Action::Start(0), Action::Publish(0), Action::Start(1)]);
+/// Time passes until the host serves.
+fn until_serving(mut world: World, host: u8) -> World {
+    for _ in 0..20 {
+        if world.serves(host.into()) {
+            return world;
+        }
+        world = after(world, &[Action::Tick { host, late: false }]);
+    }
+    panic!("host {host} does not serve");
+}
+
+pub(super) fn in_sync(setting: Setting) -> World {
+    let world = after(setting.new_pair(), &[Action::Start(0)]);
+    let world = after(until_serving(world, 0), &[Action::Publish(0), Action::Start(1)]);
     assert!(world.is_in_sync(), "{setting:?}");
     after(world, &[Action::Publish(0)])
 }
 
-const CRASH_0: Action = Action::Crash { host: 0, applied: false };
-const CRASH_1: Action = Action::Crash { host: 1, applied: false };
+/// The master's log holds one command that was never answered and is nowhere else.
+pub(super) fn both_down(setting: Setting) -> World {
+    let mut world = in_sync(setting);
+    world.apply(Action::Publish(0));
+    world.apply(Action::Run(Source::Disk(0)));
+    for host in [0, 1] {
+        world.apply(Action::Crash { host, applied: false });
+    }
+    world
+}
 
-pub(super) fn trial(setting: Setting) -> Vec<Start> {
-    vec![Start { name: "in-sync", world: in_sync(setting) }]
+/// The slave has left; what it lacks is not in the master's log any more.
+pub(super) fn left_behind(setting: Setting) -> World {
+    let mut world = after(in_sync(setting), &[Action::Stop(1)]);
+    if world.process(0).is_none() {
+        world = after(world, &[Action::Start(0)]);
+    }
+    after(until_serving(world, 0), &[Action::Publish(0), Action::Publish(0), Action::Reclaim(0)])
+}
+
+/// Either side has answered something alone.
+pub(super) fn partition(setting: Setting) -> World {
+    let world = after(in_sync(setting), &[Action::Cut]);
+    let world = after(world, &[Action::Tick { host: 0, late: false }; 2]);
+    let world = after(until_serving(world, 1), &[Action::Publish(0), Action::Publish(1)]);
+    assert!(world.serves(0));
+    world
+}
+
+/// The slave has taken over, and calls the former master, which is not there yet.
+pub(super) fn taken_over(setting: Setting) -> World {
+    let crash = Action::Crash { host: 0, applied: false };
+    let mut world = until_serving(after(in_sync(setting), &[crash]), 1);
+    world.apply(Action::Tick { host: 1, late: false });
+    world.apply(Action::Delay(Source::Dial(1)));
+    world
+}
+
+/// The operator has asked for a switchover.
+pub(super) fn handing_over(setting: Setting) -> World {
+    let mut world = in_sync(setting);
+    world.apply(Action::HandOver(0));
+    world
+}
+
+pub(super) fn all(setting: Setting) -> Vec<Start> {
+    let mut starts = vec![
+        Start { name: "an in-sync pair", world: in_sync(setting) },
+        Start { name: "a new pair", world: setting.new_pair() },
+        Start { name: "a switchover was asked for", world: handing_over(setting) },
+        Start { name: "both are down", world: both_down(setting) },
+        Start { name: "the slave is left behind", world: left_behind(setting) },
+    ];
+    if !setting.stops_without_master {
+        starts.push(Start { name: "the slave has taken over", world: taken_over(setting) });
+    }
+    if setting.leads_apart() {
+        starts.push(Start { name: "a partition with two masters", world: partition(setting) });
+    }
+    starts
 }

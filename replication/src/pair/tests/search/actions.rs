@@ -92,7 +92,7 @@ pub(super) enum Action {
 }
 
 impl World {
-    fn is_ready(&self, source: Source) -> bool {
+    pub(super) fn is_ready(&self, source: Source) -> bool {
         let node = |host: u8| &self.nodes[usize::from(host)];
         let calls = |host: u8, answered: bool| {
             self.arbiter.as_ref().is_some_and(|arbiter| {
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// What comes next if nothing is out of the ordinary.
-    fn next(&self) -> Option<Source> {
+    pub(super) fn next(&self) -> Option<Source> {
         let ready = |source: &Source| self.is_ready(*source) && !self.delayed.contains(source);
         SOURCES.into_iter().find(ready)
     }
@@ -245,7 +245,13 @@ impl World {
             State::Stopped => {}
         }
         // What goes against the pair's own knowledge counts twice.
-        let cost = |action| (action, 1 + u8::from(self.is_forced(action)));
+        let force = |action| {
+            matches!(
+                action,
+                Action::Promote { force: true, .. } | Action::Forget { force: true, .. }
+            )
+        };
+        let cost = |action| (action, 1 + u8::from(force(action)));
         found.extend(departures.into_iter().map(cost));
     }
 

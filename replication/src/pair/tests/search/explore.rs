@@ -8,6 +8,7 @@ use super::world::World;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 pub(super) struct Start {
     pub(super) name: &'static str,
@@ -65,14 +66,20 @@ struct Step {
     action: Option<Action>,
 }
 
+/// A step that is still to be made. States share the world that they come from, so what waits costs
+/// little.
+struct Pending {
+    world: Rc<World>,
+    step: Step,
+}
+
 struct Search<'a> {
     starts: &'a [Start],
-    /// Prints of states, and the fewest departures from the calm course that lead there.
     #[expect(clippy::disallowed_types, reason = "asked for single prints only")]
-    known: std::collections::HashMap<u64, u8, AsItIs>,
+    known: std::collections::HashSet<u64, AsItIs>,
     steps: Vec<Step>,
-    /// By departures.
-    queues: Vec<VecDeque<(u32, u64, World)>>,
+    /// By departures from the calm course.
+    queues: Vec<VecDeque<Pending>>,
     outcome: Outcome,
 }
 
@@ -90,70 +97,43 @@ pub(super) fn explore(starts: &[Start], states_max: usize) -> Outcome {
         starts,
         known: Default::default(),
         steps: Vec::new(),
-        queues: Vec::new(),
+        queues: vec![VecDeque::new()],
         outcome,
     };
     for (number, start) in starts.iter().enumerate() {
-        let mut world = start.world.clone();
-        let print = world.print();
-        search.push(0, Step { from: number as u32, action: None }, print, world);
+        let step = Step { from: number as u32, action: None };
+        search.queues[0].push_back(Pending { world: Rc::new(start.world.clone()), step });
     }
     search.run(states_max);
     search.outcome
 }
 
 impl Search<'_> {
-    fn push(&mut self, departures: u8, step: Step, print: u64, world: World) {
-        let known = self.known.entry(print).or_insert(u8::MAX);
-        if *known <= departures {
-            return;
-        }
-        *known = departures;
-        let at = usize::from(departures);
-        if self.queues.len() <= at {
-            self.queues.resize_with(at + 1, VecDeque::new);
-        }
-        self.queues[at].push_back((self.steps.len() as u32, print, world));
-        self.steps.push(step);
-    }
-
     fn run(&mut self, states_max: usize) {
-        for departures in 0u8.. {
-            let at = usize::from(departures);
-            if self.queues.len() <= at {
-                return;
-            }
+        let mut at = 0;
+        while at < self.queues.len() {
             self.outcome.levels.push(0);
-            while let Some((from, print, world)) = self.queues[at].pop_front() {
-                if self.known.get(&print).is_some_and(|known| *known < departures) {
-                    continue;
-                }
-                if self.outcome.states >= states_max {
+            while let Some(pending) = self.queues[at].pop_front() {
+                if self.outcome.states >= states_max || !self.make(at, pending) {
                     return;
                 }
-                self.outcome.states += 1;
-                self.outcome.levels[at] += 1;
-                for (action, cost) in world.choices() {
-                    if !self.look(departures + cost, from, &world, action) {
-                        return;
-                    }
-                }
             }
+            at += 1;
         }
     }
 
     /// False: a rule is broken.
-    fn look(&mut self, departures: u8, from: u32, world: &World, action: Action) -> bool {
-        self.outcome.steps += 1;
-        let step = Step { from, action: Some(action) };
-        let rule = match stepped(world, action) {
+    fn make(&mut self, at: usize, Pending { world, step }: Pending) -> bool {
+        let made =
+            step.action.map_or_else(|| Ok((*world).clone()), |action| stepped(&world, action));
+        let rule = match made {
             Ok(mut next) => {
+                self.outcome.steps += 1;
                 let sights = self.outcome.sights.iter_mut().enumerate();
                 sights.for_each(|(at, count)| *count += (next.sights.0 >> at & 1) as usize);
                 match next.violation.take() {
                     None => {
-                        let print = next.print();
-                        self.push(departures, step, print, next);
+                        self.arrive(at, next, step);
                         return true;
                     }
                     Some(rule) => rule,
@@ -161,11 +141,30 @@ impl Search<'_> {
             }
             Err(panic) => panic,
         };
-        let at = self.steps.len() as u32;
+        let last = self.steps.len() as u32;
         self.steps.push(step);
-        let course = course(self.starts, &self.steps, at);
+        let course = course(self.starts, &self.steps, last);
         self.outcome.violation = Some(Violation { rule, course });
         false
+    }
+
+    fn arrive(&mut self, at: usize, mut world: World, step: Step) {
+        if !self.known.insert(world.print()) {
+            return;
+        }
+        self.outcome.states += 1;
+        self.outcome.levels[at] += 1;
+        let from = self.steps.len() as u32;
+        self.steps.push(step);
+        let world = Rc::new(world);
+        for (action, cost) in world.choices() {
+            let level = at + usize::from(cost);
+            if self.queues.len() <= level {
+                self.queues.resize_with(level + 1, VecDeque::new);
+            }
+            let step = Step { from, action: Some(action) };
+            self.queues[level].push_back(Pending { world: Rc::clone(&world), step });
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod explore;
 mod print;
 mod rules;
 mod starts;
+mod stories;
 mod world;
 
 use broken::Broken;
@@ -42,7 +43,7 @@ fn report(name: &str, arbiter: bool, outcome: &Outcome) {
 }
 
 fn holds(name: &str, arbiter: bool, must_see: &[Sight]) {
-    let outcome = explore(&starts::all(Setting::new(name, arbiter)), states_max(10_000));
+    let outcome = explore(&starts::all(Setting::new(name, arbiter)), states_max(50_000));
     report(name, arbiter, &outcome);
     if let Some(violation) = &outcome.violation {
         panic!("{}\n{}", violation.rule, violation.course.join("\n"));
@@ -115,7 +116,7 @@ fn a_rule_taken_out_is_noticed() {
     for (rule, (name, arbiter, start)) in BROKEN {
         let world = start(Setting::new(name, arbiter));
         broken::set(Some(rule));
-        let outcome = explore(&[Start { name: "the start", world }], states_max(20_000));
+        let outcome = explore(&[Start { name: "the start", world }], states_max(120_000));
         broken::set(None);
         let Some(violation) = outcome.violation else {
             report(name, arbiter, &outcome);

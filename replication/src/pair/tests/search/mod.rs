@@ -43,7 +43,7 @@ fn report(name: &str, arbiter: bool, outcome: &Outcome) {
 }
 
 fn holds(name: &str, arbiter: bool, must_see: &[Sight]) {
-    let outcome = explore(&starts::all(Setting::new(name, arbiter)), states_max(50_000));
+    let outcome = explore(&starts::all(Setting::new(name, arbiter)), states_max(70_000));
     report(name, arbiter, &outcome);
     if let Some(violation) = &outcome.violation {
         panic!("{}\n{}", violation.rule, violation.course.join("\n"));

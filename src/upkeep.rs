@@ -16,7 +16,7 @@ const SPARSE_DIVISOR: u64 = 4;
 /// Below so much log nothing is packed away: it would only be copying.
 const RELOCATE_LOG_BYTES_MIN: u64 = 256 << 20;
 const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
-const SNAPSHOT_LSNS_PER_READ: usize = 1_024;
+const SNAPSHOT_LSNS_PER_READ: usize = 256;
 /// So many LSNs are looked through at a time: a list of all would make commits wait.
 const SNAPSHOT_LSNS_PER_LOOK: u64 = 1 << 16;
 

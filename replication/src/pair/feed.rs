@@ -10,6 +10,9 @@ use crate::{LinkId, Output};
 use std::collections::VecDeque;
 use understudy_model::{Epoch, Group, Lsn};
 
+/// On their way to a slave that catches up: the most that its disk writes at a time.
+const CATCH_UP_BYTES_MAX: usize = 512 << 10;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// Waits for the slave's position.
@@ -218,7 +221,9 @@ impl Feed {
         recent: &Recent,
         out: &mut Vec<Output>,
     ) -> Result<(), Unfit> {
-        let room = core.config.window_bytes_max;
+        let most = core.config.window_bytes_max;
+        // What a slave has to catch up with must not crowd out what clients wait for.
+        let room = if self.is_required() { most } else { most.min(CATCH_UP_BYTES_MAX) };
         while self.is_streaming() && self.in_flight_bytes < room && self.reading.is_none() {
             if let Some(group) = recent.following(self.sent) {
                 let group = group.clone();

@@ -110,7 +110,10 @@ impl Lead {
                     let stage = feed.stage;
                     match stage {
                         Stage::Copying => self.begin_copy(core, link, position.taken, out),
-                        Stage::Synced => self.in_sync(core, out),
+                        Stage::Synced => {
+                            self.in_sync(core, out);
+                            self.keep_registered(core);
+                        }
                         _ => {}
                     }
                     if stage != Stage::Copying {

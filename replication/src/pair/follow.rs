@@ -83,7 +83,12 @@ impl Follow {
             leader,
         };
         let plan = plan(core, &follow.leader);
-        let member = core.view.standing.is_synced(epoch) && follow.leader.standing.is_synced(epoch);
+        // By what was said: the arbiter may have told, since this node was in-sync, that it was left
+        // behind, and the leader goes by the hello.
+        let said = core.links.get(link).and_then(|known| known.mine.as_ref());
+        let member = core.view.standing.is_synced(epoch)
+            && said.is_some_and(|mine| mine.standing.is_synced(epoch))
+            && follow.leader.standing.is_synced(epoch);
         if member && plan == Plan::Continue {
             core.say(false, format!("back in-sync with the master of epoch {epoch}"), out);
             follow.send_position(core, out);

@@ -61,10 +61,18 @@ impl Lead {
         let epoch = self.epoch;
         if self.sole {
             core.want(Want::Shrink { epoch });
-        } else if let Some(feed) = self.feed().filter(|feed| feed.stage == Stage::Synced)
+        } else {
+            self.keep_registered(core);
+        }
+    }
+
+    /// The slave is in-sync on both disks, so it is in the register. It may have been left out there
+    /// just before it came back.
+    pub(crate) fn keep_registered(&self, core: &mut Core) {
+        if let Some(feed) = self.feed().filter(|feed| feed.stage == Stage::Synced)
             && let Some(slave) = core.links.theirs(feed.link).map(|theirs| theirs.node)
         {
-            core.want(Want::Widen { epoch, slave });
+            core.want(Want::Widen { epoch: self.epoch, slave });
         }
     }
 

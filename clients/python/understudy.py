@@ -1,469 +1,300 @@
-"""Client of the Understudy broker's native protocol (docs/native-protocol.md): one file, only
-Python's standard library (3.10 or later), blocking calls, one thread per client.
+"""A client of the Understudy broker's native protocol, to use and to follow in other languages:
+docs/native-protocol.md. Python's standard library (3.10 or later), blocking calls, one thread.
 
-    with Client([("a", 61616), ("b", 61616)], user="guest", password="guest") as client:
-        client.declare_queue("orders")
-        client.publish("orders", b"one tea")          # returns when both nodes have it
-        client.consume("orders", credit=100)
-        delivery = client.next(timeout=5)
-        client.settle(delivery)
+    client = Client([("a", 61616), ("b", 61616)])
+    client.declare_queue("orders")
+    client.publish("orders", b"one tea")      # returns when both nodes have it
+    client.consume("orders", credit=100)
+    client.settle(client.next(timeout=5))
 
-A lost connection is made again through the list of addresses, within `timeout` seconds. Publishes
-without an answer are then sent again with their sequence numbers and stored once; consumers start
-again, and what was delivered before is void: settling it raises Stale, and it comes again. Of a
-transaction without an answer the new master is asked whether it has it, so it happens once. At a
-switchover the broker says where the new master is, and the client goes there at once.
-
-Heartbeats are sent while a call waits. A program that makes no call for twice `heartbeat` seconds
-is closed by the broker, and connects again with its next call.
+A lost connection is made again through the list. What was published and has no answer is sent again
+with its sequence, and stored once; consumers start again, and what they were handed before is void:
+settling it raises Stale, and it comes again. A transaction without an answer is asked for.
+Heartbeats are sent while a call waits: who makes none for twice `heartbeat` seconds is closed.
 """
 import collections
+import io
 import itertools
 import secrets
 import socket
-import struct
 import time
-
-Delivery = collections.namedtuple("Delivery", (
-    "consumer", "queue", "lsn", "redelivered", "exchange", "routing_key", "properties", "body",
-    "generation"))
-Deliveries = collections.namedtuple("Deliveries", "consumer queue lsns")
+import urllib.parse
 
 PREAMBLE = b"\xf5UNDST\x01\x00"
-# An AMQP property block with delivery-mode 2 alone.
-PERSISTENT = b"\x10\x00\x02"
-CONFIRM, MANDATORY, DECLARE_MISSING, ONCE = 1, 2, 4, 8
-AUTO, MANUAL = 0, 1
+PERSISTENT = b"\x10\x00\x02"  # AMQP properties: delivery-mode 2 alone
+CONFIRM, MANDATORY, DECLARE_MISSING, ONCE = 1, 2, 4, 8  # flags of a publish
+MANUAL = 1  # ack mode
 
-DELIVER = "int int int bool text text bytes bytes"
-PUBLISH = "int int text text bytes bytes"
-DELIVERIES = "int int ints"
-# The table of docs/native-protocol.md: kind and types of the fields.
+# Names and fields of the frames that this client sends or understands, by kind. Booleans are ints.
 FRAMES = {
-    "Hello": (0x01, "text u128 int"), "HelloOk": (0x02, "text text int int int"),
-    "Login": (0x03, "text bytes"), "LoginOk": (0x04, "text"), "Open": (0x05, "int text"),
-    "Ping": (0x06, "int"), "Pong": (0x07, "int"), "Goodbye": (0x08, "text"),
-    "Error": (0x09, "int text"),
-    "DeclareQueue": (0x10, "int text bool bool bool bool bytes"),
-    "DeleteQueue": (0x11, "int text bool bool"), "PurgeQueue": (0x12, "int text"),
-    "DeclareExchange": (0x13, "int text text bool bool bool bool bytes"),
-    "DeleteExchange": (0x14, "int text bool"),
-    "Bind": (0x15, "int text text bool text bytes"),
-    "Unbind": (0x16, "int text text bool text bytes"),
-    "Publish": (0x20, PUBLISH), "Transaction": (0x21, "int int publishes sets sets sets"), "Outcome": (0x22, "int int"),
-    "Consume": (0x30, "int int text int bool zigzag bool int"), "Cancel": (0x31, "int int"),
-    "Credit": (0x32, "int int"), "Get": (0x33, "int text int"),
-    "Settle": (0x34, "int " + DELIVERIES), "Discard": (0x35, "int " + DELIVERIES),
-    "Return": (0x36, "int " + DELIVERIES),
-    "Done": (0x40, "int"), "QueueOk": (0x41, "int text int int"), "Removed": (0x42, "int int"),
-    "GetEmpty": (0x43, "int"), "Got": (0x44, "int int " + DELIVER),
-    "Refused": (0x45, "int int text"), "AlreadyCommitted": (0x46, "int"),
-    "Confirm": (0x50, "int"), "Nack": (0x51, "int"),
-    "PublishRefused": (0x52, "int int text"),
-    "Returned": (0x53, "int text text text bytes bytes"), "Deliver": (0x54, DELIVER),
-    "Cancelled": (0x55, "int"), "Blocked": (0x56, "text"), "Unblocked": (0x57, ""),
-    "Moved": (0x58, "text"),
+    0x01: ("Hello", "text u128 int"), 0x02: ("HelloOk", "text text int int int"),
+    0x03: ("Login", "text text"), 0x05: ("Open", "int text"), 0x06: ("Ping", "int"),
+    0x07: ("Pong", "int"), 0x08: ("Goodbye", "text"), 0x09: ("Error", "int text"),
+    0x10: ("DeclareQueue", "int text int int int int bytes"),
+    0x11: ("DeleteQueue", "int text int int"), 0x15: ("Bind", "int text text int text bytes"),
+    0x13: ("DeclareExchange", "int text text int int int int bytes"),
+    0x20: ("Publish", "int int text text bytes bytes"),
+    0x21: ("Transaction", "int int list list list list"), 0x22: ("Outcome", "int int"),
+    0x30: ("Consume", "int int text int int int int int"), 0x33: ("Get", "int text int"),
+    0x34: ("Settle", "int int int list"), 0x35: ("Discard", "int int int list"),
+    0x36: ("Return", "int int int list"), 0x40: ("Done", "int"),
+    0x41: ("QueueOk", "int text int int"), 0x42: ("Removed", "int int"),
+    0x43: ("GetEmpty", "int"), 0x44: ("Got", "int int int int int int text text bytes bytes"),
+    0x45: ("Refused", "int int text"), 0x46: ("AlreadyCommitted", "int"),
+    0x50: ("Confirm", "int"), 0x51: ("Nack", "int"), 0x52: ("PublishRefused", "int int text"),
+    0x53: ("Returned", "int text text text bytes bytes"), 0x58: ("Moved", "text"),
+    0x54: ("Deliver", "int int int int text text bytes bytes"),
 }
-NAMES = {kind: name for name, (kind, _) in FRAMES.items()}
+KINDS = {name: kind for kind, (name, _) in FRAMES.items()}
+ANSWERS = {name for kind, (name, _) in FRAMES.items() if 0x40 <= kind < 0x50}
+# `connection` is the one that it came by, and may be settled on.
+Delivery = collections.namedtuple(
+    "Delivery", "consumer queue lsn redelivered exchange routing_key properties body connection")
 
 
 class Refused(Exception):
-    """The broker refused a request or a publish: `code` is AMQP's."""
-
-    def __init__(self, code, text):
-        super().__init__(f"{code} {text}")
-        self.code = code
+    """The broker refused a request or a publish: AMQP's code, and a text."""
 
 
 class Stale(Exception):
-    """The delivery belongs to a former connection; the broker delivers it again. Of a transaction:
-    nothing of it happened."""
+    """The delivery is of a former connection. Of a transaction: nothing of it happened."""
 
 
 def varint(value):
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    low, high = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(high) if high else bytes([low])
 
 
-def take_varint(data, at):
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
-def encode_field(kind, value):
-    if kind == "int":
-        return varint(value)
-    if kind == "bool":
-        return b"\x01" if value else b"\x00"
-    if kind == "zigzag":
-        return varint((value << 1) ^ (value >> 31) if value < 0 else value << 1)
-    if kind == "u128":
-        return value.to_bytes(16, "big")
-    if kind in ("text", "bytes"):
-        data = value.encode() if isinstance(value, str) else bytes(value)
-        return varint(len(data)) + data
-    item = {"ints": "int", "publishes": PUBLISH, "sets": DELIVERIES}[kind]
-    parts = (encode_fields(item, (each,) if kind == "ints" else each) for each in value)
-    return varint(len(value)) + b"".join(parts)
-
-
-def encode_fields(kinds, values):
-    pairs = zip(kinds.split(), values, strict=True)
-    return b"".join(encode_field(kind, value) for kind, value in pairs)
+def take_varint(stream):
+    byte = stream.read(1)[0]
+    return byte & 0x7F | take_varint(stream) << 7 if byte & 0x80 else byte
 
 
 def encode(name, *values):
-    kind, kinds = FRAMES[name]
-    fields = encode_fields(kinds, values)
-    return struct.pack(">IB", 1 + len(fields), kind) + fields
+    out = [bytes([KINDS[name]])]
+    for kind, value in zip(FRAMES[KINDS[name]][1].split(), values, strict=True):
+        if kind == "int":
+            out.append(varint(value))
+        elif kind == "u128":
+            out.append(value.to_bytes(16, "big"))
+        elif kind == "list":  # of items that are encoded already
+            out += [varint(len(value)), *value]
+        else:
+            data = value.encode() if kind == "text" else value
+            out += [varint(len(data)), data]
+    frame = b"".join(out)
+    return len(frame).to_bytes(4, "big") + frame
 
 
 def decode(frame):
-    """A frame behind its length: its name (None if unknown) and its fields."""
-    name, at, values = NAMES.get(frame[0]), 1, []
-    for kind in FRAMES[name][1].split() if name else ():
-        if kind in ("text", "bytes"):
-            size, at = take_varint(frame, at)
-            data = bytes(frame[at:at + size])
-            at += size
-            values.append(data.decode() if kind == "text" else data)
-        else:
-            value, at = take_varint(frame, at)
-            values.append(bool(value) if kind == "bool" else value)
-    return name, values
+    """A frame behind its length: its name, None if it is not of the table, and its fields."""
+    name, kinds = FRAMES.get(frame[0], (None, ""))
+    frame, values = io.BytesIO(frame[1:]), [name]
+    for kind in kinds.split():
+        value = take_varint(frame)
+        if kind != "int":
+            value = frame.read(value)
+        values.append(value.decode() if kind == "text" else value)
+    return values
 
 
 class Client:
     def __init__(self, addresses, user="guest", password="guest", vhost="/", timeout=60,
-                 heartbeat=10, connect_timeout=2, tls=None):
-        """`addresses`: (host, port) of each node. `tls`: an ssl.SSLContext; with a certificate of
-        the client's own, user "" is the one that it stands for."""
-        self.addresses, self.login, self.vhost = list(addresses), (user, password), vhost
-        self.timeout, self.heartbeat, self.connect_timeout = timeout, heartbeat, connect_timeout
-        self.tls, self.moved = tls, None
-        self.producer = secrets.randbits(128)
-        self.requests, self.numbers = itertools.count(1), itertools.count(1)
-        self.sequence = 0
-        self.generation = 0
-        self.unconfirmed = collections.OrderedDict()  # sequence: encoded Publish
-        self.failures = {}                            # sequence: Refused
-        self.returned = []                            # fields of Returned frames
-        self.consumers = {}                           # number: (queue, ack, credit, ...)
-        self.deliveries = collections.deque()
-        self.answers = {}
-        self.blocked = None
-        self.socket = None
+                 heartbeat=10, tls=None):
+        """`addresses`: (host, port) of each node. `timeout`: seconds that a call waits. `tls`: an
+        ssl.SSLContext; user "" is the one that its certificate stands for."""
+        self.addresses, self.login, self.vhost = addresses, (user, password), vhost
+        self.timeout, self.heartbeat, self.tls, self.moved = timeout, heartbeat, tls, None
+        # The same over all connections.
+        self.producer, self.sequence, self.numbers = secrets.randbits(128), 0, itertools.count(1)
+        self.unconfirmed = collections.OrderedDict()  # Encoded publishes by sequence.
+        self.refused, self.returned, self.consumers = [], [], []
         self._connect()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    # Connection
-
     def _connect(self):
-        deadline, delay = time.monotonic() + self.timeout, 0.01
-        moved, self.moved = self.moved, None
-        patience = time.monotonic() + 2
-        while moved and time.monotonic() < patience:  # it is about to let clients in
-            try:
-                return self._open(moved)
-            except OSError:
-                self._drop()
-                time.sleep(0.002)
-        while True:
-            for address in self.addresses:
+        start, moved, self.moved = time.monotonic(), self.moved, None
+        while time.monotonic() < start + self.timeout:
+            # Where the broker has sent us clients are let in soon; then it is the list's turn.
+            following = moved and time.monotonic() < start + 2
+            for address in [moved] if following else self.addresses:
                 try:
                     return self._open(address)
                 except OSError as error:
-                    self._drop()
                     last = error
-            if time.monotonic() + delay > deadline:
-                raise ConnectionError(f"no broker of {self.addresses}: {last}")
-            time.sleep(delay)
-            delay = min(delay * 2, 1)
+            time.sleep(0.002 if following else 0.05)
+        raise ConnectionError(f"no broker of {self.addresses}: {last}")
 
     def _open(self, address):
-        self.socket = socket.create_connection(address, self.connect_timeout)
+        self.socket = socket.create_connection(address, timeout=2)
         if self.tls:
             self.socket = self.tls.wrap_socket(self.socket, server_hostname=address[0])
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.generation += 1
-        self.buffer = bytearray()
-        self.answers.clear()
-        self.deliveries.clear()
-        self.blocked, self.interval = None, 0
-        self.heard = self.sent = time.monotonic()
-        request = next(self.requests)
-        self._send(PREAMBLE + encode("Hello", "understudy.py", self.producer, self.heartbeat * 1000)
-                   + encode("Login", *self.login) + encode("Open", request, self.vhost))
-        try:
-            self._answer(request, time.monotonic() + 10)
-        except TimeoutError as error:
-            raise ConnectionError("the broker does not answer") from error
-        for number in list(self.consumers):
-            consumer = self.consumers.pop(number)
-            self.consumers[next(self.numbers)] = consumer
-        for number, consumer in self.consumers.items():
-            self._send(self._consume_frame(0, number, consumer))
+        self.input, self.interval, self.sent = bytearray(), self.heartbeat, time.monotonic()
+        self.heard, self.answers, self.deliveries = self.sent, {}, collections.deque()
+        hello = encode("Hello", "understudy.py", self.producer, self.heartbeat * 1000)
+        self._send(PREAMBLE + hello + encode("Login", *self.login))
+        self._ask("Open", self.vhost)
+        for fields in self.consumers:
+            self._send(encode("Consume", 0, *fields))
         self._send(b"".join(self.unconfirmed.values()))
 
-    def _drop(self):
-        if self.socket:
-            self.socket.close()
-            self.socket = None
-
-    def close(self):
-        """Waits for the answers to all publishes, then closes in order."""
-        try:
-            self.wait_confirmed()
-            self._send(encode("Goodbye", ""))
-        finally:
-            self._drop()
-
     def _send(self, data):
-        if self.socket is None:
-            raise ConnectionError("not connected")
-        self.socket.settimeout(self.timeout)
-        self.socket.sendall(data)
-        self.sent = time.monotonic()
+        try:
+            self.socket.settimeout(2 * self.interval)
+            self.socket.sendall(data)
+            self.sent = time.monotonic()
+        except ConnectionError:
+            pass  # Receiving says so, after what the broker has said last.
+        except OSError:
+            self.heard = float("-inf")
 
-    def _receive(self, deadline):
-        """Handles one frame; TimeoutError at the deadline, other OSErrors for a lost connection."""
-        while True:
-            size = int.from_bytes(self.buffer[:4], "big") if len(self.buffer) >= 4 else None
-            if size is not None and len(self.buffer) >= 4 + size:
-                frame = bytes(self.buffer[4:4 + size])
-                del self.buffer[:4 + size]
-                return self._handle(*decode(frame))
+    def _receive_frame(self, deadline):
+        while len(self.input) < 4 + int.from_bytes(self.input[:4], "big"):
             now = time.monotonic()
-            if deadline <= now:
+            if now >= deadline:
                 raise TimeoutError
-            if self.interval and now - self.sent >= self.interval / 2:
-                self._send(encode("Ping", 0))
-            if self.interval and now - self.heard >= 2 * self.interval:
+            if now >= self.heard + 2 * self.interval:
                 raise ConnectionError("the broker is silent")
-            self.socket.settimeout(min(deadline - now, self.interval / 2 or 60))
+            if now >= self.sent + self.interval / 2:
+                self._send(encode("Ping", 0))
             try:
+                self.socket.settimeout(min(deadline - now, self.interval / 2))
                 data = self.socket.recv(1 << 16)
             except TimeoutError:
                 continue
+            except OSError:
+                data = b""
             if not data:
                 raise ConnectionError("the broker closed the connection")
             self.heard = time.monotonic()
-            self.buffer += data
+            self.input += data
+        end = 4 + int.from_bytes(self.input[:4], "big")
+        frame, self.input[:end] = bytes(self.input[4:end]), b""
+        return decode(frame)
 
-    def _handle(self, name, fields):
-        if name == "Deliver" and fields[0] in self.consumers:
-            self.deliveries.append(Delivery(*fields, self.generation))
-        elif name == "Confirm":
-            while self.unconfirmed and next(iter(self.unconfirmed)) <= fields[0]:
-                self.unconfirmed.popitem(last=False)
-        elif name in ("Nack", "PublishRefused"):
-            code, text = fields[1:] or (506, "the queue is full")
-            self.unconfirmed.pop(fields[0], None)
-            self.failures[fields[0]] = Refused(code, text)
-        elif name == "HelloOk":
-            self.interval = fields[4] / 1000
-        elif name == "Ping":
-            self._send(encode("Pong", *fields))
-        elif name == "Error":
-            self._drop()
-            raise Refused(*fields)
-        elif name == "Goodbye":
-            raise ConnectionError(f"the broker closes: {fields[0]}")
-        elif name == "Moved":
-            scheme = "ssl://" if self.tls else "tcp://"
-            for uri in filter(lambda uri: uri.startswith(scheme), fields[0].split(",")):
-                host, _, port = uri.removeprefix(scheme).rpartition(":")
-                self.moved = host.strip("[]"), int(port)
-        elif name == "Cancelled":
-            self.consumers.pop(fields[0], None)
-        elif name == "Returned":
-            self.returned.append(fields)
-        elif name in ("Blocked", "Unblocked"):
-            self.blocked = fields[0] if fields else None
-        elif name in ("Done", "QueueOk", "Removed", "GetEmpty", "Got", "Refused", "AlreadyCommitted"):
-            self.answers[fields[0]] = (name, fields[1:])
-
-    def _answer(self, request, deadline):
-        while request not in self.answers:
-            self._receive(deadline)
-        name, fields = self.answers.pop(request)
-        if name == "Refused":
-            raise Refused(*fields)
-        return name, fields
-
-    def _again(self, step):
+    def _again(self, step, *arguments):
         """Does what needs a connection, on a new one if it is lost."""
         while True:
             try:
-                return step()
-            except TimeoutError:
-                raise
-            except OSError:
-                self._drop()
+                return step(*arguments)
+            except ConnectionError:
+                self.socket.close()
                 self._connect()
 
+    def _receive(self, deadline):
+        match self._receive_frame(deadline):
+            case "HelloOk", *_, heartbeat_ms:
+                self.interval = heartbeat_ms / 1000 or 1e6
+            case "Ping", number:
+                self._send(encode("Pong", number))
+            case "Deliver", *fields:
+                self.deliveries.append(Delivery(*fields, self.socket))
+            case "Confirm", through:
+                while self.unconfirmed and next(iter(self.unconfirmed)) <= through:
+                    self.unconfirmed.popitem(last=False)
+            case ["Nack" | "PublishRefused", sequence, *why]:
+                self.unconfirmed.pop(sequence, None)
+                self.refused.append(Refused(*why or (506, "the queue is full")))
+            case "Returned", *fields:
+                self.returned.append(fields)
+            case "Moved", uris:
+                for uri in map(urllib.parse.urlsplit, uris.split(",")):
+                    if uri.scheme == ("ssl" if self.tls else "tcp"):
+                        self.moved = uri.hostname, uri.port
+            case "Goodbye", reason:
+                raise ConnectionError(f"the broker closes: {reason}")
+            case "Error", code, text:
+                raise Refused(code, text)
+            case [name, request, *fields] if name in ANSWERS:
+                self.answers[request] = name, *fields
+
     def _ask(self, name, *fields):
-        def step():
-            request = next(self.requests)
-            self._send(encode(name, request, *fields))
-            return self._answer(request, time.monotonic() + self.timeout)
-        return self._again(step)
+        request, deadline = next(self.numbers), time.monotonic() + self.timeout
+        self._send(encode(name, request, *fields))
+        while request not in self.answers:
+            self._receive(deadline)
+        name, *fields = self.answers.pop(request)
+        if name == "Refused":
+            raise Refused(*fields)
+        return name, *fields
 
-    # Topology. What is declared or removed is on disk, on both nodes while the slave is in-sync.
+    def ask(self, name, *fields):
+        """Any request of the table, by its fields; returns name and fields of its answer. What is
+        declared or removed is on disk then, on both nodes while the slave is in-sync."""
+        return self._again(self._ask, name, *fields)
 
-    def declare_queue(self, name, durable=True, exclusive=False, auto_delete=False, passive=False,
-                      arguments=b""):
+    def declare_queue(self, name, durable=True, arguments=b""):
         """Returns name, ready messages and consumers. `arguments`: inside of an AMQP table."""
-        _, fields = self._ask("DeclareQueue", name, passive, durable, exclusive, auto_delete,
-                              arguments)
-        return tuple(fields)
+        return self.ask("DeclareQueue", name, False, durable, False, False, arguments)[1:]
 
-    def delete_queue(self, name, if_unused=False, if_empty=False):
-        return self._ask("DeleteQueue", name, if_unused, if_empty)[1][0]
-
-    def purge_queue(self, name):
-        return self._ask("PurgeQueue", name)[1][0]
-
-    def declare_exchange(self, name, kind="direct", durable=True, auto_delete=False,
-                         internal=False, passive=False, arguments=b""):
-        self._ask("DeclareExchange", name, kind, passive, durable, auto_delete, internal, arguments)
-
-    def delete_exchange(self, name, if_unused=False):
-        self._ask("DeleteExchange", name, if_unused)
-
-    def bind(self, source, destination, key="", to_exchange=False, arguments=b""):
-        self._ask("Bind", source, destination, to_exchange, key, arguments)
-
-    def unbind(self, source, destination, key="", to_exchange=False, arguments=b""):
-        self._ask("Unbind", source, destination, to_exchange, key, arguments)
-
-    # Publishing
-
-    def publish_nowait(self, routing_key, body, exchange="", properties=PERSISTENT, flags=0):
-        """Sends without waiting for the answer; returns the sequence."""
+    def publish(self, routing_key, body, exchange="", properties=PERSISTENT, flags=0, wait=True):
+        """Returns when it is committed, and all before it; without `wait`: at once."""
         self.sequence += 1
-        sequence = self.sequence
-        frame = encode("Publish", sequence, flags | CONFIRM | ONCE, exchange, routing_key,
+        frame = encode("Publish", self.sequence, flags | CONFIRM | ONCE, exchange, routing_key,
                        properties, body)
-        self.unconfirmed[sequence] = frame
-        try:
-            self._send(frame)
-        except OSError:
-            self._again(lambda: self._send(b""))  # reconnecting has sent it again
-        return sequence
+        self.unconfirmed[self.sequence] = frame
+        self._send(frame)
+        if wait:
+            self.wait_confirmed()
 
     def wait_confirmed(self, most=0):
         """Waits until at most `most` publishes have no answer. Raises the first refusal."""
         while len(self.unconfirmed) > most:
-            self._again(lambda: self._receive(time.monotonic() + self.timeout))
-        for sequence in sorted(self.failures):
-            raise self.failures.pop(sequence)
-
-    def publish(self, routing_key, body, **options):
-        """Publishes, and returns when all is committed that was published."""
-        sequence = self.publish_nowait(routing_key, body, **options)
-        self.wait_confirmed()
-        return sequence
+            self._again(self._receive, time.monotonic() + self.timeout)
+        if self.refused:
+            raise self.refused.pop(0)
 
     def transaction(self, publishes=(), settles=()):
-        """`publishes`: (exchange, routing key, body); `settles`: deliveries. All or nothing, and
-        once; raises Stale if nothing happened because the deliveries are void. True: the new
-        master had it already when it was asked."""
-        self._check(settles)
-        commit = self.sequence + 1
-        frames = [(number, 0, exchange, key, PERSISTENT, body)
-                  for number, (exchange, key, body) in enumerate(publishes, commit)]
-        self.sequence += max(len(frames), 1)
-        settled = [Deliveries(each.consumer, each.queue, [each.lsn]) for each in settles]
-        generation = self.generation
+        """Publishes (exchange, routing key, body) and settles deliveries: all once, or nothing of
+        it, and then raises. True: it had happened already when the broker was asked."""
+        commit, former = self.sequence + 1, self.socket
+        self.sequence += max(len(publishes), 1)
+        frames = [encode("Publish", sequence, 0, exchange, key, PERSISTENT, body)[5:]
+                  for sequence, (exchange, key, body) in enumerate(publishes, commit)]
+        settled = [self._set("Settle", each)[6:] for each in settles]
 
         def step():
-            request = next(self.requests)
-            asks = settled and self.generation != generation
-            self._send(encode("Outcome", request, commit) if asks else
-                       encode("Transaction", request, commit, frames, settled, [], []))
-            try:
-                name, _ = self._answer(request, time.monotonic() + self.timeout)
+            if not settled or self.socket is former:
+                return self._ask("Transaction", commit, frames, settled, [], [])
+            try:  # Void deliveries cannot be settled again: were they before?
+                return self._ask("Outcome", commit)
             except Refused as error:
-                if asks and error.code == 404:
-                    raise Stale from error
-                raise
-            return name == "AlreadyCommitted"
-        return self._again(step)
+                raise Stale from error
+        return self._again(step)[0] == "AlreadyCommitted"
 
-    # Consuming
-
-    def consume(self, queue, credit=256, ack=MANUAL, exclusive=False, priority=0):
+    def consume(self, queue, credit=256):
         """Starts a consumer, with at most `credit` unsettled deliveries at a time."""
-        consumer = (queue, ack, exclusive, priority, credit)
+        fields = next(self.numbers), queue, MANUAL, False, 0, False, credit
+        self.ask("Consume", *fields)
+        self.consumers.append(fields)
 
-        def step():
-            number, request = next(self.numbers), next(self.requests)
-            self.consumers[number] = consumer
-            try:
-                self._send(self._consume_frame(request, number, consumer))
-                self._answer(request, time.monotonic() + self.timeout)
-            except BaseException:
-                del self.consumers[number]
-                raise
-        self._again(step)
-
-    @staticmethod
-    def _consume_frame(request, number, consumer):
-        queue, ack, exclusive, priority, credit = consumer
-        return encode("Consume", request, number, queue, ack, exclusive, priority, False, credit)
-
-    def next(self, timeout=None):
-        """The next delivery; None after `timeout` seconds."""
-        deadline = time.monotonic() + (timeout if timeout is not None else 1e9)
+    def next(self, timeout=1e9):
+        """The next delivery of any consumer; None after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         while not self.deliveries:
             try:
-                self._again(lambda: self._receive(deadline))
+                self._again(self._receive, deadline)
             except TimeoutError:
                 return None
         return self.deliveries.popleft()
 
     def get(self, queue):
         """One message, or None if no message is ready."""
-        name, fields = self._ask("Get", queue, MANUAL)
-        return Delivery(*fields[1:], self.generation) if name == "Got" else None
+        name, *fields = self.ask("Get", queue, MANUAL)
+        return Delivery(*fields[1:], self.socket) if name == "Got" else None
 
-    def settle(self, *deliveries):
-        """They are done with. Without an answer: what a lost settle meant comes again."""
-        self._finish("Settle", deliveries)
+    def settle(self, *deliveries, how="Settle"):
+        """They are done with; `how`: or "Discard", to be dead-lettered, or "Return", to be handed
+        out again. There is no answer: what a lost settle meant comes again."""
+        self._send(b"".join(self._set(how, each) for each in deliveries))
 
-    def discard(self, *deliveries):
-        """They failed: dead-lettered where their queue says so."""
-        self._finish("Discard", deliveries)
-
-    def give_back(self, *deliveries):
-        """They are to be handed out again."""
-        self._finish("Return", deliveries)
-
-    def _finish(self, name, deliveries):
-        self._check(deliveries)
-        sets = collections.defaultdict(list)
-        for delivery in deliveries:
-            sets[delivery.consumer, delivery.queue].append(delivery.lsn)
-        try:
-            self._send(b"".join(encode(name, 0, *key, lsns) for key, lsns in sets.items()))
-        except OSError as error:
-            raise Stale from error
-
-    def _check(self, deliveries):
-        if any(delivery.generation != self.generation for delivery in deliveries):
+    def _set(self, how, delivery):
+        if delivery.connection is not self.socket:
             raise Stale
+        return encode(how, 0, delivery.consumer, delivery.queue, [varint(delivery.lsn)])
+
+    def close(self):
+        """Waits for the answers to all publishes, then closes in order."""
+        self.wait_confirmed()
+        self._send(encode("Goodbye", ""))
+        self.socket.close()

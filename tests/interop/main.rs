@@ -12,6 +12,7 @@ mod support;
 
 mod failover;
 mod lapin_suite;
+mod native_python;
 mod rounds;
 
 use std::io::{BufRead, BufReader};
@@ -308,22 +309,6 @@ fn stomp_py() {
     let mut pair = Pair::in_sync();
     let mut suite = Command::new(python);
     suite.arg(script("stomp_suite.py")).args(arguments(&pair, |ports| &ports.stomp));
-    run_suite(suite, &mut pair);
-}
-
-/// The Python client of the native protocol: needs no package.
-#[test]
-fn native_python() {
-    if !is_installed("python3") {
-        return skipped("native_python", "python3");
-    }
-    let mut pair = Pair::in_sync();
-    let mut suite = Command::new("python3");
-    suite
-        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .arg(script("native_suite.py"))
-        .args(arguments(&pair, |ports| &ports.native));
     run_suite(suite, &mut pair);
 }
 

@@ -1,6 +1,7 @@
 """The Python client of the native protocol against a pair: arguments are the native ports of both
 nodes, sitting master first. Prints KILL when the master may be killed, and counts at the end.
 """
+import contextlib
 import json
 import sys
 
@@ -14,20 +15,20 @@ def refused(code, call, *arguments, **options):
     try:
         call(*arguments, **options)
     except understudy.Refused as error:
-        assert error.code == code, error
+        assert error.args[0] == code, error
     else:
         raise SystemExit(f"{call.__name__}{arguments} was not refused")
 
 
 def basics(client):
     assert client.declare_queue("interop.native.basics") == ("interop.native.basics", 0, 0)
-    client.declare_exchange("interop.native.topic", "topic")
-    client.bind("interop.native.topic", "interop.native.basics", "a.#")
+    client.ask("DeclareExchange", "interop.native.topic", "topic", False, True, False, False, b"")
+    client.ask("Bind", "interop.native.topic", "interop.native.basics", False, "a.#", b"")
     body = bytes(range(256)) * 4000
     client.publish("a.b", body, exchange="interop.native.topic")
     taken = client.get("interop.native.basics")
     assert (taken.body, taken.routing_key, taken.redelivered) == (body, "a.b", False)
-    client.give_back(taken)
+    client.settle(taken, how="Return")
     again = client.get("interop.native.basics")
     assert again.redelivered and again.lsn == taken.lsn
     client.transaction([("", "interop.native.basics", b"t1"), ("", "interop.native.basics", b"t2")],
@@ -38,13 +39,20 @@ def basics(client):
                    flags=understudy.MANDATORY)
     assert [fields[0] for fields in client.returned] == [312]
     # Refusals leave the connection as it is.
-    generation = client.generation
-    refused(404, client.declare_queue, "interop.native.missing", passive=True)
+    connection = client.socket
+    missing = ("interop.native.missing", True, True, False, False, b"")
+    refused(404, client.ask, "DeclareQueue", *missing)
     refused(404, client.consume, "interop.native.missing")
     refused(406, client.declare_queue, "interop.native.basics", durable=False)
     refused(404, client.publish, "key", b"", exchange="interop.native.missing")
-    client.delete_queue("interop.native.basics")
-    assert client.generation == generation
+    several = []
+    for number in range(3):
+        client.publish("interop.native.basics", str(number).encode())
+        several.append(client.get("interop.native.basics"))
+    client.settle(*several)
+    assert client.declare_queue("interop.native.basics")[1] == 0
+    assert client.ask("DeleteQueue", "interop.native.basics", False, False) == ("Removed", 0)
+    assert client.socket is connection
 
 
 def repeated_commit(client):
@@ -54,16 +62,15 @@ def repeated_commit(client):
     client.publish(queue, b"in")
     for lost in (True, False):
         taken = client.get(queue)
-        answer, client._answer = client._answer, None
+        receive = client._receive
 
-        def lose(request, deadline):
-            client._answer = answer
-            if lost:
-                answer(request, deadline)
-            client._drop()
+        def lose(deadline):
+            client._receive = receive
+            while lost and not client.answers:
+                receive(deadline)
             raise ConnectionError("as if")
 
-        client._answer = lose
+        client._receive = lose
         if lost:
             assert client.transaction([("", queue, b"out")], settles=[taken]) is True
         else:
@@ -77,7 +84,7 @@ def repeated_commit(client):
             else:
                 client.settle(client.get(queue))
     assert client.get(queue) is None
-    client.delete_queue(queue)
+    client.ask("DeleteQueue", queue, False, False)
 
 
 def takeover(client):
@@ -85,7 +92,7 @@ def takeover(client):
     queue = "interop.native"
     client.declare_queue(queue)
     client.consume(queue, credit=WINDOW)
-    generation, received, stored, stale = client.generation, [], set(), 0
+    connection, received, stored, stale = client.socket, [], set(), 0
 
     def take(timeout):
         nonlocal stale
@@ -101,12 +108,12 @@ def takeover(client):
         return True
 
     for number in range(COUNT):
-        client.publish_nowait(queue, str(number).encode())
+        client.publish(queue, str(number).encode(), wait=False)
         client.wait_confirmed(most=WINDOW)
         if number == COUNT // 2:
             held = client.next(30)
             print("KILL", flush=True)
-            while client.generation == generation:
+            while client.socket is connection:
                 client.publish("", b"", exchange="amq.fanout")
             try:
                 client.settle(held)
@@ -129,7 +136,7 @@ def takeover(client):
 
 
 refused(403, understudy.Client, ADDRESSES, password="wrong")
-with understudy.Client(ADDRESSES) as client:
+with contextlib.closing(understudy.Client(ADDRESSES)) as client:
     basics(client)
     repeated_commit(client)
     takeover(client)

@@ -98,10 +98,16 @@ impl Cli {
             Verb::Join(arguments) => finish(join::run(&arguments), EXIT_DATA),
             Verb::Status(arguments) => finish(status::run(&arguments), EXIT_UNAVAILABLE),
             Verb::Demo(arguments) => finish(demo::run(&arguments), EXIT_SOFTWARE),
-            Verb::Publish(arguments) => finish(publish::run(arguments), EXIT_UNAVAILABLE),
+            Verb::Publish(arguments) => {
+                start_client_logging();
+                finish(publish::run(arguments), EXIT_UNAVAILABLE)
+            }
             Verb::Bench(arguments) => finish(bench::run(&arguments), EXIT_UNAVAILABLE),
             Verb::Control(verb) => control::run(verb),
-            Verb::Consume(arguments) => finish(consume::run(arguments), EXIT_UNAVAILABLE),
+            Verb::Consume(arguments) => {
+                start_client_logging();
+                finish(consume::run(arguments), EXIT_UNAVAILABLE)
+            }
         }
     }
 }
@@ -180,6 +186,15 @@ fn start_logging(settings: &Settings) {
     } else {
         logs.init();
     }
+}
+
+/// What the client library warns of, such as an unknown option in an address.
+fn start_client_logging() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 #[expect(clippy::print_stderr, reason = "errors go to standard error, data to standard output")]

@@ -203,3 +203,26 @@ async fn the_client_speaks_tls_and_its_certificate_is_its_login() {
     let failure = Client::connect(&plain).await.unwrap_err();
     assert!(matches!(failure, Error::Tls(_)), "{failure}");
 }
+
+#[test]
+fn the_command_line_warns_of_what_it_does_not_know_in_an_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let list = format!("failover:(tcp://{}?soft=1)?shuffle=true&backup=true", node.ports.native);
+    let run = |verb: &str, arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_understudy"))
+            .args([verb, "--url", &list, "--queue", "orders"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for said in [run("publish", &["tea"]), run("consume", &["--ack", "--count", "1"])] {
+        assert!(said.contains("unknown option in the address option=soft"), "{said}");
+        assert!(said.contains("unknown option in the address option=shuffle"), "{said}");
+        assert!(said.contains("has no effect here option=backup"), "{said}");
+        assert_eq!(said.lines().count(), 3, "{said}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Where the brokers are: `amqp://user:password@host:port/vhost`, and the like for the others.
 
+use crate::cli::complain;
 use anyhow::{Context, bail};
 use std::str::FromStr;
 
@@ -18,6 +19,32 @@ pub(super) struct Address {
     pub(super) user: String,
     pub(super) password: String,
     pub(super) vhost: String,
+}
+
+/// Addresses with commas between, or a `failover:` string of them. This tool has ways of its own to go
+/// through a list, so options are told to have no effect, wherever they stand.
+///
+/// # Errors
+/// One that cannot be understood.
+pub(super) fn list(text: &str) -> anyhow::Result<Vec<Address>> {
+    let (inside, behind) = match text.strip_prefix("failover:") {
+        None => (text, ""),
+        Some(list) => match list.strip_prefix("//").unwrap_or(list).strip_prefix('(') {
+            None => (list.strip_prefix("//").unwrap_or(list), ""),
+            Some(list) => list.rsplit_once(')').context("a ')' is missing")?,
+        },
+    };
+    let mut options: Vec<&str> = behind.strip_prefix('?').unwrap_or(behind).split('&').collect();
+    let mut addresses = Vec::new();
+    for one in inside.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+        let (address, own) = one.split_once('?').unwrap_or((one, ""));
+        addresses.push(address.parse()?);
+        options.extend(own.split('&'));
+    }
+    for option in options.into_iter().filter(|option| !option.is_empty()) {
+        complain(&format!("the option {option} of an address has no effect on bench"));
+    }
+    Ok(addresses)
 }
 
 impl FromStr for Address {
@@ -63,6 +90,24 @@ fn percent_decoded(text: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_read_with_and_without_failover() {
+        for text in [
+            "tcp://one,tcp://two:7/x",
+            "failover:(tcp://one,tcp://two:7/x)?randomize=false&timeout=5",
+            "failover://(tcp://one?keepAlive=true, tcp://two:7/x?soTimeout=1)",
+            "failover:tcp://one,tcp://two:7/x?randomize=false",
+            "failover://tcp://one,tcp://two:7/x",
+        ] {
+            let addresses = list(text).unwrap();
+            let places = addresses.iter().map(|a| format!("{} {}", a.place, a.vhost));
+            assert_eq!(places.collect::<Vec<_>>(), ["one:61616 /", "two:7 x"], "{text}");
+        }
+        for wrong in ["failover:(tcp://one", "failover:(http://one)"] {
+            assert!(list(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn addresses_have_the_defaults_of_their_protocol() {

@@ -1,6 +1,6 @@
 //! The command line's words, and the load that they make.
 
-use super::address::{Address, Protocol};
+use super::address::{self, Address, Protocol};
 use super::load::{Ack, Load, PhaseKind};
 use super::seen::MESSAGES_MAX;
 use super::wire::STAMP_BYTES;
@@ -14,9 +14,9 @@ const MESSAGES_DEFAULT: u64 = 100_000;
 #[derive(clap::Args)]
 pub(in crate::cli) struct BenchArguments {
     /// Servers, separated by commas: amqp://USER:PASSWORD@HOST:PORT/VHOST, stomp://…, tcp://…
-    /// (native). With several, lost connections go on at the next one.
-    #[arg(long, value_delimiter = ',', default_value = "amqp://127.0.0.1:5672")]
-    url: Vec<String>,
+    /// (native); or failover:(…) around them. With several, lost connections go on at the next one.
+    #[arg(long, default_value = "amqp://127.0.0.1:5672")]
+    url: String,
     /// Connections that publish.
     #[arg(long, default_value_t = 1)]
     producers: usize,
@@ -116,8 +116,7 @@ impl Plan {
 
 impl BenchArguments {
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {
-        let servers: Vec<Address> =
-            self.url.iter().map(|url| url.parse()).collect::<anyhow::Result<_>>()?;
+        let servers = address::list(&self.url)?;
         self.check(&servers)?;
         let arguments = self.queue_arguments.iter().map(|pair| {
             let (name, value) = pair.split_once('=').context("--queue-argument is NAME=VALUE")?;

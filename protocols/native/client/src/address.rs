@@ -184,21 +184,23 @@ impl Failover {
         }
     }
 
-    /// `inside`: addresses with commas between.
-    fn list(&mut self, inside: &str) -> Result<(), Error> {
+    /// `inside`: addresses with commas between. Returns the options behind them that are not an
+    /// address's.
+    fn list<'a>(&mut self, inside: &'a str) -> Result<Vec<(&'a str, &'a str)>, Error> {
+        let mut others = Vec::new();
         for text in inside.split(',').map(str::trim).filter(|text| !text.is_empty()) {
             let (base, query) = split_query(text);
             let mut address = Address::parse(base)?;
             for (name, value) in options(query) {
                 if !address.option(name, value)? {
-                    self.not_effective(name, name.into());
+                    others.push((name, value));
                 }
             }
             self.addresses.push(address);
         }
         match self.addresses.is_empty() {
             true => Err(Error::Address("no broker is named".into())),
-            false => Ok(()),
+            false => Ok(others),
         }
     }
 }
@@ -212,29 +214,29 @@ impl FromStr for Failover {
         let text = text.trim();
         let Some(list) = text.strip_prefix("failover:") else {
             let mut plain = Self::new(text.contains(','));
-            plain.list(text)?;
+            for (name, _) in plain.list(text)? {
+                plain.not_effective(name, name.into());
+            }
             return Ok(plain);
         };
         let list = list.strip_prefix("//").unwrap_or(list);
         let mut failover = Self::new(true);
-        let query = match list.strip_prefix('(') {
-            Some(list) => {
-                let (inside, rest) = list
-                    .rsplit_once(')')
-                    .ok_or_else(|| Error::Address("a ')' is missing".into()))?;
-                failover.list(inside)?;
-                rest.strip_prefix('?').or_else(|| rest.is_empty().then_some("")).ok_or_else(
-                    || Error::Address(format!("'{rest}' behind the list is not understood")),
-                )?
+        let Some(list) = list.strip_prefix('(') else {
+            // Options stand behind an address here: ActiveMQ gives it all of them, also those that
+            // can only be meant for the list.
+            for (name, value) in failover.list(list)? {
+                failover.option(name, value)?;
             }
-            // Without parentheses the options cannot be told from the last address's own: as in
-            // ActiveMQ they are the list's.
-            None => {
-                let (inside, query) = split_query(list);
-                failover.list(inside)?;
-                query
-            }
+            return Ok(failover);
         };
+        let (inside, rest) =
+            list.rsplit_once(')').ok_or_else(|| Error::Address("a ')' is missing".into()))?;
+        for (name, _) in failover.list(inside)? {
+            failover.not_effective(name, name.into());
+        }
+        let query = rest.strip_prefix('?').or_else(|| rest.is_empty().then_some(""));
+        let query = query
+            .ok_or_else(|| Error::Address(format!("'{rest}' behind the list is not understood")))?;
         for (name, value) in options(query) {
             failover.option(name, value)?;
         }

@@ -25,6 +25,11 @@ fn every_spelling_of_a_list_is_understood() {
     ] {
         assert_eq!(places(text), two, "{text}");
     }
+    let bare =
+        parse("failover:tcp://a?keepAlive=true,tcp://b?tcpNoDelay=false&randomize=false&x=1");
+    let own = bare.addresses.iter().map(|a| (a.keep_alive, a.no_delay));
+    assert_eq!(own.collect::<Vec<_>>(), [(true, true), (false, false)]);
+    assert_eq!((bare.randomize, bare.unknown_options), (false, vec!["x".to_owned()]));
     assert_eq!(places("tcp://[::1]:7"), ["::1:7"]);
     assert_eq!(places("tcp://[fe80::1]"), ["fe80::1:61616"]);
 }

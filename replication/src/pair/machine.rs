@@ -382,6 +382,8 @@ impl Pair {
     /// what it did not hear meanwhile says nothing about its peer: that may have gone on without
     /// it, and is looked for before silence counts again.
     fn awoke(&mut self) {
+        // Nor is a write that it did not see the end of a disk that hangs.
+        self.core.disk_ms = self.core.disk_ms.map(|_| self.core.now_ms);
         let core = &self.core;
         match &mut self.state {
             State::Idle(idle) => idle.awoke(core),

@@ -5,7 +5,7 @@ use super::world::World;
 use crate::{Found, Input, Wanted};
 use understudy_model::Lsn;
 
-fn ask(world: &mut World, host: usize, id: u64, wanted: Wanted) -> Option<Found> {
+pub(super) fn ask(world: &mut World, host: usize, id: u64, wanted: Wanted) -> Option<Found> {
     world.input(host, Input::Fetch { id, wanted });
     world.until(500, |w| w.hosts[host].fetched.iter().any(|(answered, _)| *answered == id));
     let fetched = &world.hosts[host].fetched;

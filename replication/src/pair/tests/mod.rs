@@ -6,6 +6,7 @@ mod catch_up;
 mod chaos;
 mod checks;
 mod disk;
+mod failure_table;
 mod fetch;
 mod operator;
 mod search;

@@ -1,12 +1,26 @@
 //! What the operator may say to a pair.
 
+use super::arbiter::with_arbiter;
 use super::stories::{ends_equal, in_sync, in_sync_with, publish, standing};
 use super::world::World;
 use crate::pair::view::Standing;
 use crate::{Backend, Input, Role};
 
-/// (stops without master, stops without slave): the four survival policies.
-const POLICIES: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+/// (stops without master, stops without slave, arbiter): the four survival policies, with and without.
+fn settings() -> impl Iterator<Item = (bool, bool, bool)> {
+    let bits = |n: u8| (n & 1 > 0, n & 2 > 0, n & 4 > 0);
+    (0..8).map(bits)
+}
+
+fn in_sync_under((no_master, no_slave, arbiter): (bool, bool, bool)) -> World {
+    in_sync_with(|config| {
+        config.shutdown_on_master_failure = no_master;
+        config.shutdown_on_slave_failure = no_slave;
+        if arbiter {
+            with_arbiter(config);
+        }
+    })
+}
 
 fn reason(world: &World, host: usize) -> String {
     world.process(host).unwrap().pair.status().reason
@@ -14,11 +28,8 @@ fn reason(world: &World, host: usize) -> String {
 
 #[test]
 fn a_resync_replaces_the_slaves_copy_while_the_master_serves_under_each_policy() {
-    for (no_master, no_slave) in POLICIES {
-        let mut world = in_sync_with(|config| {
-            config.shutdown_on_master_failure = no_master;
-            config.shutdown_on_slave_failure = no_slave;
-        });
+    for setting in settings() {
+        let mut world = in_sync_under(setting);
         let old = world.last_group(1).map(|group| (group.last(), group.header().chain)).unwrap();
         world.input(1, Input::Resync);
         let asked_ms = world.now_ms;
@@ -102,11 +113,8 @@ fn a_slave_that_is_gone_for_good_is_forgotten_and_a_new_node_takes_its_place() {
 
 #[test]
 fn an_attached_slave_is_forgotten_by_force_and_the_master_goes_on_under_each_policy() {
-    for (no_master, no_slave) in POLICIES {
-        let mut world = in_sync_with(|config| {
-            config.shutdown_on_master_failure = no_master;
-            config.shutdown_on_slave_failure = no_slave;
-        });
+    for setting in settings() {
+        let mut world = in_sync_under(setting);
         world.publish(0, 1);
         let last = world.last_group(0).map_or(0, |group| group.last().0) + 1;
         world.input(0, Input::ForgetSlave { force: true });
@@ -114,7 +122,7 @@ fn an_attached_slave_is_forgotten_by_force_and_the_master_goes_on_under_each_pol
         assert!(committed, "{:?} {:?}", world.hosts[0].logs, world.hosts[0].stopped);
         assert!(matches!(standing(&world, 0), Standing::Alone { .. }));
         assert!(world.until(3_000, |w| w.hosts[1].stopped.is_some()), "{:?}", world.hosts[1].logs);
-        assert!(world.serves(0), "{no_master} {no_slave}");
+        assert!(world.serves(0), "{setting:?}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Crate, its folder, and what of ours and of the wide world it may depend on (ARCHITECTURE.md).
-const DEPENDENCIES: [(&str, &[&str]); 9] = [
+const DEPENDENCIES: [(&str, &[&str]); 10] = [
     ("src/model", &["bytes", "bytestring", "xxhash-rust"]),
     ("src/selector", &["understudy-model"]),
     ("src/broker", &["understudy-model", "understudy-selector", "bytes", "regex"]),
@@ -15,8 +15,17 @@ const DEPENDENCIES: [(&str, &[&str]); 9] = [
     ("protocols/native", &["understudy-model", "bytes"]),
     (
         "protocols/native/client",
-        &["understudy-native", "bytes", "rustls", "thiserror", "tokio", "tracing"],
+        &[
+            "understudy-native",
+            "understudy-tls",
+            "bytes",
+            "rustls",
+            "thiserror",
+            "tokio",
+            "tracing",
+        ],
     ),
+    ("protocols/tls", &["bytes", "rustls", "tokio"]),
     ("storage", &["understudy-model", "bytes", "heed", "crc32fast", "rustix", "thiserror"]),
     ("replication", &["understudy-model", "bytes"]),
 ];
@@ -139,6 +148,24 @@ fn files_and_functions_are_short_enough_to_read() {
         }
     }
     assert!(too_long.is_empty(), "{too_long:#?}");
+}
+
+/// Whoever drops one of the public client's futures must know what becomes of it.
+#[test]
+fn the_clients_futures_say_what_dropping_them_does() {
+    let mut count = 0;
+    for path in files_below(&["protocols/native/client/src"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let pieces: Vec<&str> = text.split("    pub async fn ").collect();
+        for before in pieces.iter().rev().skip(1) {
+            count += 1;
+            let doc: Vec<&str> =
+                before.lines().rev().take_while(|line| line.trim().starts_with("///")).collect();
+            let says = doc.iter().any(|line| line.contains("# Cancel safety"));
+            assert!(says, "{}: {:?} of a public future", path.display(), doc.last());
+        }
+    }
+    assert!(count > 15, "the client has moved");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod access;
 mod admin;
 mod arbiter;
 mod bench;
+mod client;
 mod control;
 mod disk_full;
 mod durability;

@@ -363,10 +363,11 @@ fn decode(text: &str) -> Result<String, Error> {
             bytes.push(byte);
             continue;
         }
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let (digits, tail) = tail.split_at_checked(2).ok_or_else(|| wrong("percent sign", text))?;
+        let digits = std::str::from_utf8(digits).ok();
         let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         bytes.push(byte.ok_or_else(|| wrong("percent sign", text))?);
-        rest = &tail[2..];
+        rest = tail;
     }
     String::from_utf8(bytes).map_err(|_| wrong("percent sign", text))
 }

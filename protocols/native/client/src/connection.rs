@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) server: HelloOk,
     /// Index in the list of addresses.
     pub(crate) address: usize,
+    /// `host:port`.
+    pub(crate) place: String,
 }
 
 impl Target {
@@ -76,7 +78,7 @@ impl Target {
     pub(crate) async fn round(&self, order: Vec<usize>) -> Result<Connection, Error> {
         let mut failure = Error::NoConnection("no address".into());
         for index in order {
-            let address = &self.failover.addresses[index];
+            let Some(address) = self.failover.addresses.get(index) else { continue };
             match self.connect(index, address).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
@@ -141,7 +143,8 @@ impl Target {
             }
         }
         let server = server.ok_or_else(|| Error::Protocol("no hello".into()))?;
-        Ok(Connection { stream, input, server, address: index })
+        let place = format!("{}:{}", address.host, address.port);
+        Ok(Connection { stream, input, server, address: index, place })
     }
 
     fn introduction(&self, address: &Address) -> Bytes {
@@ -197,5 +200,41 @@ pub(crate) fn turned_away(frame: Frame) -> Error {
         Frame::Refused(refused) => Error::Refused { code: refused.code, text: refused.text },
         Frame::Goodbye(goodbye) => Error::ConnectionLost(goodbye.reason.to_string()),
         frame => Error::Protocol(format!("frame {:#04x} is not expected", frame.kind())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(address: &str) -> Target {
+        Target::new(address.parse().unwrap(), ConnectOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn where_the_master_says_is_learned_once_unless_that_is_forbidden() {
+        let uris = "ssl://c:1,tcp://c:2,tcp://d:3";
+        let mut list = target("failover:(tcp://me:secret@a,tcp://b)");
+        assert_eq!(list.learn(0, uris), Some(2));
+        let learned = &list.failover.addresses[2];
+        assert_eq!((&*learned.host, learned.port), ("c", 2));
+        assert_eq!(learned.password.as_deref(), Some("secret"));
+        assert_eq!((list.learn(2, uris), list.failover.addresses.len()), (Some(2), 3));
+        assert_eq!(list.learn(0, "tcp://b:61616"), Some(1));
+        assert_eq!(list.learn(0, "ssl://c:1"), None);
+        assert_eq!(list.learn(0, ""), None);
+
+        let mut fixed = target("failover:(tcp://a,tcp://b)?updateURIsSupported=false");
+        assert_eq!(fixed.learn(0, uris), None);
+        assert_eq!(fixed.learn(0, "tcp://b:61616"), Some(1), "one of its own");
+    }
+
+    #[test]
+    fn a_list_does_not_grow_for_ever() {
+        let mut list = target("failover:(tcp://a)");
+        for port in 1..100 {
+            list.learn(0, &format!("tcp://b:{port}"));
+        }
+        assert_eq!(list.failover.addresses.len(), ADDRESSES_MAX);
     }
 }

@@ -42,7 +42,20 @@
 //! Every future of this crate may be dropped. What was handed over to the background task
 //! happens nevertheless; only the answer is lost. [`Subscription::next`] loses no delivery.
 
-#![deny(missing_docs, rustdoc::broken_intra_doc_links)]
+#![deny(missing_docs, clippy::missing_errors_doc, rustdoc::broken_intra_doc_links)]
+// A library does not panic in its user's program.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
 // A client library has clocks, sockets and randomness; the bans are for the broker's core.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 

@@ -4,20 +4,13 @@
 use crate::tls::Secure;
 use bytes::BytesMut;
 use rustls::ClientConnection;
-use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-
-/// A read under TLS ends when it has brought so much, so that what came is worked on.
-const DECRYPTED_BYTES_MAX: usize = 64 * 1024;
+use understudy_tls::TlsStream;
 
 pub(crate) enum Stream {
     Clear(TcpStream),
-    Tls(Box<Tls>),
-}
-
-pub(crate) struct Tls {
-    socket: TcpStream,
-    tls: ClientConnection,
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -26,13 +19,13 @@ impl Stream {
             return Ok(Self::Clear(socket));
         };
         let tls = ClientConnection::new(config.clone(), name.clone()).map_err(io::Error::other)?;
-        Ok(Self::Tls(Box::new(Tls { socket, tls })))
+        Ok(Self::Tls(Box::new(TlsStream::new(socket, tls))))
     }
 
     fn socket(&self) -> &TcpStream {
         match self {
             Self::Clear(socket) => socket,
-            Self::Tls(stream) => &stream.socket,
+            Self::Tls(stream) => stream.socket(),
         }
     }
 
@@ -48,7 +41,7 @@ impl Stream {
     pub(crate) fn has_unsent(&self) -> bool {
         match self {
             Self::Clear(_) => false,
-            Self::Tls(stream) => stream.tls.wants_write(),
+            Self::Tls(stream) => stream.has_unsent(),
         }
     }
 
@@ -101,7 +94,7 @@ impl Stream {
             self.writable().await?;
             match self.try_write_vectored(&[IoSlice::new(bytes)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => bytes = &bytes[written..],
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -112,7 +105,7 @@ impl Stream {
     /// Tells the broker that nothing more comes.
     pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
         if let Self::Tls(stream) = self {
-            stream.tls.send_close_notify();
+            stream.say_goodbye();
         }
         self.send_rest()?;
         while self.has_unsent() {
@@ -121,96 +114,7 @@ impl Stream {
         }
         match self {
             Self::Clear(socket) => socket.shutdown().await,
-            Self::Tls(stream) => stream.socket.shutdown().await,
+            Self::Tls(stream) => stream.socket_mut().shutdown().await,
         }
-    }
-}
-
-impl Tls {
-    fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
-        let before = input.len();
-        while input.len() - before < DECRYPTED_BYTES_MAX {
-            match self.tls.read_tls(&mut Ready(&self.socket)) {
-                Ok(0) => return Ok(input.len() - before),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-            if let Err(error) = self.tls.process_new_packets() {
-                // The alert tells the broker why; whether it arrives is no matter.
-                let _ = self.send();
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-            }
-            if self.decrypted(input)? {
-                return Ok(input.len() - before);
-            }
-            self.send()?;
-        }
-        match input.len() - before {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            read => Ok(read),
-        }
-    }
-
-    /// Takes all that is decrypted: what stayed behind would not wake anybody. True: the end.
-    fn decrypted(&mut self, input: &mut BytesMut) -> io::Result<bool> {
-        let mut reader = self.tls.reader();
-        loop {
-            let taken = match reader.fill_buf() {
-                Ok([]) => return Ok(true),
-                Ok(bytes) => {
-                    input.extend_from_slice(bytes);
-                    bytes.len()
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            };
-            reader.consume(taken);
-        }
-    }
-
-    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.send()?;
-        if self.tls.wants_write() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        // Bounded by rustls' own buffer; many slices become few records.
-        let written = self.tls.writer().write_vectored(slices)?;
-        self.send()?;
-        if written == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(written) }
-    }
-
-    fn send(&mut self) -> io::Result<()> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Ready(&self.socket)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The socket as `rustls` wants it: calls that do not wait.
-struct Ready<'a>(&'a TcpStream);
-
-impl Read for Ready<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
-
-impl Write for Ready<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -86,9 +86,7 @@ impl Task {
         };
         let _ = ready.send(Ok(()));
         loop {
-            let address = &self.target.failover.addresses[connection.address];
-            let name = format!("{}:{}", address.host, address.port);
-            self.state.send_replace(ConnectionState::Connected(name));
+            self.state.send_replace(ConnectionState::Connected(connection.place.clone()));
             self.engine.on_connected(connection.server.clone());
             let (since, lost_address) = (Instant::now(), connection.address);
             let lost = match self.serve(&mut connection).await {
@@ -271,7 +269,8 @@ impl Task {
         while !self.engine.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = self.engine.out.io_slices(&mut slices);
-            match connection.stream.try_write_vectored(&slices[..filled]) {
+            let filled = slices.get(..filled).unwrap_or_default();
+            match connection.stream.try_write_vectored(filled) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.engine.out.advance(written);

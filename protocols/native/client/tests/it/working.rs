@@ -181,3 +181,25 @@ async fn closing_waits_for_what_was_published_and_dropping_too() {
     state.wait_for(|state| *state == ConnectionState::Closed).await.unwrap();
     assert_eq!(store.lock().unwrap().stored.len(), 1, "the second producer starts at 1 again");
 }
+
+#[tokio::test]
+async fn a_publish_dropped_while_the_window_is_full_publishes_nothing() {
+    let store: Arc<Mutex<Store>> = Arc::default();
+    let server = Server::start(&store).await;
+    let options = ConnectOptions { publish_window: 1, ..ConnectOptions::default() };
+    let client = Client::connect_with(&format!("tcp://{}", server.address), options).await.unwrap();
+    store.lock().unwrap().is_mute = true;
+    let first = client.publish_nowait(Message::to_queue("q", "first")).await.unwrap();
+    {
+        let mut second = std::pin::pin!(client.publish(Message::to_queue("q", "second")));
+        tokio::select! {
+            biased;
+            answer = &mut second => panic!("{answer:?}"),
+            // Answered behind the first publish on the same connection.
+            declared = client.declare_queue("q", QueueOptions::default()) => drop(declared.unwrap()),
+        }
+    }
+    drop(first);
+    client.declare_queue("q", QueueOptions::default()).await.unwrap();
+    assert_eq!(store.lock().unwrap().stored, ["first"], "nor later");
+}

@@ -125,7 +125,9 @@ impl Template {
 impl AmqpWire {
     pub(super) fn new(address: Address, load: Arc<Load>, purpose: Purpose) -> Self {
         let templates = match purpose {
-            Purpose::Publish => (0..load.queues).map(|queue| Template::new(&load, queue)).collect(),
+            Purpose::Publish { .. } => {
+                (0..load.queues).map(|queue| Template::new(&load, queue)).collect()
+            }
             _ => Vec::new(),
         };
         Self {
@@ -186,8 +188,8 @@ impl AmqpWire {
                     }
                 }
             }
-            Purpose::Publish if load.confirms() => step((85, 10), 11, &[&[0]]),
-            Purpose::Publish => {}
+            Purpose::Publish { .. } if load.confirms() => step((85, 10), 11, &[&[0]]),
+            Purpose::Publish { .. } => {}
             Purpose::Consume(queues) => {
                 step((60, 10), 11, &[&[0; 4], &load.prefetch.to_be_bytes(), &[0]]);
                 for queue in queues {
@@ -328,7 +330,7 @@ impl Wire for AmqpWire {
         }
     }
 
-    fn publish(&mut self, queue: usize, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn publish(&mut self, queue: usize, _number: u64, stamp: &Stamp, out: &mut Vec<u8>) {
         let template = &self.templates[queue];
         let at = out.len() + template.stamp_at;
         out.extend_from_slice(&template.bytes);

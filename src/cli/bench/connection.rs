@@ -55,7 +55,7 @@ pub(super) enum Role {
 impl Role {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::Producer(_) => Purpose::Publish,
+            Self::Producer(producer) => Purpose::Publish { producer: producer.id() },
             Self::Consumer(consumer) => Purpose::Consume(consumer.queues()),
         }
     }
@@ -245,7 +245,7 @@ impl Connection {
         if link.is_some_and(|link| link.ready) {
             add(&shared.counters.reconnects, 1);
             match &mut self.role {
-                Role::Producer(producer) => producer.on_lost_connection(),
+                Role::Producer(producer) => producer.on_lost_connection(shared.now_ns()),
                 Role::Consumer(consumer) => consumer.on_lost_connection(),
             }
         }

@@ -76,6 +76,28 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// # Errors
+    /// A histogram that cannot be.
+    pub(super) fn new(
+        epoch: Instant,
+        ledger: std::sync::Arc<Ledger>,
+        connections: usize,
+        producers: usize,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            epoch,
+            counters: Counters::default(),
+            ledger,
+            latencies: Mutex::new(Latencies::new()?),
+            opening: AtomicUsize::new(connections),
+            producers_left: AtomicUsize::new(producers),
+            began_ns: AtomicU64::new(0),
+            stop_publishing: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        })
+    }
+
     pub(super) fn now_ns(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }

@@ -6,6 +6,7 @@ use super::load::{Ack, Load};
 use super::wire::{Event, Purpose, Refused, STAMP_BYTES, Stamp, Wire};
 use anyhow::bail;
 use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use understudy_native::{
     AckMode, Bind, Consume, DeclareExchange, DeclareQueue, Decoder, DeleteExchange, DeleteQueue,
@@ -31,7 +32,9 @@ pub(super) struct NativeWire {
     closing: bool,
     /// To each queue: kind of a publish, and what stands behind its sequence.
     templates: Vec<(u8, Vec<u8>)>,
-    published: u64,
+    /// Sequences without a confirm on this connection, and how many were published before them.
+    unconfirmed: VecDeque<u64>,
+    confirmed: u64,
     /// By queue: since the last settle.
     unsettled: Vec<Deliveries>,
 }
@@ -50,7 +53,12 @@ fn template(load: &Load, queue: usize) -> (u8, Vec<u8>) {
     let mut out = Vec::new();
     let publish = Publish {
         sequence: 1,
-        flags: PublishFlags { confirm: load.confirms(), ..PublishFlags::default() },
+        // What is sent again after a lost connection is stored once.
+        flags: PublishFlags {
+            confirm: load.confirms(),
+            dedup: load.confirms(),
+            ..PublishFlags::default()
+        },
         exchange: Text::from(exchange),
         routing_key: Text::from(routing_key),
         properties: Bytes::copy_from_slice(&properties),
@@ -63,7 +71,9 @@ fn template(load: &Load, queue: usize) -> (u8, Vec<u8>) {
 impl NativeWire {
     pub(super) fn new(address: Address, load: Arc<Load>, purpose: Purpose) -> Self {
         let templates = match purpose {
-            Purpose::Publish => (0..load.queues).map(|queue| template(&load, queue)).collect(),
+            Purpose::Publish { .. } => {
+                (0..load.queues).map(|queue| template(&load, queue)).collect()
+            }
             _ => Vec::new(),
         };
         Self {
@@ -76,7 +86,8 @@ impl NativeWire {
             awaited: 0,
             closing: false,
             templates,
-            published: 0,
+            unconfirmed: VecDeque::new(),
+            confirmed: 0,
         }
     }
 
@@ -174,9 +185,15 @@ impl NativeWire {
                 Some(Event::Delivered { queue, redelivered: deliver.redelivered, stamp })
             }
             Frame::Confirm(confirm) => {
-                Some(Event::Confirmed { number: confirm.through, multiple: true })
+                let count = self.unconfirmed.partition_point(|number| *number <= confirm.through);
+                self.unconfirmed.drain(..count);
+                self.confirmed += count as u64;
+                (count > 0).then_some(Event::Confirmed { number: self.confirmed, multiple: true })
             }
-            Frame::Nack(nack) => Some(Event::Nacked { number: nack.sequence, multiple: false }),
+            Frame::Nack(nack) => {
+                let at = self.unconfirmed.partition_point(|number| *number < nack.sequence);
+                Some(Event::Nacked { number: self.confirmed + 1 + at as u64, multiple: false })
+            }
             Frame::Done(_) | Frame::QueueOk(_) | Frame::Removed(_) => self.on_answer(out),
             Frame::Refused(_) if self.closing => self.on_answer(out),
             Frame::Refused(refused) => return Err(Refused(refused.text.to_string()).into()),
@@ -211,8 +228,11 @@ impl Wire for NativeWire {
     fn open(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&PREAMBLE);
         let client_name = Text::from("understudy bench");
-        // No producer: nothing is de-duplicated, and each producer has one connection at a time.
-        put(Hello { client_name, producer: 0, heartbeat_ms: 0 }, out);
+        let producer = match self.purpose {
+            Purpose::Publish { producer } => producer,
+            _ => 0,
+        };
+        put(Hello { client_name, producer, heartbeat_ms: 0 }, out);
         let user = Text::from(&self.address.user[..]);
         put(Login { user, password: Bytes::from(self.address.password.clone()) }, out);
         let vhost = Text::from(&self.address.vhost[..]);
@@ -228,7 +248,7 @@ impl Wire for NativeWire {
                 // The vhost is open.
                 match self.purpose.clone() {
                     Purpose::Prepare => self.prepare(out),
-                    Purpose::Publish => {}
+                    Purpose::Publish { .. } => {}
                     Purpose::Consume(queues) => self.consume(&queues, out),
                     Purpose::Remove => self.remove(out),
                 }
@@ -243,13 +263,15 @@ impl Wire for NativeWire {
         Ok((input.len(), None))
     }
 
-    fn publish(&mut self, queue: usize, stamp: &Stamp, out: &mut Vec<u8>) {
-        self.published += 1;
+    fn publish(&mut self, queue: usize, number: u64, stamp: &Stamp, out: &mut Vec<u8>) {
+        if self.load.confirms() {
+            self.unconfirmed.push_back(number);
+        }
         let (kind, rest) = &self.templates[queue];
         let start = out.len();
         out.extend_from_slice(&[0; LENGTH_BYTES]);
         out.push(*kind);
-        put_varint(self.published, out);
+        put_varint(number, out);
         out.extend_from_slice(rest);
         let length = (out.len() - start - LENGTH_BYTES) as u32;
         out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());

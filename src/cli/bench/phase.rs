@@ -10,8 +10,8 @@ use super::progress::Progress;
 use super::seen::Ledger;
 use super::worker;
 use anyhow::{Context, bail};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -78,7 +78,7 @@ impl Run {
     /// # Errors
     /// A connection could not be opened or was lost, or the broker refused.
     pub(super) fn phase(&mut self, kind: PhaseKind) -> anyhow::Result<PhaseResult> {
-        let connections = self.connections(kind);
+        let connections = self.connections(kind)?;
         let shared = Arc::new(self.shared(kind, connections.len())?);
         let mut dealt: Vec<Vec<Connection>> = (0..self.threads).map(|_| Vec::new()).collect();
         for (at, connection) in connections.into_iter().enumerate() {
@@ -120,25 +120,14 @@ impl Run {
 
     fn shared(&self, kind: PhaseKind, connections: usize) -> anyhow::Result<Shared> {
         let producers = if kind.publishes() { self.load.producers } else { 0 };
-        Ok(Shared {
-            epoch: self.epoch,
-            counters: Counters::default(),
-            ledger: Arc::clone(&self.ledger),
-            latencies: Mutex::new(Latencies::new()?),
-            opening: AtomicUsize::new(connections),
-            producers_left: AtomicUsize::new(producers),
-            began_ns: AtomicU64::new(0),
-            stop_publishing: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            failure: Mutex::new(None),
-        })
+        Shared::new(self.epoch, Arc::clone(&self.ledger), connections, producers)
     }
 
-    fn connections(&mut self, kind: PhaseKind) -> Vec<Connection> {
+    fn connections(&mut self, kind: PhaseKind) -> anyhow::Result<Vec<Connection>> {
         let mut roles = Vec::new();
         if kind.publishes() {
             for (number, next) in self.next_sequences.iter_mut().enumerate() {
-                let producer = Producer::new(number, Arc::clone(&self.load), std::mem::take(next));
+                let producer = Producer::new(number, Arc::clone(&self.load), std::mem::take(next))?;
                 roles.push(Role::Producer(Box::new(producer)));
             }
         }
@@ -147,7 +136,8 @@ impl Run {
             let consumer = |number| Box::new(Consumer::new(number, Arc::clone(&self.load)));
             roles.extend(consumers.map(|number| Role::Consumer(consumer(number))));
         }
-        roles.into_iter().map(|role| Connection::new(Arc::clone(&self.load), role)).collect()
+        let connection = |role| Connection::new(Arc::clone(&self.load), role);
+        Ok(roles.into_iter().map(connection).collect())
     }
 
     fn take_back(&mut self, connections: Vec<Connection>) {

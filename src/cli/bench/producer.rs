@@ -13,12 +13,16 @@ const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 #[derive(Clone, Copy)]
 struct Outstanding {
     queue: usize,
+    /// Among all of this producer's, from 1.
+    number: u64,
     stamp: Stamp,
     done: bool,
 }
 
 pub(super) struct Producer {
     number: usize,
+    /// By which a broker can tell what it has already.
+    id: u128,
     load: Arc<Load>,
     queues: Vec<usize>,
     /// Index into `queues` of the next message's.
@@ -33,17 +37,28 @@ pub(super) struct Producer {
     front_number: u64,
     /// Unconfirmed when a connection was lost: to be sent again, first.
     again: VecDeque<Outstanding>,
+    /// Or when something began to be awaited: gaps between confirms count from here.
     last_confirm_ns: u64,
+    /// A connection was lost since: the gap goes on, whatever is sent on the next one.
+    interrupted: bool,
     done: bool,
 }
 
 impl Producer {
-    pub(super) fn new(number: usize, load: Arc<Load>, first_sequences: Vec<u64>) -> Self {
+    /// # Errors
+    /// The system has no random number for an identity.
+    pub(super) fn new(
+        number: usize,
+        load: Arc<Load>,
+        first_sequences: Vec<u64>,
+    ) -> anyhow::Result<Self> {
         let queues = load.queues_of(number, load.producers);
         let next_sequences =
             if first_sequences.is_empty() { vec![0; queues.len()] } else { first_sequences };
-        Self {
+        let id = u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?);
+        Ok(Self {
             number,
+            id,
             share: load.share_of(number),
             load,
             queues,
@@ -54,8 +69,13 @@ impl Producer {
             front_number: 1,
             again: VecDeque::new(),
             last_confirm_ns: 0,
+            interrupted: false,
             done: false,
-        }
+        })
+    }
+
+    pub(super) fn id(&self) -> u128 {
+        self.id
     }
 
     /// When the message that is made next is due; none: at once.
@@ -92,7 +112,7 @@ impl Producer {
         self.made += 1;
         let producer = self.number as u32;
         let stamp = Stamp { run: self.load.run, producer, sequence, due_ns };
-        Outstanding { queue, stamp, done: false }
+        Outstanding { queue, number: self.made, stamp, done: false }
     }
 
     /// Publishes what is due and fits into the window.
@@ -112,10 +132,10 @@ impl Producer {
                 }
                 self.make(due_ns)
             };
-            wire.publish(message.queue, &message.stamp, out);
+            wire.publish(message.queue, message.number, &message.stamp, out);
             published += 1;
             if self.load.confirms() {
-                if self.outstanding.is_empty() {
+                if self.outstanding.is_empty() && !self.interrupted {
                     self.last_confirm_ns = now_ns;
                 }
                 self.outstanding.push_back(message);
@@ -153,6 +173,7 @@ impl Producer {
         shared.counters.confirm_gap_ns.fetch_max(gap_ns, Ordering::Relaxed);
         shared.counters.last_ns.fetch_max(now_ns, Ordering::Relaxed);
         self.last_confirm_ns = now_ns;
+        self.interrupted = false;
         self.finish(shared);
     }
 
@@ -191,7 +212,11 @@ impl Producer {
     }
 
     /// What was not confirmed is sent again on the next connection.
-    pub(super) fn on_lost_connection(&mut self) {
+    pub(super) fn on_lost_connection(&mut self, now_ns: u64) {
+        if self.outstanding.is_empty() && !self.interrupted {
+            self.last_confirm_ns = now_ns;
+        }
+        self.interrupted = true;
         let open = self.outstanding.drain(..).filter(|message| !message.done);
         let open: Vec<Outstanding> = open.collect();
         for message in open.into_iter().rev() {

@@ -27,7 +27,9 @@ pub(super) struct StompWire {
 impl StompWire {
     pub(super) fn new(address: Address, load: Arc<Load>, purpose: Purpose) -> Self {
         let send_heads = match purpose {
-            Purpose::Publish => (0..load.queues).map(|queue| send_head(&load, queue)).collect(),
+            Purpose::Publish { .. } => {
+                (0..load.queues).map(|queue| send_head(&load, queue)).collect()
+            }
             _ => Vec::new(),
         };
         let mut body = vec![b'x'; load.size];
@@ -98,7 +100,9 @@ impl StompWire {
                     Ok(None)
                 }
                 // Destinations come into being when they are used, and STOMP cannot delete them.
-                Purpose::Prepare | Purpose::Publish | Purpose::Remove => Ok(Some(Event::Ready)),
+                Purpose::Prepare | Purpose::Publish { .. } | Purpose::Remove => {
+                    Ok(Some(Event::Ready))
+                }
             },
             b"ERROR" => {
                 let message = head.get(b"message").unwrap_or_default();
@@ -218,7 +222,7 @@ impl Wire for StompWire {
         }
     }
 
-    fn publish(&mut self, queue: usize, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn publish(&mut self, queue: usize, _number: u64, stamp: &Stamp, out: &mut Vec<u8>) {
         self.published += 1;
         out.extend_from_slice(&self.send_heads[queue]);
         if self.load.confirms() {

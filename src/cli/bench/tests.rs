@@ -3,10 +3,16 @@
 use super::address::Address;
 use super::amqp::AmqpWire;
 use super::load::{Ack, Load};
+use super::meter::{Counters, Latencies, Shared};
+use super::native::NativeWire;
+use super::producer::Producer;
+use super::seen::Ledger;
 use super::stomp::StompWire;
 use super::wire::{Event, Purpose, Stamp, Wire};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use understudy_native::{Confirm, Decoder, Frame, WriteBuffer};
 
 fn load(ack: Ack) -> Arc<Load> {
     Arc::new(Load {
@@ -56,6 +62,7 @@ fn events(wire: &mut dyn Wire, input: &[u8], step: usize) -> Vec<Event> {
     found
 }
 
+const PUBLISH: Purpose = Purpose::Publish { producer: 1 };
 const STAMP: Stamp = Stamp { run: 1, producer: 0, sequence: 9, due_ns: 5 };
 
 fn body() -> Vec<u8> {
@@ -107,9 +114,9 @@ fn amqp_events_come_out_whatever_the_pieces() {
 #[test]
 fn a_body_longer_than_a_frame_is_cut() {
     let long = Load { size: 300_000, ..(*load(Ack::Auto)).clone() };
-    let mut wire = AmqpWire::new(address(), Arc::new(long), Purpose::Publish);
+    let mut wire = AmqpWire::new(address(), Arc::new(long), PUBLISH);
     let mut out = Vec::new();
-    wire.publish(0, &STAMP, &mut out);
+    wire.publish(0, 1, &STAMP, &mut out);
     let (mut bodies, mut at) = (Vec::new(), 0);
     while at < out.len() {
         let size = u32::from_be_bytes(out[at + 3..at + 7].try_into().unwrap()) as usize;
@@ -171,7 +178,66 @@ fn what_cannot_be_understood_is_an_error() {
     assert_eq!(say(&frame(3, b"body")), "content without a delivery");
     assert_eq!(say(&[1, 0, 1, 0, 0, 0, 0, 7]), "a frame without its end");
     assert_eq!(say(&frame(1, &[0, 60, 0, 60, 9])), "a delivery cut short");
-    let mut stomp = StompWire::new(address(), load(Ack::Auto), Purpose::Publish);
+    let mut stomp = StompWire::new(address(), load(Ack::Auto), PUBLISH);
     let error = stomp.next(b"ERROR\nmessage:Bad\n\nwhy\0", &mut Vec::new()).unwrap_err();
     assert_eq!(error.to_string(), "the broker says: Bad: why");
+}
+
+/// A phase of one producer that has begun.
+fn shared() -> Shared {
+    let ledger = Arc::new(Ledger::new(1, 2, false));
+    let shared = Shared::new(Instant::now(), ledger, 1, 1).unwrap();
+    shared.began_ns.store(shared.now_ns().max(1), Ordering::Release);
+    shared
+}
+
+/// Sequences of the publishes in `bytes`.
+fn sequences(bytes: &[u8]) -> Vec<u64> {
+    let mut input = bytes::BytesMut::from(bytes);
+    let decoder = Decoder { frame_bytes_max: 1 << 20, text_bytes_max: 255 };
+    let frames = std::iter::from_fn(|| decoder.next(&mut input).unwrap());
+    let publishes = frames.filter_map(|frame| match frame {
+        Frame::Publish(publish) => Some(publish.sequence),
+        _ => None,
+    });
+    publishes.collect()
+}
+
+#[test]
+fn what_is_sent_again_keeps_its_number_and_the_gap_counts_the_time_without_a_connection() {
+    let native = Load { servers: vec!["tcp://one".parse().unwrap()], ..(*load(Ack::Auto)).clone() };
+    let native = Arc::new(native);
+    let shared = shared();
+    let mut producer = Producer::new(0, Arc::clone(&native), Vec::new()).unwrap();
+    let wire = || NativeWire::new("tcp://one".parse().unwrap(), Arc::clone(&native), PUBLISH);
+    let (mut first, mut out) = (wire(), Vec::new());
+    producer.fill(&mut first, &mut out, &shared);
+    assert_eq!(sequences(&out), (1..=10).collect::<Vec<u64>>());
+
+    let mut latencies = Latencies::new().unwrap();
+    let mut confirm = |wire: &mut NativeWire, producer: &mut Producer, through, now_ns| {
+        let mut input = WriteBuffer::default();
+        Frame::from(Confirm { through }).encode(&mut input);
+        let (_, event) = wire.next(&input.take_all(), &mut Vec::new()).unwrap();
+        let Some(Event::Confirmed { number, multiple }) = event else { panic!("{event:?}") };
+        producer.confirm(number, multiple, now_ns, &mut latencies, &shared);
+    };
+    let now_ns = shared.now_ns();
+    confirm(&mut first, &mut producer, 4, now_ns);
+    const OUTAGE_NS: u64 = 500_000_000;
+    producer.on_lost_connection(now_ns);
+    let mut second = wire();
+    out.clear();
+    producer.fill(&mut second, &mut out, &shared);
+    assert_eq!(sequences(&out), (5..=10).collect::<Vec<u64>>());
+    confirm(&mut second, &mut producer, 7, now_ns + OUTAGE_NS);
+    confirm(&mut second, &mut producer, 10, now_ns + OUTAGE_NS + 1);
+    assert_eq!(Counters::get(&shared.counters.confirm_gap_ns), OUTAGE_NS);
+    assert_eq!(Counters::get(&shared.counters.confirmed), 10);
+    assert_eq!(shared.producers_left.load(Ordering::Acquire), 0);
+
+    // Nothing was awaited when the connection went: the gap begins then.
+    producer.on_lost_connection(now_ns + 2 * OUTAGE_NS);
+    producer.confirm(1, true, now_ns + 4 * OUTAGE_NS, &mut Latencies::new().unwrap(), &shared);
+    assert_eq!(Counters::get(&shared.counters.confirm_gap_ns), 2 * OUTAGE_NS);
 }

@@ -49,7 +49,8 @@ impl Stamp {
 pub(super) enum Purpose {
     /// Declares and empties what the load needs.
     Prepare,
-    Publish,
+    /// As this producer, whichever connection it has (native).
+    Publish { producer: u128 },
     /// From these queues, by their numbers.
     Consume(Vec<usize>),
     /// Deletes the queues.
@@ -91,7 +92,8 @@ pub(super) trait Wire: Send {
     /// The broker refused or said something that cannot be understood.
     fn next(&mut self, input: &[u8], out: &mut Vec<u8>) -> anyhow::Result<(usize, Option<Event>)>;
 
-    fn publish(&mut self, queue: usize, stamp: &Stamp, out: &mut Vec<u8>);
+    /// `number` is the message's among all of the producer's, and stays its own when it is sent again.
+    fn publish(&mut self, queue: usize, number: u64, stamp: &Stamp, out: &mut Vec<u8>);
 
     /// Settles every delivery since the last time.
     fn settle(&mut self, out: &mut Vec<u8>);

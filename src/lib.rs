@@ -28,6 +28,7 @@ pub mod reader;
 pub mod scrub;
 pub mod server;
 pub mod space;
+pub mod stall;
 pub mod state_writer;
 mod throttle;
 pub mod tls;

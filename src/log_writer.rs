@@ -8,6 +8,7 @@ use crate::inbox::EventSender;
 use crate::node::{Input, LogJob};
 use crate::ownership::{Ownership, lost};
 use crate::space::SpaceWatch;
+use crate::stall::Writes;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,6 +42,7 @@ struct Shared {
     log: Mutex<Timed>,
     /// Jobs that are sent and not done.
     waiting: AtomicUsize,
+    writes: Arc<Writes>,
 }
 
 struct Timed {
@@ -49,12 +51,15 @@ struct Timed {
     commit_us: u64,
     /// Of a directory that others can take.
     ownership: Option<Ownership>,
+    writes: Arc<Writes>,
 }
 
 impl Timed {
     fn commit(&mut self, batch: &Batch<'_>) -> Result<(), StorageError> {
         let begin = Instant::now();
+        let write = self.writes.begin();
         let result = self.log.commit(batch);
+        drop(write);
         self.commit_us = (self.commit_us * 7 + begin.elapsed().as_micros() as u64) / 8;
         // What was written may be answered only by who still owns it.
         if let (Ok(()), Some(Err(error))) = (&result, self.ownership.as_ref().map(Ownership::check))
@@ -102,6 +107,12 @@ impl LogWriter {
         }
     }
 
+    /// What tells whether the disk hangs.
+    #[must_use]
+    pub fn writes(&self) -> Arc<Writes> {
+        self.shared.writes.clone()
+    }
+
     /// Jobs wait to be done.
     #[must_use]
     pub fn is_busy(&self) -> bool {
@@ -117,8 +128,9 @@ impl LogWriter {
         events: EventSender,
     ) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::unbounded_channel();
-        let log = Mutex::new(Timed { log, commit_us: 0, ownership });
-        let shared = Arc::new(Shared { log, waiting: AtomicUsize::new(0) });
+        let writes = Arc::new(Writes::default());
+        let log = Mutex::new(Timed { log, commit_us: 0, ownership, writes: writes.clone() });
+        let shared = Arc::new(Shared { log, waiting: AtomicUsize::new(0), writes });
         let thread = WriterThread {
             shared: shared.clone(),
             reader,

@@ -10,7 +10,7 @@ use crate::boot::{Found, boot};
 use crate::clock::Clock;
 use crate::config::{ArbiterKind, ArbiterSettings, BackendKind, LinkTls, Role, Settings};
 use crate::driver::{Driver, Event, Shells, Turn};
-use crate::handle::{NodeHandle, Overview};
+use crate::handle::{Listeners, NodeHandle, Overview};
 use crate::inbox::{ClientSender, Desk, EventSender};
 use crate::listener::{Listener, Shared, announce, bind};
 use crate::log_writer::LogWriter;
@@ -19,6 +19,7 @@ use crate::ownership::Ownership;
 use crate::peer::{PeerEvent, PeerHandle, Security};
 use crate::reader::Reader;
 use crate::space::SpaceWatch;
+use crate::stall;
 use crate::state_writer::StateWriter;
 use crate::tls::Tls;
 use crate::{admin, auth, scrub};
@@ -136,12 +137,8 @@ async fn serve_node(
     let (events, inbox) = EventSender::new(desk.clone());
     let (opened, listeners) = watch::channel(Vec::new());
     let security = link_security(&settings, settings.replication.tls.as_ref())?;
-    let (peer, advertised) = start_peer(&settings, security.clone(), &events).await?;
+    let (peer, advertised) = start_peer(&settings, security.clone(), &events, &opened).await?;
     let links = peer.clone();
-    if let Some(address) = advertised {
-        announce(&opened, "replication", Some(address));
-        tracing::info!(protocol = "replication", %address, "listening");
-    }
     let Store { _lock, log, reader, mut state, found } = store;
     let state_is_bad = found.state.is_err();
     let (node, first) =
@@ -157,6 +154,7 @@ async fn serve_node(
     let scrubbed = scrub::start(reader.clone(), &settings.storage, log.clone(), events.clone())?;
     let state = StateWriter::start(state, log.clone(), events.clone())?;
     let (overview, overview_seen) = watch::channel(Arc::new(Overview::default()));
+    let stalled = stall::watch(&settings.storage, log.writes(), overview_seen.clone())?;
     let users = node.broker().users().cloned().collect();
     let (users, users_seen) = watch::channel(Arc::new(users));
     let (serving, serving_seen) = watch::channel(false);
@@ -215,7 +213,9 @@ async fn serve_node(
         tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
     }
     std::thread::Builder::new().name("driver".into()).spawn(move || desk.serve(driver))?;
-    let outcome = wait(end, failed, &events, (tls.as_ref(), &[security, arbiter_security])).await;
+    let certificates = [security, arbiter_security];
+    let ends = wait(end, failed, &events, (tls.as_ref(), &certificates));
+    let outcome = unless_stalled(ends, stalled, links.as_ref()).await?;
     close_links(links, arbiter).await;
     // The address of a master that stops is given up before its process ends.
     let _ = hooks.await;
@@ -264,6 +264,24 @@ async fn wait(
     }
 }
 
+/// # Errors
+/// The disk hangs, and nothing can be waited for any more.
+async fn unless_stalled(
+    ends: impl Future<Output = anyhow::Result<()>>,
+    stalled: oneshot::Receiver<String>,
+    links: Option<&PeerHandle>,
+) -> anyhow::Result<anyhow::Result<()>> {
+    tokio::select! {
+        outcome = ends => Ok(outcome),
+        // The driver, which may hang too, holds the links. The runtime ends next, and with it all
+        // other sockets.
+        Ok(why) = stalled => {
+            close_links(links.cloned(), None).await;
+            bail!(why);
+        }
+    }
+}
+
 fn start_tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
     if settings.listen.under_tls().iter().all(|address| address.is_none()) {
         return Ok(None);
@@ -288,6 +306,7 @@ async fn start_peer(
     settings: &Settings,
     security: Security,
     events: &EventSender,
+    opened: &watch::Sender<Listeners>,
 ) -> anyhow::Result<(Option<PeerHandle>, Option<SocketAddr>)> {
     let replication = &settings.replication;
     let (Some(address), BackendKind::Pair) = (&settings.listen.replication, replication.backend)
@@ -305,6 +324,8 @@ async fn start_peer(
     let (peer, bound) =
         PeerHandle::start(address, &replication.user, &replication.password, security, tell)
             .await?;
+    announce(opened, "replication", Some(bound));
+    tracing::info!(protocol = "replication", address = %bound, "listening");
     Ok((Some(peer), Some(bound)))
 }
 

@@ -311,6 +311,8 @@ pub struct Status {
     pub forgotten_node_id: String,
     /// Whether the peer's copy holds everything that was answered.
     pub in_sync: bool,
+    /// This node leads, and if it ends its slave does by itself.
+    pub slave_takes_over: bool,
     pub durable: u64,
     pub commit: u64,
     /// Last LSN that the peer has on disk, as far as is known here.

@@ -374,6 +374,9 @@ impl Checker<'_> {
         if !(400..=600_000).contains(&given.storage.owner_lease_ms) {
             return self.wrong("storage.owner_lease_ms", "must be 400 to 600000");
         }
+        if !matches!(given.storage.disk_stall_ms, 0 | 100..=600_000) {
+            return self.wrong("storage.disk_stall_ms", "must be 0, or 100 to 600000");
+        }
         let free_bytes_min = given.storage.free_bytes_min;
         if free_bytes_min != 0 && free_bytes_min < 4 * limits.inflight_bytes_max as u64 {
             // What is decided when the alarm comes is still written.

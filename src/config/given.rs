@@ -154,6 +154,7 @@ pub struct StorageSettings {
     pub scrub_bytes_per_second: u64,
     pub scrub_interval_s: u64,
     pub owner_lease_ms: u64,
+    pub disk_stall_ms: u64,
 }
 
 /// Commands for `/bin/sh`; empty: none.
@@ -301,6 +302,7 @@ impl Default for StorageSettings {
             scrub_bytes_per_second: 4 << 20,
             scrub_interval_s: 24 * 60 * 60,
             owner_lease_ms: 2_000,
+            disk_stall_ms: 5_000,
         }
     }
 }

@@ -13,6 +13,7 @@ mod bench;
 mod client;
 mod control;
 mod disk_full;
+mod disk_hang;
 mod durability;
 mod high_availability;
 mod hostile;

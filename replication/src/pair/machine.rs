@@ -1,6 +1,6 @@
 //! The backend itself: one match on inputs, and what follows from every one of them.
 
-use crate::pair::config::PairConfig;
+use crate::pair::config::{PairConfig, Survival};
 use crate::pair::core::{Core, Log};
 use crate::pair::idle::Idle;
 use crate::pair::meeting::prefer_new;
@@ -564,6 +564,7 @@ impl Backend for Pair {
                 .forgotten
                 .map_or_else(String::new, |node| node.to_string()),
             in_sync,
+            slave_takes_over: self.leads() && in_sync && core.policy().orphan() == Survival::Lead,
             durable: core.log.durable.0,
             commit: core.commit.0,
             peer_durable: peer_durable.0,

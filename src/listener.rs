@@ -24,8 +24,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG: u32 = 1_024;
 static LIMIT_WARNINGS: Throttle = Throttle::new();
 
-/// Makes the session of a protocol; the number is the connection's.
-pub type SessionFactory = Arc<dyn Fn(ConnectionId, u64) -> Box<dyn Session> + Send + Sync>;
+/// Makes the session of a protocol for this connection, at this time in milliseconds. Without randomness
+/// for names that must not be guessed there is none.
+pub type SessionFactory =
+    Arc<dyn Fn(ConnectionId, u64) -> Result<Box<dyn Session>, getrandom::Error> + Send + Sync>;
 
 /// One protocol's listener.
 pub struct Listener {
@@ -139,12 +141,19 @@ impl Listener {
             Some(max) => Transport::WebSocket(Box::new(WebSocketStream::new(socket, max))),
         };
         let id = ConnectionId(shared.next_connection.fetch_add(1, Ordering::Relaxed));
+        let session = match (self.sessions)(id, shared.clock.now_ms()) {
+            Ok(session) => session,
+            Err(error) => {
+                tracing::error!(protocol = self.protocol, %peer, "refused: no randomness: {error}");
+                return;
+            }
+        };
         let connection = Connection {
             id,
             socket,
             tls: self.tls.clone(),
             peer,
-            session: (self.sessions)(id, shared.clock.now_ms()),
+            session,
             node: shared.node.clone(),
             auth: shared.auth.clone(),
             clock: shared.clock,

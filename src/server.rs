@@ -511,12 +511,12 @@ async fn start_listeners(
             }
         });
     }
-    let amqp = sessions::amqp(settings)?;
+    let amqp = sessions::amqp(settings);
     let given = &settings.stomp;
-    let stomp = sessions::stomp(settings, &given.dialect)?;
-    let stomp_tls = sessions::stomp(settings, &given.dialect_tls)?;
-    let stomp_ws = sessions::stomp(settings, &given.dialect_ws)?;
-    let stomp_wss = sessions::stomp(settings, &given.dialect_wss)?;
+    let stomp = sessions::stomp(settings, &given.dialect);
+    let stomp_tls = sessions::stomp(settings, &given.dialect_tls);
+    let stomp_ws = sessions::stomp(settings, &given.dialect_ws);
+    let stomp_wss = sessions::stomp(settings, &given.dialect_wss);
     let native = sessions::native(settings);
     let listen = &settings.listen;
     let web_socket_bytes_max =

@@ -31,7 +31,7 @@ const DEPENDENCIES: [(&str, &[&str]); 10] = [
 ];
 
 /// What the deterministic core knows nothing of.
-const CORE: [&str; 4] = ["src/model", "src/selector", "src/broker", "replication/src"];
+const CORE: [&str; 5] = ["src/model", "src/selector", "src/broker", "replication/src", "src/node"];
 const BANNED_IN_CORE: [&str; 10] = [
     "std::time",
     "SystemTime",

@@ -4,13 +4,14 @@
 use super::Admin;
 use super::failure::Failure;
 use super::principal::{Level, Principal};
-use crate::handle::ClientEvent;
+use crate::handle::{ClientEvent, Overview};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use understudy_replication::Status;
@@ -33,8 +34,7 @@ async fn switchover(
     Extension(principal): Extension<Principal>,
 ) -> Result<Json<Value>, Failure> {
     principal.need(Level::Administrator)?;
-    let mut overview = admin.node.overview.clone();
-    let status = overview.borrow_and_update().replication.clone();
+    let status = admin.node.overview.borrow().replication.clone();
     if status.role != "master" || !status.in_sync {
         let reason = format!(
             "a switchover begins at a master whose slave is in-sync; this is the {}, {}",
@@ -44,20 +44,12 @@ async fn switchover(
     }
     let events = &admin.node.events;
     events.send(ClientEvent::HandOver).await.map_err(|_| Failure::not_serving())?;
-    let epoch = status.epoch;
-    let follows = overview.wait_for(|overview| {
-        let now = &overview.replication;
-        now.role == "slave" && now.in_sync && now.epoch > epoch
+    let follows = watch(&admin, "not done in time", |now| {
+        let now = &now.replication;
+        now.role == "slave" && now.in_sync && now.epoch > status.epoch
     });
-    match tokio::time::timeout(SWITCHOVER_TIMEOUT, follows).await {
-        Ok(Ok(overview)) => Ok(Json(json!({"role": "slave", "epoch": overview.replication.epoch}))),
-        Ok(Err(_)) => Err(Failure::not_serving()),
-        Err(_) => {
-            let now = admin.node.overview.borrow().replication.clone();
-            let reason = format!("not done in time: this is the {}, {}", now.role, now.state);
-            Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason))
-        }
-    }
+    let epoch = follows.await?.replication.epoch;
+    Ok(Json(json!({"role": "slave", "epoch": epoch})))
 }
 
 /// Two nodes whose applied LSN is equal have equal digests.
@@ -92,13 +84,9 @@ async fn promote(
     if status.state != "taking-over" {
         return Err(Failure::new(StatusCode::CONFLICT, status.reason));
     }
-    let mut overview = admin.node.overview.clone();
-    let serves = overview.wait_for(|now| now.serving);
-    match tokio::time::timeout(SWITCHOVER_TIMEOUT, serves).await {
-        Ok(Ok(now)) => Ok(Json(json!({"role": "master", "epoch": now.replication.epoch}))),
-        Ok(Err(_)) => Err(Failure::not_serving()),
-        Err(_) => Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "promoted, but not serving yet")),
-    }
+    let serves = watch(&admin, "promoted, but not serving yet", |now| now.serving);
+    let epoch = serves.await?.replication.epoch;
+    Ok(Json(json!({"role": "master", "epoch": epoch})))
 }
 
 /// Answers when the copy has begun: the slave's claim to hold everything is given up on its disk.
@@ -112,16 +100,9 @@ async fn resync(
     if status.state != "awaiting-copy" {
         return Err(Failure::new(StatusCode::CONFLICT, status.reason));
     }
-    let mut overview = admin.node.overview.clone();
-    let begun = overview.wait_for(|now| now.replication.copies_begun > status.copies_begun);
-    match tokio::time::timeout(SWITCHOVER_TIMEOUT, begun).await {
-        Ok(Ok(_)) => Ok(Json(json!({"state": "copying"}))),
-        Ok(Err(_)) => Err(Failure::not_serving()),
-        Err(_) => {
-            let reason = "the copy begins as soon as the master is met, which has not happened yet";
-            Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason))
-        }
-    }
+    let late = "the copy begins as soon as the master is met, which has not happened yet";
+    watch(&admin, late, |now| now.replication.copies_begun > status.copies_begun).await?;
+    Ok(Json(json!({"state": "copying"})))
 }
 
 /// Answers when the disk says so. Asked again it is done already.
@@ -137,16 +118,12 @@ async fn forget_slave(
     if status.role != "master" || !none_is_left {
         return Err(Failure::new(StatusCode::CONFLICT, status.reason));
     }
-    let mut overview = admin.node.overview.clone();
-    let forgotten = overview.wait_for(|now| {
+    watch(&admin, "not on disk yet", |now| {
         let now = &now.replication;
         now.forgotten_node_id == status.forgotten_node_id && now.saved
-    });
-    match tokio::time::timeout(SWITCHOVER_TIMEOUT, forgotten).await {
-        Ok(Ok(_)) => Ok(Json(json!({"role": "master"}))),
-        Ok(Err(_)) => Err(Failure::not_serving()),
-        Err(_) => Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "not on disk yet")),
-    }
+    })
+    .await?;
+    Ok(Json(json!({"role": "master"})))
 }
 
 /// What the node makes of an event, once it has taken it in.
@@ -157,4 +134,23 @@ async fn ask(
 ) -> Result<Status, Failure> {
     admin.node.events.send(event).await.map_err(|_| Failure::not_serving())?;
     answered.await.map_err(|_| Failure::not_serving())
+}
+
+/// Waits until the node is as wanted; `late` says what has not happened in time.
+async fn watch(
+    admin: &Admin,
+    late: &str,
+    mut wanted: impl FnMut(&Overview) -> bool,
+) -> Result<Arc<Overview>, Failure> {
+    let mut overview = admin.node.overview.clone();
+    let reached = overview.wait_for(|now| wanted(now));
+    match tokio::time::timeout(SWITCHOVER_TIMEOUT, reached).await {
+        Ok(Ok(now)) => Ok(now.clone()),
+        Ok(Err(_)) => Err(Failure::not_serving()),
+        Err(_) => {
+            let now = admin.node.overview.borrow().replication.clone();
+            let reason = format!("{late}: this is the {}, {}", now.role, now.state);
+            Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, reason))
+        }
+    }
 }

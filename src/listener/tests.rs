@@ -34,6 +34,10 @@ struct Fixture {
 }
 
 fn start(connections_max: usize) -> Fixture {
+    start_with(connections_max, Arc::new(|_, _| Ok(Box::new(Silent))))
+}
+
+fn start_with(connections_max: usize, sessions: SessionFactory) -> Fixture {
     let (events, driver) = ClientSender::new(Arc::default(), 16);
     let (serving, serving_seen) = watch::channel(false);
     let (opened, listeners) = watch::channel(Vec::new());
@@ -59,7 +63,7 @@ fn start(connections_max: usize) -> Fixture {
     let listener = Listener {
         protocol: "silent",
         address: "127.0.0.1:0".into(),
-        sessions: Arc::new(|_, _| Box::new(Silent)),
+        sessions,
         tls: None,
         web_socket_bytes_max: None,
     };
@@ -114,4 +118,21 @@ async fn connections_beyond_the_limit_are_closed_and_a_place_becomes_free_again(
         }
     }
     assert!(place);
+}
+
+#[tokio::test]
+async fn without_randomness_a_connection_is_refused_and_its_place_is_free_again() {
+    let mut fixture = start_with(
+        1,
+        Arc::new(|id, _| match id {
+            ConnectionId(0) => Err(getrandom::Error::UNSUPPORTED),
+            _ => Ok(Box::new(Silent)),
+        }),
+    );
+    fixture.serving.send_replace(true);
+    let address = fixture.address().await;
+    let mut first = TcpStream::connect(&address).await.unwrap();
+    assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
+    let _second = TcpStream::connect(&address).await.unwrap();
+    assert!(matches!(fixture.driver.recv().await, Some(ClientEvent::Opened { .. })));
 }

@@ -2,7 +2,6 @@
 
 use crate::config::Settings;
 use crate::listener::SessionFactory;
-use anyhow::anyhow;
 use std::sync::Arc;
 use understudy_amqp::{AmqpOptions, AmqpSession};
 use understudy_model::Text;
@@ -11,7 +10,7 @@ use understudy_stomp::{Dialect, StompOptions, StompSession};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(super) fn amqp(settings: &Settings) -> anyhow::Result<SessionFactory> {
+pub(super) fn amqp(settings: &Settings) -> SessionFactory {
     let options = AmqpOptions {
         product_version: VERSION.to_owned(),
         node_name: settings.name.clone(),
@@ -23,16 +22,16 @@ pub(super) fn amqp(settings: &Settings) -> anyhow::Result<SessionFactory> {
         consumer_timeout_ms: settings.amqp.consumer_timeout_ms,
         ..AmqpOptions::default()
     };
-    // Names of reply queues are made of it: unique on both nodes, and not to be guessed.
-    let process = getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))?;
-    Ok(Arc::new(move |id, now_ms| {
-        let connection_seed = getrandom::u64().unwrap_or(process.wrapping_add(id.0));
-        Box::new(AmqpSession::new(AmqpOptions { connection_seed, ..options.clone() }, now_ms))
-    }))
+    Arc::new(move |_, now_ms| {
+        // Names of reply queues are made of it: unique on both nodes, and not to be guessed.
+        let connection_seed = getrandom::u64()?;
+        let options = AmqpOptions { connection_seed, ..options.clone() };
+        Ok(Box::new(AmqpSession::new(options, now_ms)))
+    })
 }
 
 /// `dialect` is that of the listener.
-pub(super) fn stomp(settings: &Settings, dialect: &str) -> anyhow::Result<SessionFactory> {
+pub(super) fn stomp(settings: &Settings, dialect: &str) -> SessionFactory {
     let options = Arc::new(StompOptions {
         server: format!("Understudy/{VERSION}"),
         dialect: if dialect == "activemq" { Dialect::Activemq } else { Dialect::Rabbitmq },
@@ -42,14 +41,12 @@ pub(super) fn stomp(settings: &Settings, dialect: &str) -> anyhow::Result<Sessio
         default_persistent: settings.stomp.default_persistent,
         ..StompOptions::default()
     });
-    // Names of temporary queues are made of the session id: unique on both nodes, for ever, and not to
-    // be guessed from another connection's.
-    let process = getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))?;
-    Ok(Arc::new(move |id, now_ms| {
-        let random = getrandom::u64().unwrap_or(process.wrapping_add(id.0));
-        let session_id = format!("session-{random:016x}{:08x}", id.0);
-        Box::new(StompSession::new(options.clone(), session_id, now_ms))
-    }))
+    Arc::new(move |id, now_ms| {
+        // Names of temporary queues are made of the session id: unique on both nodes, for ever, and not
+        // to be guessed from another connection's.
+        let session_id = format!("session-{:016x}{:08x}", getrandom::u64()?, id.0);
+        Ok(Box::new(StompSession::new(options.clone(), session_id, now_ms)))
+    })
 }
 
 pub(super) fn native(settings: &Settings) -> SessionFactory {
@@ -59,5 +56,5 @@ pub(super) fn native(settings: &Settings) -> SessionFactory {
         message_bytes_max: settings.limits.message_bytes_max as usize,
         ..NativeOptions::default()
     };
-    Arc::new(move |_, now_ms| Box::new(NativeSession::new(options.clone(), now_ms)))
+    Arc::new(move |_, now_ms| Ok(Box::new(NativeSession::new(options.clone(), now_ms))))
 }

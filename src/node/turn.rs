@@ -1,0 +1,146 @@
+//! What goes into a turn of the node, and what it wants done.
+
+use super::Blocked;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use understudy_broker::{ReadAhead, Slice};
+use understudy_model::{ConnectionId, Damage, Effect, Group, Lsn, QueueId, Repair, Request};
+use understudy_replication::{ArbiterCall, Input as BackendInput, LinkId, Wanted};
+
+/// Everything that can happen to a node.
+#[derive(Debug)]
+pub enum Input {
+    Requests {
+        connection: ConnectionId,
+        requests: Vec<Request>,
+    },
+    /// The connection's socket took so many more bytes.
+    Drained {
+        connection: ConnectionId,
+        bytes: u64,
+    },
+    Closed {
+        connection: ConnectionId,
+    },
+    /// Log writer: durable up to here, a group's end.
+    Durable {
+        through: Lsn,
+    },
+    /// Answer to [`Outputs::reads`].
+    Read {
+        queue: QueueId,
+        asked: Vec<Lsn>,
+        records: Vec<(Lsn, Bytes)>,
+    },
+    /// State writer: the slices that ended the round are on disk.
+    StateSaved {
+        replay_after: Lsn,
+    },
+    /// Log writer: the segment's live records are packed away.
+    Relocated {
+        first: Lsn,
+        bytes: u64,
+    },
+    /// … or could not be read.
+    RelocationFailed,
+    /// A thread has hit a piece on disk that cannot be read, or is not there. It holds nothing
+    /// behind `last`.
+    Damaged {
+        damage: Damage,
+        last: Lsn,
+        what: String,
+        blocked: Option<Blocked>,
+    },
+    /// Log writer: what became of a repair.
+    Repaired {
+        damage: Damage,
+        repair: Repair,
+    },
+    /// Too little room is left in the store, or enough again.
+    Space {
+        low: bool,
+    },
+    /// Answer to [`Outputs::snapshot_read`].
+    SnapshotRecords {
+        records: Vec<(Lsn, Bytes)>,
+    },
+    /// Links, views and the rest of what concerns the replication backend only.
+    Backend(BackendInput),
+    /// Time has passed.
+    Tick,
+}
+
+/// Jobs for the log writer, in order.
+#[derive(Debug)]
+pub enum LogJob {
+    Append(Group),
+    SaveView {
+        version: u64,
+        view: Bytes,
+    },
+    Truncate {
+        after: Lsn,
+    },
+    Reclaim {
+        first: Lsn,
+        last: Lsn,
+    },
+    /// Pack these live records of the segment away and reclaim it.
+    Relocate {
+        first: Lsn,
+        last: Lsn,
+        lsns: Vec<Lsn>,
+    },
+    /// Put the peer's group in the damaged one's place.
+    RepairGroup {
+        damage: Damage,
+        group: Group,
+    },
+    /// Take the damaged piece out; `records` are all that lives of it.
+    RepairRecords {
+        damage: Damage,
+        records: Vec<(Lsn, Bytes)>,
+        /// The end of what saved state covers.
+        saved: Lsn,
+    },
+    /// Begin a copy: an empty log.
+    Reset {
+        set_aside: bool,
+    },
+    /// Part of a copy: the records of that chunk, perhaps none.
+    PutCold {
+        records: Vec<(Lsn, Bytes)>,
+        at: Lsn,
+        number: u64,
+    },
+    /// End a copy: `state` is saved first, then the log begins behind `at`.
+    SetBase {
+        at: Lsn,
+        chain: u128,
+        state: Vec<(Bytes, Bytes)>,
+    },
+}
+
+/// What a turn wants done. The driver carries it out and clears it.
+#[derive(Default)]
+pub struct Outputs {
+    pub effects: BTreeMap<ConnectionId, Vec<Effect>>,
+    pub log: Vec<LogJob>,
+    pub reads: Vec<ReadAhead>,
+    pub read_groups: Option<(Lsn, usize)>,
+    pub snapshot_read: Option<Vec<Lsn>>,
+    /// What the peer has lost.
+    pub fetch_reads: Vec<(LinkId, u64, Wanted)>,
+    /// Slices of state for the state writer; with `Some`, they end a round.
+    pub save: Vec<Slice>,
+    pub save_ends: Option<Lsn>,
+    pub ask_arbiter: Vec<(u64, ArbiterCall)>,
+    pub dial: Option<understudy_model::Text>,
+    pub send: Vec<(LinkId, Vec<Bytes>)>,
+    pub hang_up: Vec<LinkId>,
+    pub frontends: Option<bool>,
+    pub successor: Option<understudy_model::Text>, // of a planned close: where the next master is
+    pub users_changed: bool,
+    pub notices: Vec<(bool, String)>,
+    pub stop: Option<Result<String, String>>,
+}

@@ -151,16 +151,16 @@ class Client:
     def _receive_frame(self, deadline):
         while len(self.input) < 4 + int.from_bytes(self.input[:4], "big"):
             now = time.monotonic()
-            if now >= deadline:
-                raise TimeoutError
             if now >= self.heard + 2 * self.interval:
                 raise ConnectionError("the broker is silent")
             if now >= self.sent + self.interval / 2:
                 self._send(encode("Ping", 0))
             try:
-                self.socket.settimeout(min(deadline - now, self.interval / 2))
+                self.socket.settimeout(max(min(deadline - now, self.interval / 2), 0.001))
                 data = self.socket.recv(1 << 16)
             except TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
                 continue
             except OSError:
                 data = b""
@@ -238,7 +238,7 @@ class Client:
             self.wait_confirmed()
 
     def wait_confirmed(self, most=0):
-        """Waits until at most `most` publishes have no answer. Raises the first refusal."""
+        """Waits until at most `most` publishes, a window, have no answer. Raises a refusal."""
         while len(self.unconfirmed) > most:
             self._again(self._receive, time.monotonic() + self.timeout)
         if self.refused:

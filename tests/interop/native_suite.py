@@ -45,6 +45,13 @@ def basics(client):
     refused(404, client.consume, "interop.native.missing")
     refused(406, client.declare_queue, "interop.native.basics", durable=False)
     refused(404, client.publish, "key", b"", exchange="interop.native.missing")
+    # A program that looks by and by, and never waits.
+    client.declare_queue("interop.native.polled")
+    client.consume("interop.native.polled")
+    client.publish("interop.native.polled", b"one")
+    while not (delivery := client.next(timeout=0)):
+        pass
+    client.settle(delivery)
     several = []
     for number in range(3):
         client.publish("interop.native.basics", str(number).encode())

@@ -150,6 +150,14 @@ fn files_and_functions_are_short_enough_to_read() {
     assert!(too_long.is_empty(), "{too_long:#?}");
 }
 
+/// It is there to be read and followed.
+#[test]
+fn the_python_client_is_short_and_not_dense() {
+    let text = std::fs::read_to_string(root().join("clients/python/understudy.py")).unwrap();
+    assert!(text.lines().count() <= 300, "{} lines", text.lines().count());
+    assert!(text.lines().all(|line| line.chars().count() <= 100));
+}
+
 /// Whoever drops one of the public client's futures must know what becomes of it.
 #[test]
 fn the_clients_futures_say_what_dropping_them_does() {

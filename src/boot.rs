@@ -159,6 +159,7 @@ mod tests {
         let options = NodeOptions {
             limits: Limits::default(),
             group_bytes_max: 1 << 10,
+            commit_interval_ms: 0,
             cache_bytes_max: 1 << 10,
             alarm_policy: AlarmPolicy::Block,
             save_after_bytes: 1 << 10,

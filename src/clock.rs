@@ -1,7 +1,7 @@
 //! The process's clock: milliseconds since 1970 when it started, and from then on monotonic, so
 //! that a change of the wall clock cannot make time jump for timers and time-outs.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -23,8 +23,13 @@ impl Clock {
         self.start.elapsed().as_millis() as u64
     }
 
+    /// How long it takes until this clock shows `at_ms`.
+    pub fn until(&self, at_ms: u64) -> Duration {
+        self.instant(at_ms).saturating_duration_since(Instant::now())
+    }
+
     /// The instant at which this clock shows `at_ms`.
     pub fn instant(&self, at_ms: u64) -> Instant {
-        self.start + std::time::Duration::from_millis(at_ms.saturating_sub(self.start_ms))
+        self.start + Duration::from_millis(at_ms.saturating_sub(self.start_ms))
     }
 }

@@ -143,8 +143,7 @@ impl Driver {
         }
         let wake_at_ms = self.wake_at_ms();
         self.turn.parked_until_ms = wake_at_ms;
-        let now_ms = self.clock.now_ms();
-        Ok(wake_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms))))
+        Ok(wake_at_ms.map(|at| self.clock.until(at)))
     }
 
     /// On a task of the runtime, after it has sent one small event. False: the driver's thread has

@@ -4,6 +4,9 @@
 //! A turn is any number of [`Node::on_input`] and one [`Node::end_turn`].
 
 mod alarm;
+#[cfg(test)]
+mod alone;
+mod commit_delay;
 mod compare;
 mod copy;
 mod effects;
@@ -13,16 +16,19 @@ mod reinject;
 mod repair;
 mod rules;
 mod saving;
+mod sealing;
 mod turn;
 
 use self::alarm::Alarm;
 pub use self::alarm::AlarmPolicy;
 use self::alarm::Room;
+use self::commit_delay::CommitDelay;
 use self::compare::Comparisons;
 use self::effects::push_effect;
 use self::reinject::Reinjection;
 pub use self::repair::Blocked;
 use self::repair::Repairs;
+use self::sealing::LAZY_SEAL_MS;
 pub use self::turn::{Input, LogJob, Outputs};
 use crate::cache::Cache;
 use crate::inflight::Inflight;
@@ -41,6 +47,8 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// A group is sealed at this size even while the writer is busy.
     pub group_bytes_max: usize,
+    /// Least time between commits for publishers who send on without waiting; 0: none.
+    pub commit_interval_ms: u64,
     pub cache_bytes_max: usize,
     pub alarm_policy: AlarmPolicy,
     /// State is saved after so many bytes of log.
@@ -56,15 +64,12 @@ pub struct NodeOptions {
     pub default_user: UserRecord,
 }
 
-/// Settles wait this long for a group to ride in: nobody waits for them, and a sync of their own
-/// would only delay the next publish.
-const LAZY_SEAL_MS: u64 = 5;
-
 pub struct Node {
     options: NodeOptions,
     broker: Broker,
     backend: Box<dyn Backend>,
     inflight: Inflight,
+    commit_delay: CommitDelay,
     cache: Cache,
     sessions: BTreeMap<ConnectionId, SessionOrder>,
     upkeep: Upkeep,
@@ -117,11 +122,13 @@ impl Node {
         let cache = Cache::new(options.cache_bytes_max);
         let saved_through = broker.applied();
         let alarm = Alarm::new(options.alarm_policy);
+        let commit_delay = CommitDelay::new(options.commit_interval_ms);
         Self {
             options,
             broker,
             backend,
             inflight,
+            commit_delay,
             cache,
             sessions: BTreeMap::new(),
             upkeep: Upkeep::default(),
@@ -226,7 +233,9 @@ impl Node {
         let rules = self.broker.deadline_ms().filter(|_| self.may_follow_rules());
         let repair = self.repairs.deadline_ms();
         let compare = self.comparison_due_ms();
-        [self.backend.deadline_ms(), lazy, rules, repair, compare].into_iter().flatten().min()
+        let delayed = self.commit_delay.deadline_ms();
+        let deadlines = [self.backend.deadline_ms(), lazy, rules, repair, compare, delayed];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Bytes that are decided and not committed, or that wait for such: the driver takes no more
@@ -290,6 +299,11 @@ impl Node {
             return;
         }
         let session = self.sessions.entry(connection).or_default();
+        if session.pending > self.broker.applied()
+            && requests.iter().any(|request| matches!(request, Request::Publish(_)))
+        {
+            self.commit_delay.pipelined();
+        }
         if !session.held.is_empty() {
             self.hold(connection, requests.into());
             return;
@@ -506,6 +520,7 @@ impl Node {
         self.comparisons.forget_peer();
         self.reinjection = None;
         self.lazy_since_ms = None;
+        self.commit_delay.forget();
         self.more_to_serve = false;
     }
 
@@ -515,40 +530,5 @@ impl Node {
         for (connection, effect) in effects {
             push_effect(out, connection, effect);
         }
-    }
-
-    /// A group is sealed when the writer is free, or when it is full. Nothing but settles: when
-    /// they have waited long enough.
-    fn seal_if_due(&mut self, now_ms: u64, out: &mut Outputs) {
-        let full = self.inflight.open.bytes_len() >= self.options.group_bytes_max;
-        if !full && !self.inflight.writer_is_free() {
-            return;
-        }
-        let awaited = self.broker.mark_awaited() || self.broker.returns_due();
-        if self.inflight.open.is_empty() && !awaited {
-            if !self.broker.settles_due() {
-                self.lazy_since_ms = None;
-                return;
-            }
-            let since = *self.lazy_since_ms.get_or_insert(now_ms);
-            if now_ms < since + LAZY_SEAL_MS {
-                return;
-            }
-        }
-        self.seal(now_ms, out);
-    }
-
-    fn seal(&mut self, now_ms: u64, out: &mut Outputs) {
-        let Some(epoch) = self.leading else { return };
-        self.broker.flush_settles(&mut self.inflight.open);
-        self.broker.flush_returns(&mut self.inflight.open);
-        self.broker.flush_marks(&mut self.inflight.open);
-        self.lazy_since_ms = None;
-        if self.inflight.open.is_empty() {
-            return;
-        }
-        let group = self.inflight.seal(epoch.number, now_ms);
-        out.log.push(LogJob::Append(group.clone()));
-        self.backend_input(now_ms, BackendInput::Sealed(group), out);
     }
 }

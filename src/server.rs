@@ -440,6 +440,7 @@ fn node_options(settings: &Settings) -> NodeOptions {
     NodeOptions {
         limits: Limits { outbound_bytes_max, ..Limits::default() },
         group_bytes_max: settings.limits.group_bytes_max,
+        commit_interval_ms: settings.storage.commit_interval_ms,
         cache_bytes_max: settings.limits.cache_bytes_max,
         alarm_policy: settings.alarm_policy,
         save_after_bytes: settings.storage.save_after_bytes,

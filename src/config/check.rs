@@ -347,6 +347,9 @@ impl Checker<'_> {
                 return self.wrong(key, "must be rabbitmq or activemq");
             }
         }
+        if given.storage.commit_interval_ms > 1_000 {
+            return self.wrong("storage.commit_interval_ms", "must be 0 to 1000");
+        }
         if !(1..=64).contains(&limits.worker_threads) {
             return self.wrong("limits.worker_threads", "must be 1 to 64");
         }

@@ -162,114 +162,9 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::{Found, boot};
-    use crate::node::{Input, LogJob, NodeOptions};
-    use bytes::Bytes;
-    use understudy_broker::Limits;
-    use understudy_model::{
-        Connect, DeclareQueue, Features, Protocol, Publish, Token, Transaction, UserRecord,
-    };
-    use understudy_replication::{Backend, LogEnd, Standalone};
-
-    const CLIENT: ConnectionId = ConnectionId(1);
-
-    /// A node whose disk does at once what it is told.
-    struct Alone(Node);
-
-    impl Alone {
-        fn new(alarm_policy: AlarmPolicy) -> Self {
-            let options = NodeOptions {
-                limits: Limits::default(),
-                group_bytes_max: 1 << 10,
-                cache_bytes_max: 1 << 10,
-                alarm_policy,
-                save_after_bytes: 1 << 20,
-                retain_bytes: 0,
-                digest_interval_ms: 0,
-                features: Features::KNOWN,
-                users: Vec::new(),
-                default_user: UserRecord {
-                    name: Text::from_static("guest"),
-                    password_hash: Text::default(),
-                    tags: Vec::new(),
-                },
-            };
-            let found =
-                Found { view: None, log: LogEnd::default(), damage: None, state: Ok(Vec::new()) };
-            let made = boot(
-                &options,
-                found,
-                0,
-                [1; 8],
-                |boot, out| -> Result<Box<dyn Backend>, String> {
-                    Ok(Box::new(Standalone::new(boot, out).map_err(|error| error.to_string())?))
-                },
-                |_| Ok(Vec::new()),
-            );
-            let (node, out) = made.unwrap();
-            let mut alone = Self(node);
-            alone.carry_out(out);
-            assert!(alone.0.is_serving());
-            let name = Text::from_static("q");
-            let connect = Connect {
-                token: Token(1),
-                protocol: Protocol::Amqp,
-                vhost: Text::from_static("/"),
-                vhost_else: None,
-                user: Text::from_static("guest"),
-                client_name: Text::new(),
-                producer: None,
-            };
-            let declare =
-                DeclareQueue { token: Token(2), name, durable: true, ..DeclareQueue::default() };
-            alone.ask([Request::Connect(connect), Request::DeclareQueue(declare)]);
-            alone
-        }
-
-        fn turn(&mut self, input: Input) -> Vec<Effect> {
-            let mut out = Outputs::default();
-            self.0.on_input(0, input, &mut out);
-            self.carry_out(out)
-        }
-
-        fn carry_out(&mut self, mut out: Outputs) -> Vec<Effect> {
-            loop {
-                self.0.end_turn(0, &mut out);
-                let jobs = std::mem::take(&mut out.log);
-                if jobs.is_empty() {
-                    return out.effects.remove(&CLIENT).unwrap_or_default();
-                }
-                for job in jobs {
-                    let done = match job {
-                        LogJob::Append(group) => Input::Durable { through: group.last() },
-                        LogJob::SaveView { version, .. } => {
-                            Input::Backend(BackendInput::ViewSaved { version })
-                        }
-                        other => panic!("{other:?}"),
-                    };
-                    self.0.on_input(0, done, &mut out);
-                }
-            }
-        }
-
-        fn ask(&mut self, requests: impl Into<Vec<Request>>) -> Vec<Effect> {
-            self.turn(Input::Requests { connection: CLIENT, requests: requests.into() })
-        }
-
-        fn ready(&self) -> u64 {
-            self.0.broker().counts().ready
-        }
-    }
-
-    fn publish(number: u64) -> Publish {
-        Publish {
-            routing_key: Text::from_static("q"),
-            properties: Bytes::from_static(&[0, 0]),
-            channel: 3,
-            confirm: Some(number),
-            ..Publish::default()
-        }
-    }
+    use crate::node::Input;
+    use crate::node::alone::{Alone, publish};
+    use understudy_model::{Publish, Token, Transaction};
 
     fn transaction() -> Request {
         let publishes = vec![Publish { confirm: None, ..publish(0) }; 2];
@@ -289,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_publisher_waits_for_the_end_of_the_alarm() {
-        let mut node = Alone::new(AlarmPolicy::Block);
+        let mut node = Alone::new(AlarmPolicy::Block, 0);
         node.turn(Input::Space { low: true });
         let barrier = Request::Barrier { token: Token(6) };
         let told = node.ask([Request::Publish(publish(1)), transaction(), barrier]);
@@ -301,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_publisher_is_refused_while_the_alarm_stands_and_all_else_goes_on() {
-        let mut node = Alone::new(AlarmPolicy::Reject);
+        let mut node = Alone::new(AlarmPolicy::Reject, 0);
         let first = node.ask([Request::Publish(publish(1))]);
         assert_eq!(first, [CONFIRMED]);
         node.turn(Input::Space { low: true });
@@ -320,7 +215,7 @@ mod tests {
         ]);
         let whole = Effect::Reply { token: Token(5), result: Err(refusal.clone()) };
         assert_eq!(told, [blocked(false), refused(2), whole, done(6), refused(3), done(7)]);
-        assert_eq!((node.ready(), node.0.inflight_bytes()), (1, 0));
+        assert_eq!((node.ready(), node.node.inflight_bytes()), (1, 0));
         assert_eq!(node.turn(Input::Space { low: false }), [Effect::Unblocked]);
         let last = node.ask([Request::Publish(publish(4))]);
         assert_eq!((last, node.ready()), (vec![Effect::Confirm { channel: 3, through: 4 }], 2));

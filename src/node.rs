@@ -196,7 +196,7 @@ impl Node {
                 self.on_damage(now_ms, (damage, last), what, blocked, out);
             }
             Input::Repaired { damage, repair } => self.repair_written(now_ms, damage, repair, out),
-            Input::Space { low } => self.space(now_ms, low, out),
+            Input::Space { left } => self.space(now_ms, left, out),
             Input::SnapshotRecords { records } => self.snapshot_records(now_ms, &records, out),
             Input::Backend(input) => self.backend_input(now_ms, input, out),
             Input::Tick => self.backend_input(now_ms, BackendInput::Tick, out),

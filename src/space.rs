@@ -7,6 +7,7 @@ use crate::inbox::EventSender;
 use crate::node::Input;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use understudy_replication::DiskSpace;
 use understudy_storage::{LogReader, StorageError};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -18,7 +19,7 @@ pub struct SpaceWatch {
     log: LogReader,
     free_bytes_min: u64,
     events: EventSender,
-    low: Arc<Mutex<bool>>,
+    told: Arc<Mutex<DiskSpace>>,
 }
 
 impl SpaceWatch {
@@ -29,7 +30,7 @@ impl SpaceWatch {
         free_bytes_min: u64,
         events: EventSender,
     ) -> std::io::Result<Self> {
-        let watch = Self { log, free_bytes_min, events, low: Arc::default() };
+        let watch = Self { log, free_bytes_min, events, told: Arc::default() };
         let looking = watch.clone();
         let look = move || {
             while !looking.events.is_closed() {
@@ -59,18 +60,61 @@ impl SpaceWatch {
     fn look(&self) -> Result<(), StorageError> {
         let left = self.log.space()?.least_bytes();
         // Held while sending: of two changes the later one must come last.
-        let mut low = self.low.lock().unwrap_or_else(PoisonError::into_inner);
-        // A quarter more than what raised the alarm, or it would come and go.
-        let least = if *low { self.free_bytes_min / 4 * 5 } else { self.free_bytes_min };
-        if (left < least) != *low {
-            *low = left < least;
-            if *low {
-                tracing::warn!(left_bytes = left, "low on disk: publishers are blocked");
-            } else {
-                tracing::info!(left_bytes = left, "the disk alarm is over");
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = judge(*told, left, self.free_bytes_min);
+        if now != *told {
+            match (*told, now) {
+                (_, DiskSpace::Full) => tracing::error!(left_bytes = left, "nearly out of disk"),
+                (DiskSpace::Enough, _) => {
+                    tracing::warn!(left_bytes = left, "low on disk: publishers are blocked");
+                }
+                (_, DiskSpace::Enough) => {
+                    tracing::info!(left_bytes = left, "the disk alarm is over");
+                }
+                (_, DiskSpace::Low) => tracing::info!(left_bytes = left, "less short of disk"),
             }
-            let _ = self.events.send(Event::Node(Input::Space { low: *low }));
+            *told = now;
+            let _ = self.events.send(Event::Node(Input::Space { left: now }));
         }
         Ok(())
+    }
+}
+
+/// A level ends with a quarter more (the last one: twice as much) than it began with, or it would come
+/// and go.
+fn judge(before: DiskSpace, left: u64, free_bytes_min: u64) -> DiskSpace {
+    let quarter = free_bytes_min / 4;
+    let full = if before == DiskSpace::Full { quarter * 2 } else { quarter };
+    let low = if before == DiskSpace::Enough { free_bytes_min } else { quarter * 5 };
+    match left {
+        _ if left < full => DiskSpace::Full,
+        _ if left < low => DiskSpace::Low,
+        _ => DiskSpace::Enough,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_come_and_go_at_different_marks() {
+        let mut space = DiskSpace::Enough;
+        for (left, expected) in [
+            (100, DiskSpace::Enough),
+            (99, DiskSpace::Low),
+            (124, DiskSpace::Low),
+            (125, DiskSpace::Enough),
+            (24, DiskSpace::Full),
+            (49, DiskSpace::Full),
+            (50, DiskSpace::Low),
+            (25, DiskSpace::Low),
+            (10, DiskSpace::Full),
+            (125, DiskSpace::Enough),
+        ] {
+            space = judge(space, left, 100);
+            assert_eq!(space, expected, "{left}");
+        }
+        assert_eq!(judge(DiskSpace::Enough, 0, 0), DiskSpace::Enough, "no alarm is wanted");
     }
 }

@@ -127,9 +127,9 @@ pub enum Input {
     },
     /// Answer to [`Output::Reinject`].
     Reinjected,
-    /// Too little room is left on this node's disk, or enough again.
+    /// What room is left on this node's disk, whenever that changes.
     Space {
-        low: bool,
+        left: DiskSpace,
     },
     /// Answer to every other [`Output::InstallSnapshot`]: it is on disk, and all before it.
     ChunkStored {
@@ -293,6 +293,17 @@ pub enum Output {
     Stop {
         outcome: Result<String, String>,
     },
+}
+
+/// What is left of a node's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DiskSpace {
+    #[default]
+    Enough,
+    /// What is left is for settles: publishers wait.
+    Low,
+    /// That, too, is nearly used up.
+    Full,
 }
 
 /// What `/api/replication` shows.

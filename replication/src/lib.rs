@@ -11,8 +11,8 @@ mod standalone;
 
 pub use arbiter::{ArbiterAnswer, ArbiterCall, Held, Register, Registers};
 pub use backend::{
-    Backend, Boot, Found, Input, LinkId, LogEnd, Output, SnapshotCursor, StateDigest, Status,
-    Wanted,
+    Backend, Boot, DiskSpace, Found, Input, LinkId, LogEnd, Output, SnapshotCursor, StateDigest,
+    Status, Wanted,
 };
 pub use pair::{ArbiterConfig, Pair, PairConfig, Policy, Protocols, Role, Standing, ViewError};
 pub use standalone::Standalone;

@@ -5,7 +5,7 @@ use super::{Node, Outputs, push_effect};
 use std::collections::{BTreeSet, VecDeque};
 use understudy_broker::waits_for_own_commits;
 use understudy_model::{ConnectionId, Effect, Lsn, Refusal, RefusalKind, Request, Text};
-use understudy_replication::Input as BackendInput;
+use understudy_replication::{DiskSpace, Input as BackendInput};
 
 /// What becomes of a publish while the alarm stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,9 +140,9 @@ impl Node {
         }
     }
 
-    pub(super) fn space(&mut self, now_ms: u64, low: bool, out: &mut Outputs) {
-        self.alarm.low_space = low;
-        self.backend_input(now_ms, BackendInput::Space { low }, out);
+    pub(super) fn space(&mut self, now_ms: u64, left: DiskSpace, out: &mut Outputs) {
+        self.alarm.low_space = left != DiskSpace::Enough;
+        self.backend_input(now_ms, BackendInput::Space { left }, out);
         self.let_go_on(out);
     }
 
@@ -185,11 +185,11 @@ mod tests {
     #[test]
     fn a_publisher_waits_for_the_end_of_the_alarm() {
         let mut node = Alone::new(AlarmPolicy::Block, 0);
-        node.turn(Input::Space { low: true });
+        node.turn(Input::Space { left: DiskSpace::Low });
         let barrier = Request::Barrier { token: Token(6) };
         let told = node.ask([Request::Publish(publish(1)), transaction(), barrier]);
         assert_eq!((told, node.ready()), (vec![blocked(true)], 0));
-        let told = node.turn(Input::Space { low: false });
+        let told = node.turn(Input::Space { left: DiskSpace::Enough });
         assert_eq!(told, [Effect::Unblocked, CONFIRMED, done(5), done(6)]);
         assert_eq!(node.ready(), 3);
     }
@@ -199,7 +199,7 @@ mod tests {
         let mut node = Alone::new(AlarmPolicy::Reject, 0);
         let first = node.ask([Request::Publish(publish(1))]);
         assert_eq!(first, [CONFIRMED]);
-        node.turn(Input::Space { low: true });
+        node.turn(Input::Space { left: DiskSpace::Low });
         let refusal = Refusal::new(RefusalKind::PreconditionFailed, "the node is low on disk");
         let refused = |number| {
             let (number, refusal) = (Some(number), refusal.clone());
@@ -216,7 +216,7 @@ mod tests {
         let whole = Effect::Reply { token: Token(5), result: Err(refusal.clone()) };
         assert_eq!(told, [blocked(false), refused(2), whole, done(6), refused(3), done(7)]);
         assert_eq!((node.ready(), node.node.inflight_bytes()), (1, 0));
-        assert_eq!(node.turn(Input::Space { low: false }), [Effect::Unblocked]);
+        assert_eq!(node.turn(Input::Space { left: DiskSpace::Enough }), [Effect::Unblocked]);
         let last = node.ask([Request::Publish(publish(4))]);
         assert_eq!((last, node.ready()), (vec![Effect::Confirm { channel: 3, through: 4 }], 2));
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use understudy_broker::{ReadAhead, Slice};
 use understudy_model::{ConnectionId, Damage, Effect, Group, Lsn, QueueId, Repair, Request};
-use understudy_replication::{ArbiterCall, Input as BackendInput, LinkId, Wanted};
+use understudy_replication::{ArbiterCall, DiskSpace, Input as BackendInput, LinkId, Wanted};
 
 /// Everything that can happen to a node.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ pub enum Input {
         damage: Damage,
         repair: Repair,
     },
-    /// Too little room is left in the store, or enough again.
+    /// What room is left in the store, whenever that changes.
     Space {
-        low: bool,
+        left: DiskSpace,
     },
     /// Answer to [`Outputs::snapshot_read`].
     SnapshotRecords {

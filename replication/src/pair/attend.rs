@@ -126,11 +126,11 @@ impl Lead {
                 Err(unfit) => return self.unfit(core, unfit, out),
             },
             Message::Ack { epoch, durable, low } => {
-                feed.low_on_space = low;
+                feed.low_on_space = Some(low);
                 epoch == self.epoch && feed.reported(core, durable)
             }
             Message::BeatOk { epoch, low, .. } => {
-                feed.low_on_space = low;
+                feed.low_on_space = Some(low);
                 feed.contact.answered();
                 epoch == self.epoch
             }

@@ -10,7 +10,7 @@ use crate::pair::message::{Code, Message};
 use crate::pair::random::Random;
 use crate::pair::resync::Copies;
 use crate::pair::view::{Standing, View, ViewError};
-use crate::{Boot, LinkId, LogEnd, Output};
+use crate::{Boot, DiskSpace, LinkId, LogEnd, Output};
 use understudy_model::{Epoch, EpochStart, Features, Group, Lsn, NodeId, Text};
 
 /// The ends of the local log.
@@ -59,8 +59,7 @@ pub(crate) struct Core {
     /// The node takes in what a returning slave had committed alone, and has not answered.
     pub(crate) reinjecting: bool,
     pub(crate) copies: Copies,
-    /// Little room is left on this node's disk.
-    pub(crate) low_on_space: bool,
+    pub(crate) space: DiskSpace,
     /// The copy that this node takes, if it has begun in this run.
     pub(crate) taking: Option<Taking>,
     pub(crate) arbiter: Option<Arbitration>,
@@ -114,7 +113,7 @@ impl Core {
             copy_read: false,
             reinjecting: false,
             copies: Copies::default(),
-            low_on_space: false,
+            space: DiskSpace::Enough,
             taking: None,
             features_on: boot.features,
             fetching: None,
@@ -285,6 +284,10 @@ impl Core {
         }
     }
 
+    pub(crate) fn is_low_on_space(&self) -> bool {
+        self.space != DiskSpace::Enough
+    }
+
     /// What the disk says is what memory says.
     pub(crate) fn is_saved(&self) -> bool {
         self.saved == self.version
@@ -319,13 +322,13 @@ impl std::hash::Hash for Core {
     #[rustfmt::skip]
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         let Self {
-            view, log, commit, links, dialer, now_ms, log_changes, copy_read, reinjecting, low_on_space,
+            view, log, commit, links, dialer, now_ms, log_changes, copy_read, reinjecting, space,
             taking, arbiter, disk_ms, features_on, fetching, paired, process, hellos, version, saved, seen,
             // For the operator's eyes only, or the same in every state of one search.
             config: _, copies: _, peer_client_addresses: _, reason: _, random: _,
         } = self;
         (view, log, commit, links, dialer, now_ms, log_changes, copy_read).hash(state);
-        (reinjecting, low_on_space, taking, arbiter, disk_ms, features_on, fetching).hash(state);
+        (reinjecting, space, taking, arbiter, disk_ms, features_on, fetching).hash(state);
         (paired, process, hellos, version, saved, seen).hash(state);
     }
 }

@@ -62,8 +62,8 @@ pub(crate) struct Feed {
     pub(crate) progress_ms: u64,
     pub(crate) beat_ms: u64,
     pub(crate) contact: Contact,
-    /// Little room is left on the slave's disk.
-    pub(crate) low_on_space: bool,
+    /// Whether little room is left on the slave's disk, once it has told.
+    pub(crate) low_on_space: Option<bool>,
 }
 
 /// The slave's log cannot be continued from this one.
@@ -92,7 +92,7 @@ impl Feed {
             progress_ms: core.now_ms,
             beat_ms: core.now_ms + core.config.beat_ms,
             contact: Contact::default(),
-            low_on_space: false,
+            low_on_space: None,
         }
     }
 

@@ -257,7 +257,7 @@ impl Follow {
     }
 
     fn ack(&self, core: &Core, out: &mut Vec<Output>) {
-        let (durable, low) = (core.log.durable, core.low_on_space);
+        let (durable, low) = (core.log.durable, core.is_low_on_space());
         core.send(self.link, &Message::Ack { epoch: self.epoch, durable, low }, out);
     }
 
@@ -310,7 +310,7 @@ impl Follow {
                 self.group(core, commit, group, out)
             }
             Message::Beat { epoch, commit } if epoch == self.epoch => {
-                let (durable, low) = (core.log.durable, core.low_on_space);
+                let (durable, low) = (core.log.durable, core.is_low_on_space());
                 core.send(self.link, &Message::BeatOk { epoch, durable, low }, out);
                 if self.is_streaming() {
                     self.leader_commit = self.leader_commit.max(commit);

@@ -2,9 +2,8 @@
 //! (replication.md 8.6). A crash or a lost message in between leaves the slave in-sync and this
 //! node lagging: then the slave leads at their next meeting, or takes over as its policy allows.
 
-use crate::Output;
 use crate::pair::core::Core;
-use crate::pair::feed::Stage;
+use crate::pair::feed::{Feed, Stage};
 use crate::pair::idle::Idle;
 use crate::pair::lead::{Lead, Peer};
 use crate::pair::message::Message;
@@ -12,6 +11,11 @@ use crate::pair::state::State;
 #[cfg(test)]
 use crate::pair::tests::broken::{self, Broken};
 use crate::pair::view::Standing;
+use crate::{DiskSpace, Output};
+
+/// A switchover for the disk's sake that was abandoned is tried again after so long: clients are shut
+/// out meanwhile.
+const FULL_RETRY_MS: u64 = 60_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Handing {
@@ -55,6 +59,20 @@ impl Lead {
         let until_ms = core.now_ms + core.config.suspect_ms;
         self.handing = Handing::Draining { until_ms, agreed: false };
         self.close(Some(core.peer_client_addresses.clone()), out);
+    }
+
+    /// The slave leads on while this node can still write that down; once it cannot, commits wait for
+    /// room, and with them everybody. Not to a slave that is low itself, which would hand back.
+    pub(crate) fn hand_over_if_full(&mut self, core: &mut Core, out: &mut Vec<Output>) {
+        let has_room = |feed: &Feed| feed.low_on_space == Some(false);
+        let is_full = core.space == DiskSpace::Full && self.full_again_ms <= core.now_ms;
+        let may = self.open && !self.is_stopping() && self.handing == Handing::No;
+        if is_full && may && self.slave_is_synced() && self.feed().is_some_and(has_room) {
+            self.full_again_ms = core.now_ms + FULL_RETRY_MS;
+            let text = "the disk is nearly full, and the slave's is not: it is to lead";
+            core.say(true, text.into(), out);
+            self.hand_over(core, out);
+        }
     }
 
     fn slave_is_synced(&self) -> bool {

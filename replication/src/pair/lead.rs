@@ -61,6 +61,8 @@ pub(crate) struct Lead {
     spares_slave: bool,
     pub(crate) saving: Saving,
     pub(crate) handing: Handing,
+    /// When a disk that is full is a reason to hand over again.
+    pub(crate) full_again_ms: u64,
     /// End of the group of `NewEpoch`, once it is sealed.
     opens_at: Option<Lsn>,
     pub(crate) open: bool,
@@ -93,6 +95,7 @@ impl Lead {
             spares_slave: false,
             saving: Saving::None,
             handing: Handing::No,
+            full_again_ms: 0,
             opens_at: None,
             open: false,
             waits_for_slave: core.config.wait_for_slave && !core.paired,
@@ -169,6 +172,7 @@ impl Lead {
         self.recent.trim(core.log.durable, sent, core.config.window_bytes_max);
         let begun = self.opens_at.is_some_and(|lsn| lsn <= core.commit);
         let may_open = core.paired || !core.config.wait_for_slave;
+        self.hand_over_if_full(core, out);
         self.hand_over_if_drained(core, out);
         let stays = self.stopping_ms.is_none() && self.handing == Handing::No;
         if begun && may_open && !self.open && stays && self.holds_role(core) {
@@ -183,7 +187,8 @@ impl Lead {
 
     /// A slave that commits wait for must not run full: then it would be a failed one.
     fn spare_slave(&mut self, core: &mut Core, out: &mut Vec<Output>) {
-        let low = self.feed().is_some_and(|feed| feed.low_on_space && feed.is_required());
+        let is_low = |feed: &Feed| feed.low_on_space == Some(true) && feed.is_required();
+        let low = self.feed().is_some_and(is_low);
         if low != self.spares_slave {
             self.spares_slave = low;
             let text = if low { "low on disk" } else { "not low on disk any more" };

@@ -455,8 +455,8 @@ impl Pair {
                     State::Idle(_) | State::Stopped => core.copy_read = false,
                 }
             }
-            Input::Space { low } => {
-                self.core.low_on_space = low;
+            Input::Space { left } => {
+                self.core.space = left;
                 if let State::Follow(follow) = &self.state {
                     follow.space_changed(&self.core, out);
                 }

@@ -10,7 +10,8 @@ use understudy::node::{AlarmPolicy, Blocked, Input, Node, NodeOptions, Outputs};
 use understudy_broker::Limits;
 use understudy_model::{ConnectionId, Damage, Effect, Place, Request, Text, UserRecord};
 use understudy_replication::{
-    Backend, Found as FetchFound, Input as BackendInput, LinkId, Pair, PairConfig, Role, Wanted,
+    Backend, DiskSpace, Found as FetchFound, Input as BackendInput, LinkId, Pair, PairConfig, Role,
+    Wanted,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -282,8 +283,8 @@ impl World {
         self.note(format!("{side:?} starts"));
         self.turn(side, None, out);
         if full_ms > 0 {
-            self.tell_node(side, 1, Input::Space { low: true });
-            self.tell_node(side, 1 + full_ms, Input::Space { low: false });
+            self.tell_node(side, 1, Input::Space { left: DiskSpace::Low });
+            self.tell_node(side, 1 + full_ms, Input::Space { left: DiskSpace::Enough });
         }
     }
 
@@ -816,8 +817,8 @@ impl World {
         if wholly {
             disk.hangs_until_ms = until_ms;
         }
-        self.tell_node(side, 0, Input::Space { low: true });
-        self.tell_node(side, full_ms, Input::Space { low: false });
+        self.tell_node(side, 0, Input::Space { left: DiskSpace::Low });
+        self.tell_node(side, full_ms, Input::Space { left: DiskSpace::Enough });
         self.schedule(side);
     }
 

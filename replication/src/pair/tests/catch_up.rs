@@ -3,7 +3,7 @@
 use super::stories::{ends_equal, in_sync, pair_with, publish, standing};
 use super::world::World;
 use crate::pair::view::Standing;
-use crate::{Backend, Input};
+use crate::{Backend, DiskSpace, Input};
 use understudy_model::Lsn;
 
 /// A master whose log begins behind the first groups, and a slave that takes a copy of many chunks.
@@ -116,17 +116,17 @@ fn a_slave_that_hangs_again_and_again_is_taken_back_ever_more_seldom() {
 fn a_slave_low_on_disk_makes_publishers_wait_until_it_has_room_or_is_gone() {
     let spares = |w: &World| w.process(0).is_some_and(|process| process.spares_slave);
     let mut world = in_sync();
-    world.input(1, Input::Space { low: true });
+    world.input(1, Input::Space { left: DiskSpace::Low });
     assert!(world.until(100, spares));
-    world.input(1, Input::Space { low: false });
+    world.input(1, Input::Space { left: DiskSpace::Enough });
     assert!(world.until(100, |w| !spares(w)));
-    world.input(1, Input::Space { low: true });
+    world.input(1, Input::Space { left: DiskSpace::Low });
     assert!(world.until(100, spares));
     world.crash(1);
     assert!(world.until(1_000, |w| !spares(w)), "a slave that is gone needs no care");
     // It comes back as full as it was: no matter while nothing waits for it.
     world.start(1);
-    world.input(1, Input::Space { low: true });
+    world.input(1, Input::Space { left: DiskSpace::Low });
     assert!(world.until(3_000, |w| w.in_sync_pair(0, 1) && spares(w)));
 }
 

@@ -10,7 +10,7 @@ use super::words::{
     Node::{CatchesUp, Dead, Serves, Stopped, Waits},
     Outcome, SWAPPED, UNCHANGED,
 };
-use crate::{Found, Input, Wanted};
+use crate::{DiskSpace, Found, Input, Wanted};
 use understudy_model::Lsn;
 
 fn spares_slave(world: &World) -> bool {
@@ -20,8 +20,64 @@ fn spares_slave(world: &World) -> bool {
 #[test]
 fn the_slave_runs_low_on_disk() {
     let happens = |world: &mut World, _| {
-        world.input(1, Input::Space { low: true });
+        world.input(1, Input::Space { left: DiskSpace::Low });
         assert!(world.until(300, spares_slave), "publishers wait");
+    };
+    Row::same(happens, UNCHANGED).check();
+}
+
+/// Its reserve is nearly used up, and the slave has room.
+#[test]
+fn the_masters_disk_is_full() {
+    let happens = |world: &mut World, _| {
+        world.publish(0, 2);
+        world.input(0, Input::Space { left: DiskSpace::Low });
+        world.run(2_000);
+        assert!(world.serves(0), "settles go on out of the reserve");
+        world.input(0, Input::Space { left: DiskSpace::Full });
+        assert!(world.until(500, |w| w.serves(1)), "{:?}", world.hosts[0].logs);
+        assert!(world.until(2_000, |w| w.in_sync_pair(0, 1) && w.process(1).unwrap().spares_slave));
+    };
+    Row::same(happens, SWAPPED).check();
+}
+
+/// Both are: nobody has anything to gain, and nobody swings.
+#[test]
+fn the_masters_disk_is_full_and_the_slaves_too() {
+    let happens = |world: &mut World, _| {
+        let leads = world.leads;
+        world.input(1, Input::Space { left: DiskSpace::Full });
+        world.run(300);
+        world.input(0, Input::Space { left: DiskSpace::Full });
+        world.run(5_000);
+        // Also not over a link that was made anew, before the slave has told.
+        world.cut();
+        world.run(200);
+        world.heal();
+        assert!(world.until(3_000, |w| w.in_sync_pair(0, 1)));
+        world.run(5_000);
+        assert_eq!(world.leads, leads);
+    };
+    Row::same(happens, UNCHANGED).check();
+}
+
+/// Who was left because it was full is handed back to when it has room, and not before.
+#[test]
+fn full_disks_hand_the_role_to_and_fro_only_where_there_is_room() {
+    let happens = |world: &mut World, _| {
+        let full =
+            |world: &mut World, host| world.input(host, Input::Space { left: DiskSpace::Full });
+        full(world, 0);
+        assert!(world.until(3_000, |w| w.serves(1) && w.in_sync_pair(0, 1)));
+        let leads = world.leads;
+        full(world, 1);
+        world.run(70_000);
+        assert!(world.serves(1) && world.leads == leads, "host 0 is full");
+        world.input(0, Input::Space { left: DiskSpace::Low });
+        world.run(2_000);
+        assert!(world.serves(1) && world.leads == leads, "host 0 is low");
+        world.input(0, Input::Space { left: DiskSpace::Enough });
+        assert!(world.until(3_000, |w| w.serves(0) && w.in_sync_pair(0, 1)));
     };
     Row::same(happens, UNCHANGED).check();
 }

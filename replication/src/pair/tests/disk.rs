@@ -15,6 +15,10 @@ pub(super) struct Disk {
     pub(super) applied: Lsn,
     pub(super) features: Features,
     copy: Vec<u8>,
+    /// The process ends instead of the next sync.
+    pub(super) next_sync_fails: bool,
+    /// What the next start finds wrong with the log.
+    pub(super) damaged: Option<String>,
     /// Lineages that were set aside.
     pub(super) aside: Vec<Vec<(Lsn, u128)>>,
 }

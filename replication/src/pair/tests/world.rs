@@ -39,10 +39,6 @@ pub(super) struct Host {
     pub(super) fetched: Vec<(u64, Found)>,
     /// Nothing is synced before.
     pub(super) hangs_until_ms: u64,
-    /// The process ends instead of the next sync.
-    pub(super) next_sync_fails: bool,
-    /// What the next start finds wrong with the log.
-    pub(super) damaged: Option<String>,
     /// The process does not run before (SIGSTOP, a frozen machine); what comes for it waits.
     pub(super) sleeps_until_ms: u64,
 }
@@ -108,8 +104,6 @@ impl World {
                 logs: Vec::new(),
                 fetched: Vec::new(),
                 hangs_until_ms: 0,
-                next_sync_fails: false,
-                damaged: None,
                 sleeps_until_ms: 0,
             }
         });
@@ -160,7 +154,7 @@ impl World {
             log: end,
             applied: h.disk.applied,
             features: h.disk.features,
-            damaged: h.damaged.take(),
+            damaged: h.disk.damaged.take(),
             random,
         };
         let mut out = Vec::new();

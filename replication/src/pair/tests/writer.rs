@@ -24,7 +24,7 @@ impl World {
 
     /// Appends and views that wait are synced together and reported once.
     pub(super) fn jobs_done(&mut self, host: usize) {
-        if std::mem::take(&mut self.hosts[host].next_sync_fails) {
+        if std::mem::take(&mut self.hosts[host].disk.next_sync_fails) {
             return self.crash(host);
         }
         let batch = 1 + self.below(4);

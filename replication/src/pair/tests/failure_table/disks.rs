@@ -128,7 +128,7 @@ fn the_masters_sync_fails() {
     let taken_over = Outcome::of((Dead, Led), (Serves, Alone), 1, Continued);
     let left = Outcome::of((Dead, Led), (Stopped, Followed), 1, Continued);
     let happens = |world: &mut World, _| {
-        world.hosts[0].next_sync_fails = true;
+        world.hosts[0].disk.next_sync_fails = true;
         let answered = world.confirmed;
         world.publish(0, 1);
         assert!(world.until(100, |w| w.process(0).is_none()), "the process ends");
@@ -149,7 +149,7 @@ fn the_slaves_sync_fails() {
     let stops = Outcome::of((Stopped, Led), (Dead, Followed), 0, Continued);
     let outcomes = [alone, stops, alone, stops];
     let happens = |world: &mut World, _| {
-        world.hosts[1].next_sync_fails = true;
+        world.hosts[1].disk.next_sync_fails = true;
         world.publish(0, 1);
         assert!(world.until(100, |w| w.process(1).is_none()), "the process ends");
     };
@@ -193,7 +193,7 @@ fn the_slaves_log_cannot_be_read_at_start() {
     let happens = |world: &mut World, _| {
         world.crash(1);
         world.run(100);
-        world.hosts[1].damaged = Some("the log is damaged".into());
+        world.hosts[1].disk.damaged = Some("the log is damaged".into());
         world.start(1);
     };
     Row::new(happens, outcomes, outcomes).check();
@@ -205,7 +205,7 @@ fn the_old_masters_log_cannot_be_read_at_start() {
     let happens = |world: &mut World, _| {
         world.crash(0);
         super::let_host_1_lead(world);
-        world.hosts[0].damaged = Some("the log is damaged".into());
+        world.hosts[0].disk.damaged = Some("the log is damaged".into());
         world.start(0);
     };
     Row::same(happens, copied).check();

@@ -17,14 +17,19 @@ use understudy_model::{Epoch, NodeId};
 /// asked again.
 const RETRY_MS: u64 = 100;
 
+const FORGOT_SLAVE: &str = "nothing is answered: the arbiter knows nothing of this pair, and the \
+                            slave may have gone on alone: start it, or have it forgotten \
+                            (`understudy forget_slave --force`)";
+
 /// What the register should say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Want {
     /// This node leads, alone. `epoch`: agreed with the peer, which has given up its own claim on
     /// disk; none: the next one. `force`: by the operator's word.
     Lead { epoch: Option<Epoch>, force: bool },
-    /// The leader goes on without its slave (R3).
-    Shrink { epoch: Epoch },
+    /// The leader goes on without its slave (R3). `force`: by the operator's word, whatever an
+    /// arbiter has forgotten.
+    Shrink { epoch: Epoch, force: bool },
     /// The slave may lead next (R4).
     Widen { epoch: Epoch, slave: NodeId },
 }
@@ -100,6 +105,8 @@ enum Judgement {
     Refused(Refusal),
     /// Leased to the other node, or nothing to build on.
     Later,
+    /// The register is gone, and the slave may have gone on alone: nothing to build on.
+    Unknown,
     Write {
         expected: u64,
         register: Register,
@@ -413,6 +420,9 @@ impl Core {
             // To lead without a disk would help nobody.
             return self.probe_disk(out);
         }
+        if matches!(judgement, Judgement::Unknown) {
+            self.say(true, FORGOT_SLAVE.into(), out);
+        }
         let now_ms = self.now_ms;
         let Some(arbiter) = &mut self.arbiter else { return };
         match judgement {
@@ -424,7 +434,7 @@ impl Core {
                 arbiter.want = None;
                 arbiter.verdict = Some(Verdict::Refused(refusal));
             }
-            Judgement::Later => {
+            Judgement::Later | Judgement::Unknown => {
                 arbiter.held = None;
                 arbiter.next_ms = now_ms + RETRY_MS;
             }
@@ -443,8 +453,10 @@ impl Core {
         }
         match want {
             Want::Lead { epoch, force } => self.judge_claim(held, cluster, epoch, force),
-            Want::Shrink { epoch } => self.judge_change(held, cluster, epoch, None),
-            Want::Widen { epoch, slave } => self.judge_change(held, cluster, epoch, Some(slave)),
+            Want::Shrink { epoch, force } => self.judge_change(held, cluster, epoch, None, force),
+            Want::Widen { epoch, slave } => {
+                self.judge_change(held, cluster, epoch, Some(slave), false)
+            }
         }
     }
 
@@ -490,6 +502,7 @@ impl Core {
         cluster: u128,
         epoch: Epoch,
         slave: Option<NodeId>,
+        force: bool,
     ) -> Judgement {
         let leader = self.view.node;
         let register = Register { cluster, epoch, leader, slave };
@@ -501,8 +514,8 @@ impl Core {
             Some(held) => held.version,
             // The arbiter has lost it. The slave is here, so nobody else leads; without it, only
             // the own disk can tell that.
-            None if slave.is_some() || self.is_alone_on_disk() => 0,
-            None => return Judgement::Later,
+            None if slave.is_some() || self.is_alone_on_disk() || force => 0,
+            None => return Judgement::Unknown,
         };
         Judgement::Write { expected, register, force: false }
     }

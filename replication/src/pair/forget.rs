@@ -20,7 +20,9 @@ impl Lead {
             return Err("this master is about to stop or to hand over");
         }
         let attached = self.feed().and_then(|feed| core.links.theirs(feed.link));
-        let Some(slave) = attached.map(|theirs| theirs.node).or(core.view.peer) else {
+        // Said again, with force, when the arbiter's answer is not to be waited for.
+        let again = core.view.forgotten.filter(|_| !self.sole);
+        let Some(slave) = attached.map(|theirs| theirs.node).or(core.view.peer).or(again) else {
             return Err("this master knows no slave");
         };
         if !force && !matches!(self.peer, Peer::None) {
@@ -36,6 +38,9 @@ impl Lead {
         if !self.sole {
             // The operator's word stands above the policy: it is to go on.
             self.shrink(core, false, out);
+            if force && core.has_arbiter() && !self.is_saving_alone() {
+                self.ask_to_shrink(core, false, true);
+            }
         }
         core.save(out);
         Ok(())

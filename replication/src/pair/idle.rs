@@ -276,8 +276,25 @@ impl Idle {
             self.deadline_ms = Some(core.now_ms + core.takeover_ms());
         }
         core.heard_of(theirs.promised);
+        let claimed = self.claims;
         self.no_claim(core);
-        match meet(&mine, &theirs) {
+        let next = self.meeting(core, link, meet(&mine, &theirs), theirs, out);
+        if claimed && next.is_none() && self.step == Step::Seeking {
+            // Nothing came of it, and nobody else would begin the claim again.
+            self.seek(core);
+        }
+        next
+    }
+
+    fn meeting(
+        &mut self,
+        core: &mut Core,
+        link: LinkId,
+        meeting: Meeting,
+        theirs: Hello,
+        out: &mut Vec<Output>,
+    ) -> Next {
+        match meeting {
             Meeting::Reject(code) => {
                 core.reject(link, code, false, out);
                 rejected(core, code, theirs.leading.is_some(), out)

@@ -299,7 +299,7 @@ impl Lead {
                 return self.save_alone(core, stop, out);
             }
             if core.has_arbiter() {
-                self.ask_to_shrink(core, stop);
+                self.ask_to_shrink(core, stop, false);
             } else {
                 self.save_alone(core, stop, out);
             }

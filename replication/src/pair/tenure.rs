@@ -60,7 +60,7 @@ impl Lead {
     fn register_again(&self, core: &mut Core) {
         let epoch = self.epoch;
         if self.sole {
-            core.want(Want::Shrink { epoch });
+            core.want(Want::Shrink { epoch, force: false });
         } else {
             self.keep_registered(core);
         }
@@ -76,9 +76,9 @@ impl Lead {
         }
     }
 
-    pub(crate) fn ask_to_shrink(&mut self, core: &mut Core, stop: bool) {
+    pub(crate) fn ask_to_shrink(&mut self, core: &mut Core, stop: bool, force: bool) {
         self.saving = Saving::Asking { stop };
-        core.want(Want::Shrink { epoch: self.epoch });
+        core.want(Want::Shrink { epoch: self.epoch, force });
     }
 
     /// … before the arbiter was asked, or after it has said no: both are in-sync as before.

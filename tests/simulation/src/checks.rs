@@ -21,7 +21,7 @@ pub struct Checks {
     /// Highest epoch in which something was committed by its master, and what that was first.
     committed_in: (u64, Lsn),
     /// What an in-sync slave's disk held before it was replaced.
-    replaced: [Lsn; 2],
+    pub(crate) replaced: [Lsn; 2],
     /// Publishers whose messages wait by the masters' clocks, which differ.
     pub unordered: BTreeSet<String>,
     applied: [Lsn; 2],

@@ -1,7 +1,7 @@
 //! What goes wrong in a random run, and for how long.
 
 use crate::client::Client;
-use crate::random::Policy;
+use crate::random::Setting;
 use crate::world::{Side, World};
 
 /// Shorter than the time after which a silent node is given up.
@@ -9,14 +9,14 @@ const SHORT_MS: u64 = 1_200;
 /// Longer than every time-out.
 const LONG_MS: u64 = 9_000;
 
-/// Under `both` only one node is down at a time, and silence is shorter than the time after which a
-/// node goes on alone: within these faults nothing confirmed may be lost and no order broken. Under
-/// the other policies that holds whatever happens.
-pub(crate) fn fault(world: &mut World, policy: Policy) {
+/// Under `both` without an arbiter only one node is down at a time, and silence is shorter than the time after which a
+/// node goes on alone: within these faults nothing confirmed may be lost and no order broken. With
+/// an arbiter, and under the other policies, that holds whatever happens.
+pub(crate) fn fault(world: &mut World, setting: Setting) {
     let side = if world.roll(2) == 0 { Side::A } else { Side::B };
-    let silence_ms = if policy == Policy::Both { SHORT_MS } else { LONG_MS };
+    let silence_ms = if setting.is_frail() { SHORT_MS } else { LONG_MS };
     match world.roll(18) {
-        0..=3 => crash(world, policy, side),
+        0..=3 => crash(world, setting, side),
         4 => {
             world.cut_link();
             heal_later(world, silence_ms);
@@ -41,7 +41,7 @@ pub(crate) fn fault(world: &mut World, policy: Policy) {
             world.run_ms(hang_ms);
         }
         9 => {
-            if policy == Policy::Both && !world.in_sync() {
+            if setting.is_frail() && !world.in_sync() {
                 return;
             }
             world.fail_sync(side);
@@ -57,10 +57,10 @@ pub(crate) fn fault(world: &mut World, policy: Policy) {
             }
         }
         // A new node takes the place only beside a master that may be alone.
-        11 if matches!(policy, Policy::Both | Policy::MasterSurvives) => replace_disk(world),
+        11 if setting.master_may_be_alone() => replace_disk(world, setting),
         // One of the two copies stays good.
         15 if world.in_sync() && world.is_whole(side.other()) => world.corrupt(side),
-        12 | 13 => switchover(world, policy, side),
+        12 | 13 => switchover(world, setting, side),
         14 => {
             let client = world.roll(world.clients.len() as u64) as usize;
             world.drop_client(client);
@@ -70,10 +70,42 @@ pub(crate) fn fault(world: &mut World, policy: Policy) {
             world.crash(Side::A);
             world.crash(Side::B);
             world.start(side);
-            let apart_ms = world.roll(if policy == Policy::Both { 2_000 } else { LONG_MS });
+            let apart_ms = world.roll(if setting.is_frail() { 2_000 } else { LONG_MS });
             world.run_ms(apart_ms);
             world.start(side.other());
         }
+    }
+}
+
+/// Perhaps something befalls the arbiter, and lasts while the nodes have their own troubles.
+pub(crate) fn arbiter_fault(world: &mut World) {
+    let side = if world.roll(2) == 0 { Side::A } else { Side::B };
+    let for_ms = world.roll(2 * LONG_MS);
+    match world.roll(16) {
+        0 | 1 => world.crash_arbiter(for_ms, false),
+        2 => world.crash_arbiter(for_ms, true),
+        3 => {
+            // Its leases begin anew.
+            let short_ms = world.roll(200);
+            world.crash_arbiter(short_ms, false);
+        }
+        4 => world.pause_arbiter(for_ms),
+        5 => world.cut_off_arbiter(side, true, true, for_ms),
+        6 => world.cut_off_arbiter(side, true, false, for_ms),
+        7 => world.cut_off_arbiter(side, false, true, for_ms),
+        8 => {
+            world.cut_off_arbiter(side, true, true, for_ms);
+            world.cut_link();
+            heal_later(world, LONG_MS);
+        }
+        9 => {
+            let slow_ms = world.roll(1_500);
+            world.slow_arbiter(slow_ms, for_ms);
+        }
+        10 | 11 => world.break_arbiter(for_ms),
+        // Without force it decides nothing against the arbiter.
+        12 => world.promote(side, false),
+        _ => {}
     }
 }
 
@@ -83,9 +115,9 @@ fn heal_later(world: &mut World, ms_max: u64) {
     world.heal_link();
 }
 
-fn crash(world: &mut World, policy: Policy, side: Side) {
+fn crash(world: &mut World, setting: Setting, side: Side) {
     // A second crash while the first victim is not back in sync would be a double fault.
-    if policy == Policy::Both && !world.in_sync() {
+    if setting.is_frail() && !world.in_sync() {
         return;
     }
     world.crash(side);
@@ -95,7 +127,7 @@ fn crash(world: &mut World, policy: Policy, side: Side) {
 }
 
 /// Sometimes the master dies, or the link is cut, in the middle of it.
-fn switchover(world: &mut World, policy: Policy, side: Side) {
+fn switchover(world: &mut World, setting: Setting, side: Side) {
     let Some(master) = world.serving().filter(|_| world.in_sync()) else { return };
     world.hand_over(master);
     let until_ms = world.roll(60);
@@ -109,14 +141,14 @@ fn switchover(world: &mut World, policy: Policy, side: Side) {
         }
         1 => {
             world.cut_link();
-            heal_later(world, if policy == Policy::Both { SHORT_MS } else { LONG_MS });
+            heal_later(world, if setting.is_frail() { SHORT_MS } else { LONG_MS });
         }
         _ => {}
     }
 }
 
 /// The slave's disk is lost.
-fn replace_disk(world: &mut World) {
+fn replace_disk(world: &mut World, setting: Setting) {
     let Some(master) = world.serving().filter(|_| world.in_sync()) else { return };
     let slave = master.other();
     world.crash(slave);
@@ -128,7 +160,15 @@ fn replace_disk(world: &mut World) {
         // disk is lost: the operator does.
         world.start(master);
         world.promote(master, false);
-        world.run_until(20_000, is_alone);
+        if !world.run_until(20_000, is_alone) && setting.arbiter {
+            // The arbiter cannot be asked, or has lost what it knew.
+            world.heal_arbiter();
+            world.start_arbiter();
+            // Whichever its state asks for; the other one is refused.
+            world.promote(master, true);
+            world.forget_slave(master);
+            world.run_until(20_000, is_alone);
+        }
     }
     world.start(slave);
 }

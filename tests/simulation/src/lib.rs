@@ -2,6 +2,7 @@
 //! synced, a link that delays and breaks, clients that publish, consume, settle and reconnect.
 //! The checks of design.md section 9 run at every step and at rest.
 
+mod arbiter;
 mod checks;
 mod client;
 mod disk;

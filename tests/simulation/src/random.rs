@@ -2,10 +2,10 @@
 //! with nothing lost.
 
 use crate::client::{Client, ClientKind, Way};
-use crate::faults::fault;
+use crate::faults::{arbiter_fault, fault};
 use crate::world::{Side, Sometimes, World, WorldOptions};
 use std::collections::BTreeMap;
-use understudy_replication::PairConfig;
+use understudy_replication::{ArbiterConfig, PairConfig};
 
 /// What a run came to; `violations` is empty if all held.
 pub struct Outcome {
@@ -19,7 +19,7 @@ pub struct Outcome {
 }
 
 /// What must come now and then, or the runs prove little; and how the log says it.
-pub const SOMETIMES: [(&str, &str); 16] = [
+pub const SOMETIMES: [(&str, &str); 27] = [
     ("takeover", "going on without the peer"),
     ("going on alone", "going on alone"),
     ("rejoin by tail", ": Continue"),
@@ -36,14 +36,26 @@ pub const SOMETIMES: [(&str, &str); 16] = [
     ("empty disk", "gets an empty disk"),
     ("full disk", "disk is full"),
     ("back-pressure", "publishers wait for room"),
+    ("takeover by the arbiter's word", "arbiter: the role passes to"),
+    ("lease lost", "no lease: clients are shut out"),
+    ("role lost with the disk", "the disk hangs: the role is given up"),
+    ("alone through the arbiter's restart", "is alone as before the restart"),
+    ("slave refused by the arbiter", "the arbiter refuses: this node is not in the in-sync set"),
+    ("mastership replaced", "the arbiter refuses: another mastership has begun"),
+    ("lost swap", "writes nothing: another came first"),
+    ("late call", "carried out that nobody waits for any more"),
+    ("call of an older connection", "call of an older connection is not carried out"),
+    ("arbiter's data lost", "loses its data"),
+    ("register written again", "the register is there again"),
 ];
 
 /// Faults of a run.
 const FAULTS: u64 = 6;
 const REST_MS_MAX: u64 = 300_000;
 const CLOCKS_APART_MS_MAX: u64 = 5_000;
+const LEASE_MS: u64 = 2_000;
 
-/// Who may go on alone by itself.
+/// Who may go on alone by itself, without an arbiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     /// Within faults after which nobody serves beside the master.
@@ -55,31 +67,53 @@ pub(crate) enum Policy {
     None,
 }
 
-impl Policy {
+/// What a run is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) policy: Policy,
+    pub(crate) arbiter: bool,
+}
+
+impl Setting {
     pub(crate) fn of(seed: u64) -> Self {
-        match seed % 8 {
-            0..=2 => Self::Both,
-            3 | 7 => Self::BothApart,
-            4 => Self::SlaveSurvives,
-            5 => Self::MasterSurvives,
-            _ => Self::None,
-        }
+        let policy = match seed % 8 {
+            0..=2 => Policy::Both,
+            3 | 7 => Policy::BothApart,
+            4 => Policy::SlaveSurvives,
+            5 => Policy::MasterSurvives,
+            _ => Policy::None,
+        };
+        let arbiter = seed.is_multiple_of(3);
+        // With an arbiter nobody is ever apart.
+        let policy = if arbiter && policy == Policy::BothApart { Policy::Both } else { policy };
+        Self { policy, arbiter }
+    }
+
+    /// Silence or a second fault may cost what was confirmed.
+    pub(crate) fn is_frail(self) -> bool {
+        self.policy == Policy::Both && !self.arbiter
+    }
+
+    pub(crate) fn master_may_be_alone(self) -> bool {
+        matches!(self.policy, Policy::Both | Policy::MasterSurvives)
     }
 
     fn config(self) -> PairConfig {
+        let policy = self.policy;
         PairConfig {
-            shutdown_on_master_failure: matches!(self, Self::MasterSurvives | Self::None),
-            shutdown_on_slave_failure: matches!(self, Self::SlaveSurvives | Self::None),
+            shutdown_on_master_failure: matches!(policy, Policy::MasterSurvives | Policy::None),
+            shutdown_on_slave_failure: matches!(policy, Policy::SlaveSurvives | Policy::None),
+            arbiter: self.arbiter.then_some(ArbiterConfig { id: 1, lease_ms: LEASE_MS }),
             ..PairConfig::default()
         }
     }
 }
 
 pub fn run_seed(seed: u64) -> Outcome {
-    let policy = Policy::of(seed);
+    let setting = Setting::of(seed);
     let mut world = World::new(WorldOptions {
         seed,
-        pair: policy.config(),
+        pair: setting.config(),
         latency_ms_max: 1 + seed % 7,
         sync_ms_max: 1 + seed % 5,
         supervised: true,
@@ -88,8 +122,8 @@ pub fn run_seed(seed: u64) -> Outcome {
         pace_ms_max: 250,
         ..WorldOptions::default()
     });
-    world.checks.partitioned = policy == Policy::BothApart;
-    world.note(format!("policy {policy:?}"));
+    world.checks.partitioned = setting.policy == Policy::BothApart;
+    world.note(format!("{setting:?}"));
     world.add_client(ClientKind::Publisher { messages: 250, dedup: true, by: Way::Straight });
     world.add_client(ClientKind::Publisher { messages: 200, dedup: false, by: Way::Straight });
     for by in [Way::DeadLetter, Way::Delayed] {
@@ -100,16 +134,27 @@ pub fn run_seed(seed: u64) -> Outcome {
     }
     world.add_client(ClientKind::Consumer { prefetch: 5 });
     world.add_client(ClientKind::Consumer { prefetch: 1 });
+    world.start_arbiter();
     world.start(Side::A);
     world.start(Side::B);
     let settle_ms = 200 + world.roll(1_500);
     world.run_ms(settle_ms);
     for _ in 0..FAULTS {
-        fault(&mut world, policy);
+        if setting.arbiter {
+            arbiter_fault(&mut world);
+        }
+        fault(&mut world, setting);
         let pause_ms = world.roll(3_000);
         world.run_ms(pause_ms);
     }
     rest(&mut world);
+    if !matches!(setting.policy, Policy::Both | Policy::BothApart) || setting.arbiter {
+        let apart = [": Export", "taken over from the returning node"];
+        let found = world.log.iter().find(|line| apart.iter().any(|text| line.contains(text)));
+        if let Some(line) = found.cloned() {
+            world.checks.violations.push(format!("nobody may lead apart: {line}"));
+        }
+    }
     let lost = world.checks.lost().into_iter().cloned().collect::<Vec<_>>();
     if !lost.is_empty() {
         world.checks.violations.push(format!("confirmed and lost: {lost:?}"));
@@ -127,6 +172,8 @@ pub fn run_seed(seed: u64) -> Outcome {
 
 fn rest(world: &mut World) {
     world.heal_link();
+    world.heal_arbiter();
+    world.start_arbiter();
     for side in Side::BOTH {
         world.restore_if_stopped(side);
         world.start(side);
@@ -152,6 +199,7 @@ fn rest(world: &mut World) {
     if let Err(difference) = world.compare_states() {
         world.checks.violations.push(difference);
     }
+    world.check_both_registered();
     // Saved state and the tail of the log give the same state again.
     for side in Side::BOTH {
         world.crash(side);

@@ -1,5 +1,6 @@
 //! The world: two nodes, what lies between them, and the order in which things happen.
 
+use crate::arbiter::{self, Arbiter};
 use crate::checks::Checks;
 use crate::client::{Client, ClientKind};
 use crate::disk::{Disk, Job};
@@ -98,13 +99,14 @@ struct Link {
     open: [bool; 2],
 }
 
-enum Event {
+pub(crate) enum Event {
     Node { side: Side, life: u64, input: Box<Input> },
     Tick { side: Side, life: u64 },
     DiskStep { side: Side, life: u64 },
     Effects { client: usize, life: u64, effects: Vec<Effect> },
     ClientWake { client: usize },
     Revive { side: Side, life: u64 },
+    Arbiter(arbiter::Event),
 }
 
 pub struct World {
@@ -122,6 +124,7 @@ pub struct World {
     pub(crate) deaf: [bool; 2],
     /// The link takes so much longer, milliseconds.
     pub(crate) slow_ms: u64,
+    pub(crate) arbiter: Arbiter,
     pub clients: Vec<Client>,
     pub checks: Checks,
     pub sometimes: Sometimes,
@@ -165,6 +168,7 @@ impl World {
             cut: false,
             deaf: [false; 2],
             slow_ms: 0,
+            arbiter: Arbiter::default(),
             clients: Vec::new(),
             checks: Checks::default(),
             sometimes: Sometimes::default(),
@@ -180,19 +184,27 @@ impl World {
         self.random % below.max(1)
     }
 
-    fn at(&mut self, delay_ms: u64, event: Event) {
+    pub(crate) fn at(&mut self, delay_ms: u64, event: Event) {
         let key = (self.now_ms + delay_ms, self.next_event);
         self.next_event += 1;
         self.events.insert(key, event);
     }
 
-    fn latency(&mut self) -> u64 {
+    pub(crate) fn latency(&mut self) -> u64 {
         let max = self.options.latency_ms_max;
         1 + self.roll(max)
     }
 
     pub fn node(&self, side: Side) -> Option<&Node> {
         self.machines[side as usize].node.as_ref()
+    }
+
+    pub(crate) fn life(&self, side: Side) -> u64 {
+        self.machines[side as usize].life
+    }
+
+    pub(crate) fn is_awake(&self, side: Side) -> bool {
+        self.machines[side as usize].asleep_until_ms <= self.now_ms
     }
 
     pub fn stopped(&self, side: Side) -> Option<&Result<String, String>> {
@@ -316,6 +328,7 @@ impl World {
         for link in links {
             self.hang_up(side, link);
         }
+        self.forget_calls(side);
         self.drop_clients(side);
     }
 
@@ -389,7 +402,7 @@ impl World {
         }
     }
 
-    fn tell_node(&mut self, side: Side, delay_ms: u64, input: Input) {
+    pub(crate) fn tell_node(&mut self, side: Side, delay_ms: u64, input: Input) {
         let life = self.machines[side as usize].life;
         self.at(delay_ms, Event::Node { side, life, input: Box::new(input) });
     }
@@ -439,7 +452,9 @@ impl World {
                 }
             }
             Event::ClientWake { client } => self.wake_client(client),
+            Event::Arbiter(event) => self.arbiter_event(event),
         }
+        self.check_one_serves();
         true
     }
 
@@ -448,7 +463,10 @@ impl World {
     fn sleeps_until(&self, event: &Event) -> Option<u64> {
         let (side, life, late) = match event {
             Event::Tick { side, life } => (side, life, 0),
-            Event::Node { side, life, .. } | Event::DiskStep { side, life } => (side, life, 1),
+            Event::Node { side, life, .. }
+            | Event::DiskStep { side, life }
+            | Event::Arbiter(arbiter::Event::Answer { side, life, .. }) => (side, life, 1),
+            Event::Arbiter(arbiter::Event::Limit { side, life, .. }) => (side, life, 2),
             _ => return None,
         };
         let machine = &self.machines[*side as usize];
@@ -495,6 +513,7 @@ impl World {
     fn turn(&mut self, side: Side, input: Option<Input>, mut out: Outputs) {
         let now_ms = self.now_ms + self.machines[side as usize].clock_ahead_ms;
         let Some(node) = &mut self.machines[side as usize].node else { return };
+        let applied = node.applied();
         if let Some(input) = input {
             node.on_input(now_ms, input, &mut out);
         }
@@ -504,6 +523,9 @@ impl World {
         if let Some(node) = &self.machines[side as usize].node {
             self.checks.node(side, node, ends[side.other() as usize], self.options.seed);
             self.checks.effects(side, node, &out);
+            if node.applied() > applied {
+                self.check_register(side, ends[side.other() as usize]);
+            }
         }
         self.carry_out(side, out);
         self.schedule(side);
@@ -556,6 +578,7 @@ impl World {
         if out.dial.take().is_some() {
             self.dial(side);
         }
+        self.ask_arbiter(side, std::mem::take(&mut out.ask_arbiter));
         self.check_order(&out);
         for (connection, effects) in std::mem::take(&mut out.effects) {
             let found = self.clients.iter().position(|c| c.connection == Some((side, connection)));
@@ -569,9 +592,11 @@ impl World {
             }
         }
         if out.frontends == Some(false) {
+            self.arbiter.was_alone = None;
             self.drop_clients(side);
         }
         if let Some(outcome) = out.stop.take() {
+            self.last_calls(side);
             self.end_by_itself(side, outcome);
         }
     }
@@ -849,6 +874,12 @@ impl World {
     pub fn promote(&mut self, side: Side, force: bool) {
         self.note(format!("{side:?} is promoted, force: {force}"));
         self.tell_node(side, 0, Input::Backend(BackendInput::Promote { force }));
+    }
+
+    /// The operator says that the slave is gone for good, and its copy with it.
+    pub fn forget_slave(&mut self, side: Side) {
+        self.note(format!("{side:?} is asked to forget its slave"));
+        self.tell_node(side, 0, Input::Backend(BackendInput::ForgetSlave { force: true }));
     }
 
     /// The client's connection breaks without a word.

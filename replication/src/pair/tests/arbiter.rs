@@ -16,6 +16,9 @@ pub(super) struct Arbiter {
     pub(super) cut: [bool; 3],
     /// One in so many answers is lost; 0: none.
     pub(super) loses: u64,
+    /// Swaps are put aside, without an answer.
+    pub(super) delays_swaps: bool,
+    late: Option<ArbiterCall>,
     outages: usize,
     /// When the last call of each host arrives: a later one never overtakes.
     last_ms: [u64; 3],
@@ -36,7 +39,11 @@ impl World {
     }
 
     pub(super) fn at_arbiter(&mut self, host: usize, run: u64, serial: u64, call: &ArbiterCall) {
-        let reached = !self.arbiter.down && !self.arbiter.cut[host];
+        let mut reached = !self.arbiter.down && !self.arbiter.cut[host];
+        if reached && self.arbiter.delays_swaps && matches!(call, ArbiterCall::Swap { .. }) {
+            self.arbiter.late = Some(call.clone());
+            reached = false;
+        }
         let loses = self.arbiter.loses;
         let lost = loses > 0 && self.below(loses) == 0;
         let mut answer = ArbiterAnswer::Silent;
@@ -51,6 +58,17 @@ impl World {
         }
         let input = Input::ArbiterAnswered { serial, answer };
         self.at(at, Event::Input { host, run, input });
+    }
+
+    pub(super) fn has_late_swap(&self) -> bool {
+        self.arbiter.late.is_some()
+    }
+
+    pub(super) fn carry_out_late_swap(&mut self) {
+        self.arbiter.delays_swaps = false;
+        if let Some(call) = self.arbiter.late.take() {
+            self.arbiter.registers.handle(self.now_ms, &NAME, &call);
+        }
     }
 
     pub(super) fn restart_arbiter(&mut self) {

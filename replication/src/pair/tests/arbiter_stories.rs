@@ -338,6 +338,96 @@ fn arbiter_data_lost_a_pair_that_is_connected_registers_again() {
     assert!(world.until(20_000, |w| w.in_sync_pair(0, 1)), "{:?}", world.hosts[0].logs);
 }
 
+/// Seed 57 of the simulator: nobody could free the master.
+#[test]
+fn arbiter_data_lost_and_slave_gone_for_good_the_operator_has_it_forgotten() {
+    let mut world = in_sync();
+    world.arbiter.down = true;
+    world.crash(1);
+    world.publish(0, 1);
+    let last = Lsn(commit(&world, 0).0 + 1);
+    world.empty_arbiter();
+    world.run(500);
+    world.arbiter.down = false;
+    world.run(20_000);
+    assert!(!world.serves(0) && commit(&world, 0) < last);
+    let reason = world.process(0).unwrap().pair.status().reason;
+    assert!(reason.contains("forget_slave --force"), "{reason}");
+    world.input(0, Input::ForgetSlave { force: false });
+    world.run(2_000);
+    assert!(!world.serves(0) && commit(&world, 0) < last, "it may have gone on alone");
+    world.input(0, Input::ForgetSlave { force: true });
+    world.run(2_000);
+    assert!(world.serves(0) && commit(&world, 0) >= last, "{:?}", world.hosts[0].logs);
+    assert_eq!(world.register().unwrap().slave, None);
+    world.start(2);
+    assert!(world.until(2_000, |w| w.in_sync_pair(0, 2)), "{:?}", world.hosts[2].logs);
+}
+
+/// Seed 1539 of the simulator: the master waited for ever.
+#[test]
+fn a_master_that_was_alone_claims_its_role_again_after_a_stranger_was_met_instead() {
+    let mut world = in_sync();
+    world.crash(1);
+    assert!(world.until(1_000, |w| state(w, 0) == "alone"));
+    publish(&mut world, 0, 2);
+    world.crash(0);
+    world.arbiter.down = true;
+    world.start(2);
+    world.start(0);
+    world.run(3_000);
+    assert!(!world.serves(0));
+    world.restart_arbiter();
+    assert!(world.until(10_000, |w| w.serves(0)), "{:?}", world.hosts[0].logs);
+    assert!(world.until(10_000, |w| w.in_sync_pair(0, 2)), "{:?}", world.hosts[2].logs);
+}
+
+/// A pair in sync whose master, while the slave was away, has tried to do without it; the arbiter
+/// does that late.
+fn shrunk_late() -> World {
+    let mut world = in_sync();
+    world.arbiter.delays_swaps = true;
+    world.crash(1);
+    assert!(world.until(1_000, World::has_late_swap), "{:?}", world.hosts[0].logs);
+    world.arbiter.cut[0] = true;
+    world
+}
+
+/// Seeds 2154 and 3345 of the simulator: the pair was in-sync, but the slave could never have
+/// taken over …
+#[test]
+fn a_slave_that_is_back_before_a_late_swap_without_it_is_let_into_the_register_again() {
+    let mut world = shrunk_late();
+    world.start(1);
+    world.run(500);
+    world.carry_out_late_swap();
+    world.arbiter.cut[0] = false;
+    let whole = |w: &World| w.in_sync_pair(0, 1) && w.arbiter_has_both();
+    assert!(world.until(5_000, whole), "{:?}", world.hosts[0].logs);
+    assert!(!world.hosts[0].logs.iter().any(|line| line.contains("going on without a slave")));
+    world.crash(0);
+    assert!(world.until(2 * HOLD_MS, |w| w.serves(1)), "{:?}", world.hosts[1].logs);
+}
+
+/// … and once it was started again, the two connected and broke off without end.
+#[test]
+fn a_slave_that_the_register_has_lost_joins_anew() {
+    let mut world = shrunk_late();
+    world.start(1);
+    world.run(500);
+    world.carry_out_late_swap();
+    world.arbiter.cut[0] = false;
+    assert!(world.until(5_000, |w| w.in_sync_pair(0, 1)), "{:?}", world.hosts[0].logs);
+    world.arbiter.cut[0] = true;
+    assert!(!world.arbiter_has_both());
+    world.crash(1);
+    world.start(1);
+    world.run(1_000);
+    world.arbiter.cut[0] = false;
+    let whole = |w: &World| w.in_sync_pair(0, 1) && w.arbiter_has_both();
+    assert!(world.until(5_000, whole), "{:?}", world.hosts[0].logs);
+}
+
 #[test]
 fn the_arbiter_of_another_pair_is_refused() {
     let mut world = in_sync();

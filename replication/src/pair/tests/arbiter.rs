@@ -41,7 +41,7 @@ impl World {
     pub(super) fn at_arbiter(&mut self, host: usize, run: u64, serial: u64, call: &ArbiterCall) {
         let mut reached = !self.arbiter.down && !self.arbiter.cut[host];
         if reached && self.arbiter.delays_swaps && matches!(call, ArbiterCall::Swap { .. }) {
-            self.arbiter.late = Some(call.clone());
+            self.arbiter.late = Some(*call);
             reached = false;
         }
         let loses = self.arbiter.loses;

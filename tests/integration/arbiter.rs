@@ -5,6 +5,7 @@ use crate::support::stomp::Stomp;
 use crate::support::wire::Wire;
 use crate::support::{Node, PATIENCE, Pair, free_address};
 use base64::Engine;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,18 +16,29 @@ const HOLD: Duration = Duration::from_millis(3_250);
 /// etcd's with `lease_ms = 2000`.
 const ETCD_HOLD: Duration = Duration::from_secs(4);
 
-struct Arbiter {
-    address: String,
+pub(crate) struct Arbiter {
+    pub(crate) address: String,
     directory: tempfile::TempDir,
+    /// Beyond what each has.
+    settings: Vec<String>,
     child: Option<Child>,
 }
 
 impl Arbiter {
     fn start() -> Self {
+        Self::start_with(Vec::new())
+    }
+
+    /// `settings`: KEY=VALUE.
+    pub(crate) fn start_with(settings: Vec<String>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut arbiter = Self { address: free_address(), directory, child: None };
+        let mut arbiter = Self { address: free_address(), directory, settings, child: None };
         arbiter.restart();
         arbiter
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     fn restart(&mut self) {
@@ -36,8 +48,9 @@ impl Arbiter {
             .arg(self.directory.path())
             .args(["--set", &format!("listen.arbiter={}", self.address)])
             .args(["--set", "arbiter.user=arbiter", "--set", "arbiter.password=third"])
+            .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(File::create(self.directory.path().join("log")).unwrap())
             .spawn()
             .unwrap();
         self.child = Some(child);
@@ -150,7 +163,7 @@ impl Drop for Etcd {
     }
 }
 
-fn section(address: &str) -> String {
+pub(crate) fn section(address: &str) -> String {
     format!(
         "[arbiter]\nkind = \"understudy\"\nuri = \"tcp://{address}\"\nuser = \"arbiter\"\n\
          password = \"third\"\n{LEASE}"
@@ -182,7 +195,7 @@ fn holds(node: &Node, count: usize) {
     assert!(bodies.into_iter().eq(numbered(0, count)), "all that was confirmed, in order");
 }
 
-fn wait_serving(node: &mut Node) {
+pub(crate) fn wait_serving(node: &mut Node) {
     node.wait("serving", |status| status["serving"] == true);
 }
 
@@ -285,7 +298,7 @@ fn a_node_of_another_pair_is_refused_at_its_start() {
 }
 
 /// Until the log of a node that serves nobody tells why.
-fn wait_refused(node: &Node, why: &str) {
+pub(crate) fn wait_refused(node: &Node, why: &str) {
     let until = Instant::now() + PATIENCE;
     while !node.log().contains(why) {
         assert!(Instant::now() < until, "not refused: {}", node.log());

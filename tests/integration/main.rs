@@ -9,6 +9,7 @@ mod support;
 mod access;
 mod admin;
 mod arbiter;
+mod arbiter_tls;
 mod bench;
 mod client;
 mod control;

@@ -159,3 +159,78 @@ fn a_standalone_broker_finds_damage_by_the_scrub_and_does_not_mind_dead_messages
     let log = node.log();
     assert!(log.contains("of q (vhost /) cannot be handed out"), "{log}");
 }
+
+const SAVE_AT_ONCE: &str = "[storage]\nscrub_bytes_per_second = 0\nsave_after_bytes = 4096\n";
+const NAMED: &str = "a-queue-whose-name-is-found-in-the-saved-state";
+
+/// Flips a bit of what the saved state says of the queue.
+fn corrupt_state(data_dir: &Path) {
+    let path = data_dir.join("state/data.mdb");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let found: Vec<usize> = (0..bytes.len() - NAMED.len())
+        .filter(|at| bytes[*at..].starts_with(NAMED.as_bytes()))
+        .collect();
+    assert!(!found.is_empty(), "nothing is saved in {}", path.display());
+    found.into_iter().for_each(|at| bytes[at + 2] ^= 1);
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn queue() -> String {
+    format!("/queue/{NAMED}")
+}
+
+fn holds_all(node: &Node, count: usize) {
+    let mut stomp = Stomp::connect(&node.ports.stomp);
+    assert!(stomp.consume(&queue(), count).into_iter().eq(bodies(0, count)));
+}
+
+#[test]
+fn damaged_saved_state_is_made_anew_from_a_log_that_is_complete() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.configure(SAVE_AT_ONCE);
+    node.start_serving();
+    Stomp::connect(&node.ports.stomp).publish(&queue(), bodies(0, 100));
+    assert!(node.terminate().success());
+    corrupt_state(&directory.path().join("standalone"));
+    node.start_serving();
+    assert!(node.log().contains("state is made anew from the log"), "{}", node.log());
+    holds_all(&node, 100);
+    // It is saved anew, too.
+    assert!(node.terminate().success());
+    node.start_serving();
+    assert_eq!(node.log().matches("state is made anew").count(), 1, "{}", node.log());
+}
+
+/// The log of a node that took a copy begins behind it, so it cannot give the state again.
+#[test]
+fn damaged_saved_state_without_the_whole_log_is_copied_from_the_peer_or_keeps_the_node_down() {
+    let mut pair = pair(SAVE_AT_ONCE);
+    let mut stomp = Stomp::connect(&pair.master.ports.stomp);
+    stomp.publish(&queue(), bodies(0, 100));
+    let verb = std::process::Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["resync", "-D"])
+        .arg(pair.slave.data_dir())
+        .output()
+        .unwrap();
+    assert!(verb.status.success(), "{verb:?}");
+    pair.slave.wait_in_sync();
+    stomp.publish(&queue(), bodies(100, 200));
+    assert!(pair.slave.terminate().success());
+    corrupt_state(&pair.directory.path().join("slave"));
+    pair.slave.start();
+    pair.slave.wait_in_sync();
+    assert!(pair.slave.log().contains("a whole copy is taken"), "{}", pair.slave.log());
+    stomp.publish(&queue(), bodies(200, 300));
+    pair.master.kill();
+    pair.slave.wait("serving", |status| status["serving"] == true);
+    holds_all(&pair.slave, 300);
+    // Now nobody else has it.
+    assert!(pair.slave.terminate().success());
+    corrupt_state(&pair.directory.path().join("slave"));
+    let before = pair.slave.log().len();
+    pair.slave.start();
+    assert!(!pair.slave.wait_exit().success());
+    let log = pair.slave.log();
+    assert!(log[before..].contains("state"), "{}", &log[before..]);
+}

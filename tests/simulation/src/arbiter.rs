@@ -122,7 +122,7 @@ impl World {
     }
 
     fn at_arbiter(&mut self, delay_ms: u64, event: Event) {
-        self.at(delay_ms, WorldEvent::Arbiter(event));
+        self.at(delay_ms, WorldEvent::Arbiter(Box::new(event)));
     }
 
     fn way_ms(&mut self) -> u64 {

@@ -106,7 +106,7 @@ pub(crate) enum Event {
     Effects { client: usize, life: u64, effects: Vec<Effect> },
     ClientWake { client: usize },
     Revive { side: Side, life: u64 },
-    Arbiter(arbiter::Event),
+    Arbiter(Box<arbiter::Event>),
 }
 
 pub struct World {
@@ -452,7 +452,7 @@ impl World {
                 }
             }
             Event::ClientWake { client } => self.wake_client(client),
-            Event::Arbiter(event) => self.arbiter_event(event),
+            Event::Arbiter(event) => self.arbiter_event(*event),
         }
         self.check_one_serves();
         true
@@ -463,10 +463,12 @@ impl World {
     fn sleeps_until(&self, event: &Event) -> Option<u64> {
         let (side, life, late) = match event {
             Event::Tick { side, life } => (side, life, 0),
-            Event::Node { side, life, .. }
-            | Event::DiskStep { side, life }
-            | Event::Arbiter(arbiter::Event::Answer { side, life, .. }) => (side, life, 1),
-            Event::Arbiter(arbiter::Event::Limit { side, life, .. }) => (side, life, 2),
+            Event::Node { side, life, .. } | Event::DiskStep { side, life } => (side, life, 1),
+            Event::Arbiter(event) => match &**event {
+                arbiter::Event::Answer { side, life, .. } => (side, life, 1),
+                arbiter::Event::Limit { side, life, .. } => (side, life, 2),
+                _ => return None,
+            },
             _ => return None,
         };
         let machine = &self.machines[*side as usize];

@@ -66,7 +66,10 @@ impl SpaceWatch {
             match (*told, now) {
                 (_, DiskSpace::Full) => tracing::error!(left_bytes = left, "nearly out of disk"),
                 (DiskSpace::Enough, _) => {
-                    tracing::warn!(left_bytes = left, "low on disk: publishers are blocked");
+                    tracing::warn!(
+                        left_bytes = left,
+                        "low on disk: publishers wait, or are refused (storage.alarm_policy)"
+                    );
                 }
                 (_, DiskSpace::Enough) => {
                     tracing::info!(left_bytes = left, "the disk alarm is over");

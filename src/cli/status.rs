@@ -68,7 +68,7 @@ fn describe(status: &Value) -> String {
     line("state", text("/state"));
     line("epoch", text("/epoch"));
     if status["disk_alarm"] == true {
-        line("alarm", "low on disk: publishers are blocked".into());
+        line("alarm", "low on disk: publishers wait, or are refused (storage.alarm_policy)".into());
     }
     if status["repair"]["damaged"].as_u64() > Some(0) {
         let alarm = format!(

@@ -1,5 +1,6 @@
 //! Two processes, the wires between them and the small disks under them.
 
+use crate::arbiter::Arbiter;
 use crate::support::wire::{Way, Wire};
 use crate::support::{Node, Pair};
 use serde_json::Value;
@@ -60,13 +61,14 @@ pub(crate) struct Cluster {
     pub(crate) pair: Pair,
     pub(crate) policy: Policy,
     wires: [Wire; 2],
+    pub(crate) arbiter: Option<Arbiter>,
     /// Where small file systems are mounted; none where that is not permitted.
     mounts: Vec<PathBuf>,
     paused: [bool; 2],
 }
 
 impl Cluster {
-    pub(crate) fn start(policy: Policy) -> Self {
+    pub(crate) fn start(policy: Policy, arbitrated: bool) -> Self {
         let (mut pair, wires) = Pair::over_wires();
         let flags = format!(
             "shutdown_on_master_failure = {}\nshutdown_on_slave_failure = {}\n{TIMERS}",
@@ -77,11 +79,19 @@ impl Cluster {
             node.replication(&flags);
             node.configure(LIMITS);
         }
+        let arbiter = arbitrated.then(Arbiter::start);
+        if let Some(arbiter) = &arbiter {
+            pair.master.configure(&arbiter.section(0));
+            pair.slave.configure(&arbiter.section(1));
+        }
         let mounts = [&pair.master, &pair.slave].map(|node| mount(&node.data_dir()));
         let mounts = mounts.into_iter().flatten().collect();
         // Whatever happens from here on, the mounts are undone.
-        let mut cluster = Self { pair, policy, wires, mounts, paused: [false; 2] };
+        let mut cluster = Self { pair, policy, wires, arbiter, mounts, paused: [false; 2] };
         cluster.pair.start_in_sync();
+        if cluster.arbiter.is_some() {
+            cluster.pair.master.wait("arbitrated", |status| status["arbiter"] == "answers");
+        }
         cluster
     }
 

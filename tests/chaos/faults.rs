@@ -1,6 +1,7 @@
 //! What is done to a pair, drawn from the seed.
 
-use crate::cluster::{Cluster, Policy, Side};
+use crate::arbiter::Arbiter;
+use crate::cluster::{Cluster, Side};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,12 @@ pub(crate) enum Fault {
     FullDisk(Side),
     FlippedBits(Side),
     Switchover,
+    KillArbiter,
+    PauseArbiter,
+    /// That node cannot reach the arbiter.
+    CutArbiter(Side),
+    /// It cannot reach the other node either.
+    Isolate(Side),
 }
 
 /// The numbers of a round.
@@ -36,6 +43,18 @@ impl Dice {
 
     pub(crate) fn pause(&mut self, below_ms: u64) {
         std::thread::sleep(Duration::from_millis(self.roll(below_ms)));
+    }
+
+    /// What may befall the arbiter, while the pair has its own troubles.
+    pub(crate) fn arbiter_fault(&mut self) -> Option<Fault> {
+        let side = if self.roll(2) == 0 { Side::A } else { Side::B };
+        match self.roll(10) {
+            0 | 1 => Some(Fault::KillArbiter),
+            2 => Some(Fault::PauseArbiter),
+            3 | 4 => Some(Fault::CutArbiter(side)),
+            5 | 6 => Some(Fault::Isolate(side)),
+            _ => None,
+        }
     }
 
     /// `master` serves now.
@@ -73,6 +92,10 @@ impl Fault {
         )
     }
 
+    pub(crate) fn stops_a_node(self) -> bool {
+        matches!(self, Self::Pause(_) | Self::PauseBoth)
+    }
+
     /// May come while another one lasts.
     pub(crate) fn combines(self) -> bool {
         !matches!(self, Self::FlippedBits(_) | Self::FullDisk(_))
@@ -98,6 +121,13 @@ impl Fault {
                 let count = 1 + dice.roll(40);
                 cluster.flip_bits(side, count, |below| dice.roll(below));
             }
+            Self::KillArbiter => cluster.arbiter.iter_mut().for_each(Arbiter::kill),
+            Self::PauseArbiter => cluster.arbiter.iter().for_each(|a| a.signal("STOP")),
+            Self::CutArbiter(side) => cluster.arbiter.iter().for_each(|a| a.cut(side as usize)),
+            Self::Isolate(side) => {
+                cluster.cut();
+                cluster.arbiter.iter().for_each(|a| a.cut(side as usize));
+            }
             Self::Switchover => {
                 if let Some(master) = cluster.master() {
                     cluster.verb(master, &["switchover"]);
@@ -120,6 +150,7 @@ impl Fault {
 /// Everything works again. Which node starts first is drawn, too.
 pub(crate) fn repair(cluster: &mut Cluster, dice: &mut Dice) {
     cluster.heal();
+    cluster.arbiter.iter_mut().for_each(Arbiter::repair);
     let first = if dice.roll(2) == 0 { Side::A } else { Side::B };
     for side in [first, first.other()] {
         cluster.resume(side);
@@ -132,6 +163,12 @@ pub(crate) fn repair(cluster: &mut Cluster, dice: &mut Dice) {
 
 /// Whether two nodes may have served at one time: then repetitions and another order are no
 /// breach.
-pub(crate) fn may_have_been_apart(policy: Policy, faults: &[Fault]) -> bool {
-    policy.slave_may_lead() && faults.iter().any(|fault| fault.is_silence())
+///
+/// With an arbiter never; but a master that was stopped may hand out once more what it had before
+/// it notices (docs/arbiter.md).
+pub(crate) fn may_have_been_apart(cluster: &Cluster, faults: &[Fault]) -> bool {
+    if cluster.arbiter.is_some() {
+        return faults.iter().any(|fault| fault.stops_a_node());
+    }
+    cluster.policy.slave_may_lead() && faults.iter().any(|fault| fault.is_silence())
 }

@@ -3,9 +3,11 @@
 //!
 //! `cargo test --test chaos` runs a few rounds. More, and a certain seed:
 //! `UNDERSTUDY_CHAOS_ROUNDS=200 UNDERSTUDY_CHAOS_SEED=7 cargo test --test chaos -- --nocapture`
+//! `UNDERSTUDY_CHAOS_ARBITER=1` puts an arbiter beside each pair instead of every other one.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, reason = "tests")]
 
 mod amqp;
+mod arbiter;
 mod clients;
 mod cluster;
 mod faults;
@@ -14,6 +16,7 @@ mod native;
 mod stomp;
 #[path = "../support/mod.rs"]
 mod support;
+mod watch;
 
 use clients::{Consumer, Publisher, Traffic, consume, publish};
 use cluster::{Cluster, Policy, Side};
@@ -25,6 +28,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use support::Ports;
 use tokio::runtime::Runtime;
+use watch::Watch;
 
 const ROUNDS: u64 = 8;
 /// Rounds of one pair; the next one has another policy.
@@ -53,13 +57,17 @@ struct Sum {
 fn rounds_of_faults_lose_nothing_that_was_confirmed() {
     let rounds = number("UNDERSTUDY_CHAOS_ROUNDS").unwrap_or(ROUNDS);
     let seed = number("UNDERSTUDY_CHAOS_SEED").unwrap_or(1);
+    let everyone_arbitrated = number("UNDERSTUDY_CHAOS_ARBITER") == Some(1);
     let begun = Instant::now();
     let mut sum = Sum::default();
     let mut done = 0;
     while done < rounds {
         let of_pair = ROUNDS_OF_A_PAIR.min(rounds - done);
         let policy = Policy::ALL[(seed + done / ROUNDS_OF_A_PAIR) as usize % 4];
-        run_pair(policy, seed + done, of_pair, &mut sum);
+        // Every other one, and over eight pairs each policy both ways.
+        let pair = done / ROUNDS_OF_A_PAIR;
+        let arbitrated = everyone_arbitrated || (pair + pair / 4) % 2 == 1;
+        run_pair(policy, arbitrated, seed + done, of_pair, &mut sum);
         done += of_pair;
     }
     eprintln!(
@@ -74,18 +82,20 @@ fn rounds_of_faults_lose_nothing_that_was_confirmed() {
 }
 
 /// The rounds of one pair are numbered by seeds from `seed` on.
-fn run_pair(policy: Policy, seed: u64, rounds: u64, sum: &mut Sum) {
-    let mut cluster = Cluster::start(policy);
+fn run_pair(policy: Policy, arbitrated: bool, seed: u64, rounds: u64, sum: &mut Sum) {
+    let mut cluster = Cluster::start(policy, arbitrated);
+    let urls = [cluster.pair.master.url(), cluster.pair.slave.url()];
+    let watch = arbitrated.then(|| Watch::start(urls));
     let traffic = Arc::new(Traffic::new(seed));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     spawn_clients(&runtime, &traffic, &cluster);
     for seed in seed..seed + rounds {
         let mut faults = Vec::new();
-        let outcome = round(&mut cluster, &traffic, seed, &mut faults);
+        let outcome = round(&mut cluster, &traffic, watch.as_ref(), seed, &mut faults);
         let ledger = traffic.ledger();
         eprintln!(
-            "seed {seed}, {policy:?}: {faults:?}, {} confirmed, {} deliveries",
+            "seed {seed}, {policy:?}, arbiter {arbitrated}: {faults:?}, {} confirmed, {} deliveries",
             ledger.confirmed, ledger.deliveries
         );
         if outcome.is_err() || !ledger.violations.is_empty() {
@@ -96,6 +106,9 @@ fn run_pair(policy: Policy, seed: u64, rounds: u64, sum: &mut Sum) {
             let kind = name.split('(').next().unwrap_or_default().to_owned();
             *sum.faults.entry(kind).or_default() += 1;
         }
+    }
+    if let Some(both) = watch.and_then(Watch::end) {
+        panic!("seed {seed}, {policy:?}: {both}");
     }
     traffic.ended.store(true, Ordering::SeqCst);
     let ledger = traffic.ledger();
@@ -156,6 +169,7 @@ fn clients<P: Publisher + 'static, C: Consumer + 'static>(
 fn round(
     cluster: &mut Cluster,
     traffic: &Traffic,
+    watch: Option<&Watch>,
     seed: u64,
     faults: &mut Vec<Fault>,
 ) -> Result<(), String> {
@@ -164,14 +178,25 @@ fn round(
     traffic.paused.store(false, Ordering::SeqCst);
     dice.pause(1_000);
     let master = cluster.master().ok_or("nobody serves at a round's beginning")?;
+    if cluster.arbiter.is_some()
+        && let Some(fault) = dice.arbiter_fault()
+    {
+        faults.push(fault);
+        fault.begin(cluster, &mut dice);
+        dice.pause(2_000);
+    }
     let fault = dice.fault(cluster, master);
     faults.push(fault);
+    watch.iter().for_each(|watch| watch.pauses.store(fault.stops_a_node(), Ordering::SeqCst));
     fault.begin(cluster, &mut dice);
     if fault.combines() && dice.roll(3) == 0 {
         dice.pause(1_500);
         let second = dice.fault(cluster, master);
         if second.combines() {
             faults.push(second);
+            if second.stops_a_node() {
+                watch.iter().for_each(|watch| watch.pauses.store(true, Ordering::SeqCst));
+            }
             second.begin(cluster, &mut dice);
         }
     }
@@ -189,7 +214,11 @@ fn round(
     drain(cluster, traffic)?;
     cluster.wait_in_sync(IN_SYNC_LIMIT)?;
     cluster.digests_agree(DIGEST_LIMIT)?;
-    let apart = may_have_been_apart(cluster.policy, faults) || cluster.merges() > merges;
+    let merged = cluster.merges() > merges;
+    if merged && cluster.arbiter.is_some() {
+        return Err("what one confirmed had to be taken over by the other".into());
+    }
+    let apart = may_have_been_apart(cluster, faults) || merged;
     traffic.ledger().judge(apart);
     Ok(())
 }

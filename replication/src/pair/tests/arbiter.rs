@@ -100,6 +100,23 @@ impl World {
         self.arbiter.registers = Registers::default();
     }
 
+    /// As after a swap of the leader's that it does not know to be won.
+    pub(super) fn leave_slave_out(&mut self) {
+        let registers = &mut self.arbiter.registers;
+        let ArbiterAnswer::Told { held: Some(held), .. } =
+            registers.handle(self.now_ms, &NAME, &ArbiterCall::Read).0
+        else {
+            panic!("no register");
+        };
+        let swap = ArbiterCall::Swap {
+            expected: held.version,
+            register: Register { slave: None, ..held.register },
+            lease_ms: held.lease_ms,
+            force: false,
+        };
+        registers.handle(self.now_ms, &NAME, &swap);
+    }
+
     pub(super) fn arbiter_has_both(&self) -> bool {
         self.register().is_some_and(|register| register.slave.is_some())
     }

@@ -8,6 +8,7 @@ mod checks;
 mod disk;
 mod failure_table;
 mod fetch;
+mod left_out;
 mod operator;
 mod search;
 mod stories;

@@ -55,6 +55,7 @@ const TIMERS: &str =
 const DISK_BYTES: u64 = 192 << 20;
 const LIMITS: &str = "[storage]\nmap_bytes_max = 134217728\nfree_bytes_min = 16777216\n\
                       retain_bytes = 4194304\nsave_after_bytes = 4194304\n\
+                      scrub_bytes_per_second = 67108864\n\
                       [limits]\ninflight_bytes_max = 4194304\n[log]\nlevel = \"info\"\n";
 
 pub(crate) struct Cluster {
@@ -209,8 +210,40 @@ impl Cluster {
         let _ = std::fs::remove_file(self.filler(side));
     }
 
-    /// Flips `count` bits of the log of a node that does not run.
-    pub(crate) fn flip_bits(&mut self, side: Side, count: u64, mut roll: impl FnMut(u64) -> u64) {
+    /// Flips `count` bits of bodies in the log of a node that does not run: what the checksums are
+    /// for, and the other node can give again.
+    pub(crate) fn flip_bodies(&mut self, side: Side, count: u64, mut roll: impl FnMut(u64) -> u64) {
+        let path = self.node(side).data_dir().join("log/data.mdb");
+        let mut bytes = std::fs::read(&path).unwrap();
+        // Inside of what fills a body up.
+        let (mut letters, mut places) = (0, Vec::new());
+        for (at, byte) in bytes.iter().enumerate() {
+            letters = if byte.is_ascii_lowercase() { letters + 1 } else { 0 };
+            if letters > 64 {
+                places.push(at - 32);
+            }
+        }
+        for _ in 0..count.min(places.len() as u64) {
+            let at = places[roll(places.len() as u64) as usize];
+            bytes[at] ^= 1 << roll(8);
+        }
+        let mut file = std::fs::File::create(path).unwrap();
+        file.write_all(&bytes).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    /// It has read all it holds since it was started, and what was damaged is as it was.
+    pub(crate) fn is_whole(&mut self, side: Side) -> bool {
+        let status = self.status(side);
+        status["scrub"]["passes"].as_u64() > Some(0) && status["repair"]["damaged"] == 0
+    }
+
+    pub(crate) fn repaired(&mut self, side: Side) -> u64 {
+        self.status(side)["repair"]["repaired"].as_u64().unwrap_or_default()
+    }
+
+    /// Flips `count` bits anywhere in the log of a node that does not run, LMDB's own pages too.
+    pub(crate) fn flip_pages(&mut self, side: Side, count: u64, mut roll: impl FnMut(u64) -> u64) {
         let path = self.node(side).data_dir().join("log/data.mdb");
         let mut file = std::fs::File::options().read(true).write(true).open(path).unwrap();
         let length = file.metadata().unwrap().len();

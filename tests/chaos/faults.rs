@@ -15,7 +15,10 @@ pub(crate) enum Fault {
     CutTowards(Side),
     Slow,
     FullDisk(Side),
+    /// Of messages: the node mends itself from the other one.
     FlippedBits(Side),
+    /// Of the file: the operator gives it an empty disk.
+    FlippedPages(Side),
     Switchover,
     KillArbiter,
     PauseArbiter,
@@ -76,7 +79,10 @@ impl Dice {
             16 if cluster.has_small_disks() => Fault::FullDisk(either),
             // A new node takes the place of one whose data is bad only beside a master that may
             // be alone.
-            17 if cluster.policy.master_may_stay() => Fault::FlippedBits(slave),
+            17 if self.roll(3) == 0 && cluster.policy.master_may_stay() => {
+                Fault::FlippedPages(slave)
+            }
+            17 => Fault::FlippedBits(either),
             18 => Fault::Kill(either),
             _ => Fault::Switchover,
         }
@@ -98,7 +104,7 @@ impl Fault {
 
     /// May come while another one lasts.
     pub(crate) fn combines(self) -> bool {
-        !matches!(self, Self::FlippedBits(_) | Self::FullDisk(_))
+        !matches!(self, Self::FlippedBits(_) | Self::FlippedPages(_) | Self::FullDisk(_))
     }
 
     pub(crate) fn begin(self, cluster: &mut Cluster, dice: &mut Dice) {
@@ -119,7 +125,12 @@ impl Fault {
             Self::FlippedBits(side) => {
                 cluster.kill(side);
                 let count = 1 + dice.roll(40);
-                cluster.flip_bits(side, count, |below| dice.roll(below));
+                cluster.flip_bodies(side, count, |below| dice.roll(below));
+            }
+            Self::FlippedPages(side) => {
+                cluster.kill(side);
+                let count = 1 + dice.roll(40);
+                cluster.flip_pages(side, count, |below| dice.roll(below));
             }
             Self::KillArbiter => cluster.arbiter.iter_mut().for_each(Arbiter::kill),
             Self::PauseArbiter => cluster.arbiter.iter().for_each(|a| a.signal("STOP")),
@@ -141,7 +152,7 @@ impl Fault {
         match self {
             Self::Switchover => 300,
             Self::KillBoth => 800,
-            Self::FlippedBits(_) => 500,
+            Self::FlippedBits(_) | Self::FlippedPages(_) => 500,
             _ => 3_500,
         }
     }

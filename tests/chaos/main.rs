@@ -38,6 +38,7 @@ const PUBLISHERS: u64 = 6;
 
 const IN_SYNC_LIMIT: Duration = Duration::from_secs(60);
 const CONFIRM_LIMIT: Duration = Duration::from_secs(60);
+const REPAIR_LIMIT: Duration = Duration::from_secs(30);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
 const DIGEST_LIMIT: Duration = Duration::from_secs(10);
 
@@ -51,6 +52,8 @@ struct Sum {
     deliveries: u64,
     repetitions: BTreeMap<Repetition, u64>,
     faults: BTreeMap<String, u64>,
+    /// Places, by the nodes themselves.
+    repaired: u64,
 }
 
 #[test]
@@ -72,11 +75,12 @@ fn rounds_of_faults_lose_nothing_that_was_confirmed() {
     }
     eprintln!(
         "{rounds} rounds from seed {seed} in {:?}: {} messages confirmed, 0 lost, {} deliveries, \
-         repetitions {:?}, faults {:?}",
+         repetitions {:?}, {} places repaired, faults {:?}",
         begun.elapsed(),
         sum.confirmed,
         sum.deliveries,
         sum.repetitions,
+        sum.repaired,
         sum.faults
     );
 }
@@ -92,7 +96,8 @@ fn run_pair(policy: Policy, arbitrated: bool, seed: u64, rounds: u64, sum: &mut 
     spawn_clients(&runtime, &traffic, &cluster);
     for seed in seed..seed + rounds {
         let mut faults = Vec::new();
-        let outcome = round(&mut cluster, &traffic, watch.as_ref(), seed, &mut faults);
+        let outcome =
+            round(&mut cluster, &traffic, watch.as_ref(), seed, &mut faults, &mut sum.repaired);
         let ledger = traffic.ledger();
         eprintln!(
             "seed {seed}, {policy:?}, arbiter {arbitrated}: {faults:?}, {} confirmed, {} deliveries",
@@ -172,6 +177,7 @@ fn round(
     watch: Option<&Watch>,
     seed: u64,
     faults: &mut Vec<Fault>,
+    repaired: &mut u64,
 ) -> Result<(), String> {
     let mut dice = Dice::new(seed);
     let merges = cluster.merges();
@@ -202,10 +208,15 @@ fn round(
     }
     dice.pause(fault.lasts_ms());
     repair(cluster, &mut dice);
-    if let Fault::FlippedBits(side) = fault {
+    if let Fault::FlippedPages(side) = fault {
         replace_disk_of(cluster, side);
     }
     cluster.wait_in_sync(IN_SYNC_LIMIT)?;
+    if let Fault::FlippedBits(side) = fault {
+        // It has read all that it holds since it was started.
+        wait("the damage is mended", REPAIR_LIMIT, || cluster.is_whole(side))?;
+        *repaired += cluster.repaired(side);
+    }
     dice.pause(500);
     traffic.paused.store(true, Ordering::SeqCst);
     wait("every publish is confirmed", CONFIRM_LIMIT, || {
@@ -223,8 +234,8 @@ fn round(
     Ok(())
 }
 
-/// The node found the damage and ended, or it has not read that part yet. Either way it must not
-/// serve from it in a later round, so the operator gives it an empty disk.
+/// The file itself is damaged, which no rule promises to mend: the node has ended, or has not read that
+/// part yet, so the operator gives it an empty disk.
 fn replace_disk_of(cluster: &mut Cluster, side: Side) {
     let until = Instant::now() + Duration::from_secs(3);
     while Instant::now() < until && cluster.node(side).is_running() && !cluster.is_in_sync() {

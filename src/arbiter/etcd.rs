@@ -7,6 +7,7 @@
 //! another one, and fails.
 
 use crate::config::ArbiterSettings;
+use crate::peer::Security;
 use crate::tls::roots;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -34,6 +35,8 @@ pub(super) struct Etcd {
     endpoints: Vec<String>,
     next: usize,
     tls: Option<Arc<ClientConfig>>,
+    /// With the node's own certificate, as of now: instead of `tls`.
+    security: Security,
     user: String,
     password: String,
     prefix: String,
@@ -83,6 +86,7 @@ impl Etcd {
         settings: &ArbiterSettings,
         endpoints: &[String],
         ca_file: Option<&str>,
+        security: Security,
         node: &str,
     ) -> anyhow::Result<Self> {
         let tls = match ca_file {
@@ -100,6 +104,7 @@ impl Etcd {
             endpoints: endpoints.to_vec(),
             next: 0,
             tls,
+            security,
             user: settings.user.clone(),
             password: settings.password.clone(),
             prefix: format!("/understudy/{}", settings.register),
@@ -136,13 +141,14 @@ impl Etcd {
         let host = self.endpoints[self.next % self.endpoints.len()].clone();
         let socket = TcpStream::connect(&host).await?;
         socket.set_nodelay(true)?;
-        let sender = match &self.tls {
+        let config = self.security.dial_config().or_else(|| self.tls.clone());
+        let sender = match config {
             None => begin(TokioIo::new(socket)).await?,
             Some(config) => {
                 let name = host.rsplit_once(':').map_or(&host[..], |(name, _)| name);
                 let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
                 let name = ServerName::try_from(name).map_err(other)?;
-                let stream = TlsConnector::from(config.clone()).connect(name, socket).await?;
+                let stream = TlsConnector::from(config).connect(name, socket).await?;
                 begin(TokioIo::new(stream)).await?
             }
         };

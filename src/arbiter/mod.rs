@@ -48,7 +48,7 @@ impl ArbiterHandle {
                 Remote::Understudy(Client::new(settings, address, security, node))
             }
             ArbiterKind::Etcd { endpoints, ca_file } => {
-                Remote::Etcd(Etcd::new(settings, endpoints, ca_file.as_deref(), node)?)
+                Remote::Etcd(Etcd::new(settings, endpoints, ca_file.as_deref(), security, node)?)
             }
         };
         // A leader whose renewal takes longer than that is about to lose its lease anyway.

@@ -272,8 +272,10 @@ impl Checker<'_> {
             let problem = "needed to check etcd's certificate: a PEM file";
             return self.wrong("arbiter.tls_ca_file", problem);
         }
-        if given.tls != "off" {
-            return self.wrong("arbiter.tls", "is for understudy; etcd's uri says https://");
+        if given.tls != "off" && !(is_tls && given.tls == "mutual") {
+            let problem =
+                "etcd's uri says https:// or not; \"mutual\" shows it this node's certificate";
+            return self.wrong("arbiter.tls", problem);
         }
         Ok(ArbiterKind::Etcd { endpoints, ca_file: is_tls.then(|| given.tls_ca_file.clone()) })
     }

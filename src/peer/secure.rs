@@ -64,6 +64,11 @@ impl Security {
         self.settings.is_none()
     }
 
+    /// For a dialer of its own; none without TLS.
+    pub(crate) fn dial_config(&self) -> Option<Arc<ClientConfig>> {
+        self.current.borrow().as_ref().map(|both| both.dial.clone())
+    }
+
     /// Reads the files again.
     ///
     /// # Errors

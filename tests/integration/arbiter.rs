@@ -7,6 +7,7 @@ use crate::support::{Node, PATIENCE, Pair, free_address};
 use base64::Engine;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -77,9 +78,9 @@ impl Drop for Arbiter {
 }
 
 /// Debian's etcd, one member.
-struct Etcd {
+pub(crate) struct Etcd {
     address: String,
-    tls_address: String,
+    pub(crate) tls_address: String,
     directory: tempfile::TempDir,
     child: Child,
 }
@@ -87,16 +88,26 @@ struct Etcd {
 impl Etcd {
     /// Listens in clear, and with TLS; its certificate is `ca.pem`. None without an etcd.
     fn start() -> Option<Self> {
-        if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
-            println!("SKIPPED etcd: install Debian's etcd-server");
-            return None;
-        }
         let directory = tempfile::tempdir().unwrap();
         let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let own = rcgen::generate_simple_self_signed(hosts).unwrap();
         let [certificate, key] = ["ca.pem", "key.pem"].map(|file| directory.path().join(file));
         std::fs::write(&certificate, own.cert.pem()).unwrap();
         std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+        Self::start_with(directory, &certificate, &key, &[])
+    }
+
+    /// `arguments`: further ones. None without an etcd.
+    pub(crate) fn start_with(
+        directory: tempfile::TempDir,
+        certificate: &Path,
+        key: &Path,
+        arguments: &[&str],
+    ) -> Option<Self> {
+        if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
+            println!("SKIPPED etcd: install Debian's etcd-server");
+            return None;
+        }
         let [address, tls_address, peers] = [(); 3].map(|()| free_address());
         let clients = format!("http://{address},https://{tls_address}");
         let peers = format!("http://{peers}");
@@ -104,9 +115,10 @@ impl Etcd {
             .arg("--data-dir")
             .arg(directory.path().join("data"))
             .arg("--cert-file")
-            .arg(&certificate)
+            .arg(certificate)
             .arg("--key-file")
-            .arg(&key)
+            .arg(key)
+            .args(arguments)
             .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
             .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
             .args(["--initial-cluster", &format!("default={peers}")])

@@ -1,6 +1,6 @@
 //! TLS between the nodes and `understudy arbiter`: who shows what to whom, and who is refused.
 
-use crate::arbiter::{Arbiter, section, wait_refused, wait_serving};
+use crate::arbiter::{Arbiter, Etcd, section, wait_refused, wait_serving};
 use crate::certificates::Tls;
 use crate::support::stomp::Stomp;
 use crate::support::{Node, PATIENCE, Pair};
@@ -91,4 +91,34 @@ fn who_speaks_in_clear_to_an_arbiter_under_tls_is_refused() {
     let node = stranger(own.path(), &arbiter, "");
     wait_refused(&node, "the arbiter does not answer");
     wait_log(&arbiter, "connection dropped: received corrupt message");
+}
+
+#[test]
+fn an_etcd_that_asks_for_certificates_is_shown_the_nodes_own() {
+    let directory = tempfile::tempdir().unwrap();
+    Tls::make(directory.path(), &mut Node::standalone(directory.path()));
+    let [ca, certificate, key] =
+        ["ca.pem", "node.pem", "node.key"].map(|file| directory.path().join(file));
+    let demands = ["--client-cert-auth", "--trusted-ca-file", ca.to_str().unwrap()];
+    let Some(etcd) = Etcd::start_with(directory, &certificate, &key, &demands) else { return };
+    let shows = |mode: &str| {
+        format!(
+            "[arbiter]\nkind = \"etcd\"\nuri = \"https://{}\"\n{}\
+             [tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n",
+            etcd.tls_address,
+            tls_keys(mode, &ca)
+        )
+    };
+    let mut pair = Pair::new("", "");
+    for node in [&mut pair.master, &mut pair.slave] {
+        node.configure(&shows("mutual"));
+    }
+    pair.start_in_sync();
+    assert_eq!(pair.master.status().unwrap()["arbiter"], "answers");
+    pair.master.terminate();
+    wait_serving(&mut pair.slave);
+    let mut stranger = Pair::new("", "");
+    stranger.master.configure(&shows("off"));
+    stranger.master.start();
+    wait_refused(&stranger.master, "the arbiter does not answer");
 }

@@ -2,6 +2,7 @@
 
 use super::Etcd;
 use crate::config::{ArbiterKind, ArbiterSettings};
+use crate::peer::Security;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -65,7 +66,8 @@ impl Server {
             tls: None,
             lease_ms: 2_000,
         };
-        Etcd::new(&settings, std::slice::from_ref(&self.address), None, node).unwrap()
+        Etcd::new(&settings, std::slice::from_ref(&self.address), None, Security::clear(), node)
+            .unwrap()
     }
 }
 

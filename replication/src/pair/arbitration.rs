@@ -27,9 +27,9 @@ pub(crate) enum Want {
     /// This node leads, alone. `epoch`: agreed with the peer, which has given up its own claim on
     /// disk; none: the next one. `force`: by the operator's word.
     Lead { epoch: Option<Epoch>, force: bool },
-    /// The leader goes on without its slave (R3). `force`: by the operator's word, whatever an
-    /// arbiter has forgotten.
-    Shrink { epoch: Epoch, force: bool },
+    /// The leader goes on without its slave (R3). `unopposed`: whatever an arbiter has forgotten,
+    /// since the slave has given up its claim, or is gone by the operator's word.
+    Shrink { epoch: Epoch, unopposed: bool },
     /// The slave may lead next (R4).
     Widen { epoch: Epoch, slave: NodeId },
 }
@@ -453,7 +453,9 @@ impl Core {
         }
         match want {
             Want::Lead { epoch, force } => self.judge_claim(held, cluster, epoch, force),
-            Want::Shrink { epoch, force } => self.judge_change(held, cluster, epoch, None, force),
+            Want::Shrink { epoch, unopposed } => {
+                self.judge_change(held, cluster, epoch, None, unopposed)
+            }
             Want::Widen { epoch, slave } => {
                 self.judge_change(held, cluster, epoch, Some(slave), false)
             }
@@ -502,7 +504,7 @@ impl Core {
         cluster: u128,
         epoch: Epoch,
         slave: Option<NodeId>,
-        force: bool,
+        unopposed: bool,
     ) -> Judgement {
         let leader = self.view.node;
         let register = Register { cluster, epoch, leader, slave };
@@ -514,7 +516,7 @@ impl Core {
             Some(held) => held.version,
             // The arbiter has lost it. The slave is here, so nobody else leads; without it, only
             // the own disk can tell that.
-            None if slave.is_some() || self.is_alone_on_disk() || force => 0,
+            None if slave.is_some() || self.is_alone_on_disk() || unopposed => 0,
             None => return Judgement::Unknown,
         };
         Judgement::Write { expected, register, force: false }

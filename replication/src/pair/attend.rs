@@ -5,7 +5,7 @@ use crate::pair::feed::{Feed, Stage, Unfit};
 use crate::pair::follow::Follow;
 use crate::pair::hello::Hello;
 use crate::pair::idle::Idle;
-use crate::pair::lead::{Lead, Peer};
+use crate::pair::lead::{Lead, Peer, Saving};
 use crate::pair::meeting::{Meeting, meet};
 use crate::pair::message::{Code, Message};
 use crate::pair::state::{Next, State};
@@ -84,6 +84,13 @@ impl Lead {
     fn came_back_without_claim(&mut self, core: &mut Core, out: &mut Vec<Output>) {
         if self.awaits_claim() {
             self.shrink(core, false, out);
+        }
+        // Nobody else can lead, so what the arbiter has forgotten need not be known (seed 330 of the
+        // simulator: a master and its slave waited for ever).
+        if let Saving::Asking { stop } = self.saving
+            && self.feed().is_some_and(|feed| !feed.is_required())
+        {
+            self.ask_to_shrink(core, stop, true);
         }
     }
 

@@ -60,7 +60,7 @@ impl Lead {
     fn register_again(&self, core: &mut Core) {
         let epoch = self.epoch;
         if self.sole {
-            core.want(Want::Shrink { epoch, force: false });
+            core.want(Want::Shrink { epoch, unopposed: false });
         } else {
             self.keep_registered(core);
         }
@@ -76,9 +76,9 @@ impl Lead {
         }
     }
 
-    pub(crate) fn ask_to_shrink(&mut self, core: &mut Core, stop: bool, force: bool) {
+    pub(crate) fn ask_to_shrink(&mut self, core: &mut Core, stop: bool, unopposed: bool) {
         self.saving = Saving::Asking { stop };
-        core.want(Want::Shrink { epoch: self.epoch, force });
+        core.want(Want::Shrink { epoch: self.epoch, unopposed });
     }
 
     /// … before the arbiter was asked, or after it has said no: both are in-sync as before.

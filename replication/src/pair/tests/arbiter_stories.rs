@@ -363,6 +363,29 @@ fn arbiter_data_lost_and_slave_gone_for_good_the_operator_has_it_forgotten() {
     assert!(world.until(2_000, |w| w.in_sync_pair(0, 2)), "{:?}", world.hosts[2].logs);
 }
 
+/// Seed 330 of the simulator: both waited for ever.
+#[test]
+fn arbiter_data_lost_while_a_slave_is_let_in_and_dies_it_is_let_in_once_it_is_back() {
+    let mut world = in_sync();
+    world.crash(1);
+    assert!(world.until(1_000, |w| state(w, 0) == "alone"));
+    publish(&mut world, 0, 2);
+    world.start(1);
+    let is_let_in = |w: &World| !matches!(state(w, 0), "alone" | "following");
+    assert!(world.until(5_000, is_let_in), "{:?}", world.hosts[0].logs);
+    world.arbiter.down = true;
+    let given_up = |w: &World| matches!(standing(w, 0), Standing::Synced { .. });
+    assert!(world.until(1_500, given_up), "{:?}", world.hosts[0].logs);
+    assert!(matches!(standing(&world, 1), Standing::Lagging { .. }), "it is not invited yet");
+    world.crash(1);
+    world.empty_arbiter();
+    world.run(500);
+    world.arbiter.down = false;
+    world.start(1);
+    assert!(world.until(20_000, |w| w.in_sync_pair(0, 1)), "{:?}", world.hosts[0].logs);
+    assert!(world.arbiter_has_both());
+}
+
 /// Seed 1539 of the simulator: the master waited for ever.
 #[test]
 fn a_master_that_was_alone_claims_its_role_again_after_a_stranger_was_met_instead() {

@@ -1,9 +1,8 @@
 //! The arbiter beside a pair: a real process, and each node's way to it.
 
 use crate::support::wire::Wire;
-use crate::support::{PATIENCE, free_address};
+use crate::support::{arbiter, free_address};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// Short, so that a takeover takes seconds: the arbiter keeps a lease of it for 3.25 s.
 const LEASE_MS: u64 = 1_500;
@@ -39,22 +38,8 @@ impl Arbiter {
         if self.child.is_some() {
             return;
         }
-        let child = Command::new(env!("CARGO_BIN_EXE_understudy"))
-            .arg("arbiter")
-            .arg("--data-dir")
-            .arg(self.directory.path())
-            .args(["--set", &format!("listen.arbiter={}", self.address)])
-            .args(["--set", "arbiter.user=arbiter", "--set", "arbiter.password=third"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let child = arbiter::spawn(&self.address, self.directory.path(), &[], Stdio::null());
         self.child = Some(child);
-        let until = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(&self.address).is_err() {
-            assert!(Instant::now() < until, "the arbiter does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     pub(crate) fn kill(&mut self) {

@@ -3,7 +3,7 @@
 
 use crate::support::stomp::Stomp;
 use crate::support::wire::Wire;
-use crate::support::{Node, PATIENCE, Pair, free_address};
+use crate::support::{Node, PATIENCE, Pair, arbiter, free_address};
 use base64::Engine;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -43,23 +43,9 @@ impl Arbiter {
     }
 
     fn restart(&mut self) {
-        let child = Command::new(env!("CARGO_BIN_EXE_understudy"))
-            .arg("arbiter")
-            .arg("--data-dir")
-            .arg(self.directory.path())
-            .args(["--set", &format!("listen.arbiter={}", self.address)])
-            .args(["--set", "arbiter.user=arbiter", "--set", "arbiter.password=third"])
-            .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
-            .stdin(Stdio::null())
-            .stderr(File::create(self.directory.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-        let until = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(&self.address).is_err() {
-            assert!(Instant::now() < until, "the arbiter does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let directory = self.directory.path();
+        let log = File::create(directory.join("log")).unwrap();
+        self.child = Some(arbiter::spawn(&self.address, directory, &self.settings, log.into()));
     }
 
     fn kill(&mut self) {

@@ -47,16 +47,23 @@ impl Drop for FileSystem {
     }
 }
 
+/// None where loop devices cannot be mounted.
+fn start_on_own_disk(pair: &mut Pair) -> Option<FileSystem> {
+    let image = pair.directory.path().join("image");
+    let disk = FileSystem::mount(&image, &pair.master.data_dir());
+    if disk.is_none() {
+        println!("not run: no file system can be mounted from a loop device here");
+        return None;
+    }
+    pair.master.configure(STORAGE);
+    pair.start_in_sync();
+    disk
+}
+
 #[test]
 fn a_master_whose_disk_hangs_ends_and_its_slave_takes_over() {
     let mut pair = Pair::new("", "");
-    let image = pair.directory.path().join("image");
-    let Some(disk) = FileSystem::mount(&image, &pair.master.data_dir()) else {
-        println!("not run: no file system can be mounted from a loop device here");
-        return;
-    };
-    pair.master.configure(STORAGE);
-    pair.start_in_sync();
+    let Some(disk) = start_on_own_disk(&mut pair) else { return };
     let mut publisher = Stomp::connect(&pair.master.ports.stomp);
     let bodies = || (0..200).map(|number| number.to_string());
     publisher.publish("/queue/hung", bodies());
@@ -88,13 +95,7 @@ fn a_master_whose_disk_hangs_ends_and_its_slave_takes_over() {
 #[test]
 fn who_is_not_replaced_waits_for_its_disk() {
     let mut pair = Pair::new("", "shutdown_on_master_failure = true\n");
-    let image = pair.directory.path().join("image");
-    let Some(disk) = FileSystem::mount(&image, &pair.master.data_dir()) else {
-        println!("not run: no file system can be mounted from a loop device here");
-        return;
-    };
-    pair.master.configure(STORAGE);
-    pair.start_in_sync();
+    let Some(disk) = start_on_own_disk(&mut pair) else { return };
     let mut publisher = Stomp::connect(&pair.master.ports.stomp);
     publisher.publish("/queue/hung", ["before".to_owned()]);
     disk.freeze();

@@ -7,6 +7,7 @@
     reason = "shared by test binaries; a panic is the report"
 )]
 
+pub mod arbiter;
 pub mod haproxy;
 pub mod stomp;
 pub mod wire;

@@ -1,0 +1,27 @@
+//! The process of `understudy arbiter`.
+
+use super::PATIENCE;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Returns once it listens. `settings`: KEY=VALUE, beyond its address and its user.
+pub fn spawn(address: &str, data_dir: &Path, settings: &[String], log: Stdio) -> Child {
+    let child = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .arg("arbiter")
+        .arg("--data-dir")
+        .arg(data_dir)
+        .args(["--set", &format!("listen.arbiter={address}")])
+        .args(["--set", "arbiter.user=arbiter", "--set", "arbiter.password=third"])
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < until, "the arbiter does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}

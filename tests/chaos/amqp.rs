@@ -1,6 +1,7 @@
 //! AMQP 0-9-1 by lapin.
 
 use crate::clients::{Consumer, Outcome, Publisher, Received};
+use crate::cluster::USER;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, QueueDeclareOptions,
@@ -19,7 +20,7 @@ fn told(error: lapin::Error) -> String {
 async fn channel(addresses: &[String], queue: &str) -> Outcome<(Connection, Channel)> {
     let mut why = String::new();
     for address in addresses {
-        let uri = format!("amqp://guest:guest@{address}/%2f?heartbeat=2");
+        let uri = format!("amqp://{USER}:{USER}@{address}/%2f?heartbeat=2");
         match Connection::connect(&uri, ConnectionProperties::default()).await {
             Ok(connection) => {
                 let channel = connection.create_channel().await.map_err(told)?;

@@ -1,26 +1,45 @@
 //! The arbiter beside a pair: a real process, and each node's way to it.
 
+use crate::support::link::Link;
+use crate::support::network::{Machine, Network};
 use crate::support::wire::Wire;
-use crate::support::{arbiter, free_address};
+use crate::support::{Pair, arbiter, free_address};
 use std::process::{Child, Command, Stdio};
 
 /// Short, so that a takeover takes seconds: the arbiter keeps a lease of it for 3.25 s.
 const LEASE_MS: u64 = 1_500;
+/// On a machine of its own.
+const PORT: u16 = 7_401;
 
 pub(crate) struct Arbiter {
+    /// Where it listens.
     address: String,
+    machine: Option<Machine>,
     directory: tempfile::TempDir,
     child: Option<Child>,
-    /// The master's side's first.
-    ways: [Wire; 2],
+    /// The master's side's first; its own is the first end of each.
+    ways: [Link; 2],
 }
 
 impl Arbiter {
-    pub(crate) fn start() -> Self {
-        let address = free_address();
-        let ways = [0, 1].map(|_| Wire::to(&address));
+    pub(crate) fn start(network: Option<&Network>, pair: &Pair) -> Self {
+        let (address, machine, ways) = match network {
+            None => {
+                let address = free_address();
+                let ways = [0, 1].map(|_| Link::Wires(vec![Wire::to(&address)]));
+                (address, None, ways)
+            }
+            Some(network) => {
+                let machine = network.machine();
+                let ways = [&pair.master, &pair.slave].map(|node| {
+                    let node = node.machine.as_ref().unwrap();
+                    Link::Cable(network.cable([&machine, node]))
+                });
+                (format!("0.0.0.0:{PORT}"), Some(machine), ways)
+            }
+        };
         let directory = tempfile::tempdir().unwrap();
-        let mut arbiter = Self { address, directory, child: None, ways };
+        let mut arbiter = Self { address, machine, directory, child: None, ways };
         arbiter.revive();
         arbiter
     }
@@ -30,7 +49,7 @@ impl Arbiter {
         format!(
             "[arbiter]\nkind = \"understudy\"\nuri = \"tcp://{}\"\nuser = \"arbiter\"\n\
              password = \"third\"\nlease_ms = {LEASE_MS}\n",
-            self.ways[way].address
+            self.ways[way].address(0, PORT)
         )
     }
 
@@ -38,8 +57,11 @@ impl Arbiter {
         if self.child.is_some() {
             return;
         }
-        let child = arbiter::spawn(&self.address, self.directory.path(), &[], Stdio::null());
-        self.child = Some(child);
+        let spawn = || arbiter::spawn(&self.address, self.directory.path(), &[], Stdio::null());
+        self.child = Some(match &self.machine {
+            Some(machine) => machine.inside(spawn),
+            None => spawn(),
+        });
     }
 
     pub(crate) fn kill(&mut self) {
@@ -63,7 +85,7 @@ impl Arbiter {
 
     /// Everything works again.
     pub(crate) fn repair(&mut self) {
-        self.ways.iter().for_each(Wire::heal);
+        self.ways.iter().for_each(Link::heal);
         self.signal("CONT");
         self.revive();
     }

@@ -1,12 +1,14 @@
-//! Two processes, the wires between them and the small disks under them.
+//! Two processes, the link between them and the small disks under them.
 
 use crate::arbiter::Arbiter;
-use crate::support::wire::{Way, Wire};
-use crate::support::{Node, Pair};
+use crate::support::link::Link;
+use crate::support::network::Network;
+use crate::support::{Node, Pair, Ports};
 use serde_json::Value;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// One of the two, whatever its role is.
@@ -58,19 +60,28 @@ const LIMITS: &str = "[storage]\nmap_bytes_max = 134217728\nfree_bytes_min = 167
                       scrub_bytes_per_second = 67108864\n\
                       [limits]\ninflight_bytes_max = 4194304\n[log]\nlevel = \"info\"\n";
 
+/// And password. `guest` comes from loopback only.
+pub(crate) const USER: &str = "chaos";
+/// By a hash that costs nothing: clients log in all the time.
+const USERS: &str = "[[users]]\nname = \"chaos\"\n\
+                     password_hash = \"sha256:c2FsdNl8DaAxuAxF5a1ZcBIkb6F6G9Pi+QDGXt82KT1lTiQS\"\n";
+
 pub(crate) struct Cluster {
     pub(crate) pair: Pair,
     pub(crate) policy: Policy,
-    wires: [Wire; 2],
+    /// The master's end first.
+    link: Link,
     pub(crate) arbiter: Option<Arbiter>,
     /// Where small file systems are mounted; none where that is not permitted.
     mounts: Vec<PathBuf>,
     paused: [bool; 2],
+    network: Option<Arc<Network>>,
+    unplugged: [bool; 2],
 }
 
 impl Cluster {
-    pub(crate) fn start(policy: Policy, arbitrated: bool) -> Self {
-        let (mut pair, wires) = Pair::over_wires();
+    pub(crate) fn start(policy: Policy, arbitrated: bool, network: Option<&Arc<Network>>) -> Self {
+        let (mut pair, link) = Pair::over_link(network.map(Arc::as_ref));
         let flags = format!(
             "shutdown_on_master_failure = {}\nshutdown_on_slave_failure = {}\n{TIMERS}",
             !policy.slave_may_lead(),
@@ -79,8 +90,9 @@ impl Cluster {
         for node in [&mut pair.master, &mut pair.slave] {
             node.replication(&flags);
             node.configure(LIMITS);
+            node.configure(USERS);
         }
-        let arbiter = arbitrated.then(Arbiter::start);
+        let arbiter = arbitrated.then(|| Arbiter::start(network.map(Arc::as_ref), &pair));
         if let Some(arbiter) = &arbiter {
             pair.master.configure(&arbiter.section(0));
             pair.slave.configure(&arbiter.section(1));
@@ -88,7 +100,9 @@ impl Cluster {
         let mounts = [&pair.master, &pair.slave].map(|node| mount(&node.data_dir()));
         let mounts = mounts.into_iter().flatten().collect();
         // Whatever happens from here on, the mounts are undone.
-        let mut cluster = Self { pair, policy, wires, arbiter, mounts, paused: [false; 2] };
+        let network = network.cloned();
+        let (paused, unplugged) = ([false; 2], [false; 2]);
+        let mut cluster = Self { pair, policy, link, arbiter, mounts, paused, network, unplugged };
         cluster.pair.start_in_sync();
         if cluster.arbiter.is_some() {
             cluster.pair.master.wait("arbitrated", |status| status["arbiter"] == "answers");
@@ -108,7 +122,7 @@ impl Cluster {
     }
 
     fn status(&mut self, side: Side) -> Value {
-        match self.paused[side as usize] {
+        match self.paused[side as usize] || self.unplugged[side as usize] {
             true => Value::Null,
             false => self.node(side).status().unwrap_or_default(),
         }
@@ -167,25 +181,42 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn has_machines(&self) -> bool {
+        self.network.is_some()
+    }
+
     pub(crate) fn cut(&self) {
-        self.wires.iter().for_each(Wire::cut);
+        self.link.cut();
     }
 
     /// Nothing comes to `side` any more, while what it sends arrives.
     pub(crate) fn cut_towards(&self, side: Side) {
-        let ways = match side {
-            Side::A => [Way::ToTarget, Way::FromTarget],
-            Side::B => [Way::FromTarget, Way::ToTarget],
-        };
-        self.wires.iter().zip(ways).for_each(|(wire, way)| wire.hold_back(way));
+        self.link.cut_towards(side as usize);
     }
 
     pub(crate) fn slow_down(&self, delay_ms: u64) {
-        self.wires.iter().for_each(|wire| wire.slow_down(delay_ms));
+        self.link.slow_down(delay_ms);
     }
 
-    pub(crate) fn heal(&self) {
-        self.wires.iter().for_each(Wire::heal);
+    /// Nobody reaches its machine any more, clients neither.
+    pub(crate) fn unplug(&mut self, side: Side) {
+        let network = self.network.clone();
+        if let (Some(network), Some(machine)) = (network, &self.node(side).machine) {
+            network.unplug(machine);
+            self.unplugged[side as usize] = true;
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.link.heal();
+        for side in Side::BOTH {
+            if std::mem::take(&mut self.unplugged[side as usize])
+                && let Some(network) = self.network.clone()
+                && let Some(machine) = &self.node(side).machine
+            {
+                network.plug_in(machine);
+            }
+        }
     }
 
     fn filler(&mut self, side: Side) -> PathBuf {
@@ -263,7 +294,8 @@ impl Cluster {
     /// of its own.
     pub(crate) fn wipe(&mut self, side: Side) {
         self.kill(side);
-        let to_other = self.wires[side.other() as usize].address.clone();
+        let port = Ports::port(&self.node(side.other()).ports.replication);
+        let to_other = self.link.address(side.other() as usize, port);
         self.node(side).follow(&to_other);
         for entry in std::fs::read_dir(self.node(side).data_dir()).unwrap() {
             let path = entry.unwrap().path();

@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     PauseBoth,
     Cut,
     CutTowards(Side),
+    /// Of all its cables, so that clients and arbiter do not reach it either.
+    Unplug(Side),
     Slow,
     FullDisk(Side),
     /// Of messages: the node mends itself from the other one.
@@ -74,6 +76,7 @@ impl Dice {
             10 => Fault::Pause(slave),
             11 => Fault::PauseBoth,
             12 | 13 => Fault::Cut,
+            14 if cluster.has_machines() && self.roll(2) == 0 => Fault::Unplug(either),
             14 => Fault::CutTowards(either),
             15 => Fault::Slow,
             16 if cluster.has_small_disks() => Fault::FullDisk(either),
@@ -94,7 +97,12 @@ impl Fault {
     pub(crate) fn is_silence(self) -> bool {
         matches!(
             self,
-            Self::Pause(_) | Self::PauseBoth | Self::Cut | Self::CutTowards(_) | Self::Slow
+            Self::Pause(_)
+                | Self::PauseBoth
+                | Self::Cut
+                | Self::CutTowards(_)
+                | Self::Unplug(_)
+                | Self::Slow
         )
     }
 
@@ -116,6 +124,7 @@ impl Fault {
             Self::PauseBoth => Side::BOTH.into_iter().for_each(|side| cluster.pause(side)),
             Self::Cut => cluster.cut(),
             Self::CutTowards(side) => cluster.cut_towards(side),
+            Self::Unplug(side) => cluster.unplug(side),
             Self::Slow => cluster.slow_down(1 + dice.roll(100)),
             // Either the alarm comes first, or the disk is really full at the next write.
             Self::FullDisk(side) => {
@@ -176,10 +185,12 @@ pub(crate) fn repair(cluster: &mut Cluster, dice: &mut Dice) {
 /// breach.
 ///
 /// With an arbiter never; but a master that was stopped may hand out once more what it had before
-/// it notices (docs/arbiter.md).
+/// it notices (docs/arbiter.md), and what it handed out unplugged arrives late.
 pub(crate) fn may_have_been_apart(cluster: &Cluster, faults: &[Fault]) -> bool {
     if cluster.arbiter.is_some() {
-        return faults.iter().any(|fault| fault.stops_a_node());
+        return faults
+            .iter()
+            .any(|fault| fault.stops_a_node() || matches!(fault, Fault::Unplug(_)));
     }
     cluster.policy.slave_may_lead() && faults.iter().any(|fault| fault.is_silence())
 }

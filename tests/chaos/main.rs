@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use support::Ports;
+use support::network::Network;
 use tokio::runtime::Runtime;
 use watch::Watch;
 
@@ -58,6 +59,13 @@ struct Sum {
 
 #[test]
 fn rounds_of_faults_lose_nothing_that_was_confirmed() {
+    match Network::if_permitted().map(Arc::new) {
+        Some(network) => network.inside(|| run(Some(&network))),
+        None => run(None),
+    }
+}
+
+fn run(network: Option<&Arc<Network>>) {
     let rounds = number("UNDERSTUDY_CHAOS_ROUNDS").unwrap_or(ROUNDS);
     let seed = number("UNDERSTUDY_CHAOS_SEED").unwrap_or(1);
     let everyone_arbitrated = number("UNDERSTUDY_CHAOS_ARBITER") == Some(1);
@@ -70,7 +78,8 @@ fn rounds_of_faults_lose_nothing_that_was_confirmed() {
         // Every other one, and over eight pairs each policy both ways.
         let pair = done / ROUNDS_OF_A_PAIR;
         let arbitrated = everyone_arbitrated || (pair + pair / 4) % 2 == 1;
-        run_pair(policy, arbitrated, seed + done, of_pair, &mut sum);
+        let cluster = Cluster::start(policy, arbitrated, network);
+        run_pair(cluster, seed + done, of_pair, &mut sum);
         done += of_pair;
     }
     eprintln!(
@@ -86,8 +95,8 @@ fn rounds_of_faults_lose_nothing_that_was_confirmed() {
 }
 
 /// The rounds of one pair are numbered by seeds from `seed` on.
-fn run_pair(policy: Policy, arbitrated: bool, seed: u64, rounds: u64, sum: &mut Sum) {
-    let mut cluster = Cluster::start(policy, arbitrated);
+fn run_pair(mut cluster: Cluster, seed: u64, rounds: u64, sum: &mut Sum) {
+    let (policy, arbitrated) = (cluster.policy, cluster.arbiter.is_some());
     let urls = [cluster.pair.master.url(), cluster.pair.slave.url()];
     let watch = arbitrated.then(|| Watch::start(urls));
     let traffic = Arc::new(Traffic::new(seed));

@@ -1,6 +1,7 @@
 //! The native protocol by its client library, which does the reconnecting itself.
 
 use crate::clients::{Consumer, Outcome, Publisher, Received};
+use crate::cluster::USER;
 use std::collections::VecDeque;
 use std::time::Duration;
 use understudy_client::{
@@ -16,7 +17,7 @@ fn told(error: Error) -> String {
 async fn client(addresses: &[String], queue: &str) -> Outcome<Client> {
     let option = "?wireFormat.maxInactivityDuration=2000";
     let list: Vec<String> =
-        addresses.iter().map(|address| format!("tcp://{address}{option}")).collect();
+        addresses.iter().map(|address| format!("tcp://{USER}:{USER}@{address}{option}")).collect();
     let uri = format!("failover:({})?maxReconnectDelay=50&connectionTimeout=1000", list.join(","));
     let client = Client::connect(&uri).await.map_err(told)?;
     client.declare_queue(queue, QueueOptions::default()).await.map_err(told)?;

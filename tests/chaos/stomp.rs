@@ -1,15 +1,21 @@
 //! STOMP 1.2 in a hundred lines: receipts for publishes and for some acks.
 
 use crate::clients::{Consumer, Outcome, Publisher, Received};
+use crate::cluster::USER;
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const PREFETCH: u32 = 20;
+/// The broker's promise, and how long it may be silent until the connection is given up.
+const BEAT_MS: u64 = 1_000;
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 struct Stomp {
     socket: TcpStream,
     input: Vec<u8>,
+    heard: Instant,
     next_receipt: u64,
 }
 
@@ -53,9 +59,13 @@ impl Stomp {
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(socket) => {
-                    let mut stomp = Self { socket, input: Vec::new(), next_receipt: 1 };
-                    let head = "accept-version:1.2\nhost:/\nlogin:guest\npasscode:guest";
-                    stomp.send("CONNECT", head, b"").await?;
+                    let (input, heard) = (Vec::new(), Instant::now());
+                    let mut stomp = Self { socket, input, heard, next_receipt: 1 };
+                    let head = format!(
+                        "accept-version:1.2\nhost:/\nlogin:{USER}\npasscode:{USER}\n\
+                         heart-beat:0,{BEAT_MS}"
+                    );
+                    stomp.send("CONNECT", &head, b"").await?;
                     stomp.expect("CONNECTED").await?;
                     return Ok(stomp);
                 }
@@ -86,6 +96,7 @@ impl Stomp {
             if read.map_err(|error| error.to_string())? == 0 {
                 return Err("the broker closed the connection".to_owned());
             }
+            self.heard = Instant::now();
         }
     }
 
@@ -165,6 +176,10 @@ impl Consumer for StompConsumer {
     async fn receive(&mut self) -> Outcome<Received<String>> {
         if let Some(frame) = self.early.pop_front() {
             return Ok(Self::as_received(frame));
+        }
+        // Called again and again by whoever waits, so the limit needs no clock of its own.
+        if self.stomp.heard.elapsed() > SILENCE_MAX {
+            return Err(format!("the broker is silent for {SILENCE_MAX:?}"));
         }
         self.stomp.expect("MESSAGE").await.map(Self::as_received)
     }

@@ -9,19 +9,25 @@
 
 pub mod arbiter;
 pub mod haproxy;
+pub mod link;
+pub mod network;
 pub mod stomp;
 pub mod wire;
 
+use link::Link;
+use network::{Machine, Network};
 use serde_json::Value;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use wire::Wire;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// On a machine of its own.
+const REPLICATION_PORT: u16 = 7_400;
 
 /// One node's fixed addresses: a slave's must be known before it opens them, and a restarted
 /// node comes back to its own.
@@ -71,6 +77,18 @@ impl Ports {
         }
     }
 
+    /// Of a machine that nobody else is on: as clients and as its peer reach it.
+    fn on(machine: &str, to_peer: &str) -> Self {
+        let address = |port: u16| format!("{machine}:{port}");
+        Self {
+            amqp: address(5672),
+            stomp: address(61613),
+            native: address(61616),
+            http: address(15672),
+            replication: format!("{to_peer}:{REPLICATION_PORT}"),
+        }
+    }
+
     pub fn port(address: &str) -> u16 {
         address.rsplit(':').next().unwrap().parse().unwrap()
     }
@@ -80,6 +98,8 @@ impl Ports {
 pub struct Node {
     pub name: &'static str,
     pub ports: Ports,
+    /// Where it runs, if not where the test does.
+    pub machine: Option<Arc<Machine>>,
     directory: PathBuf,
     config: String,
     child: Option<Child>,
@@ -104,7 +124,8 @@ impl Node {
             ports.http,
             ports.replication,
         );
-        Self { name, ports, directory: directory.to_owned(), config, child: None }
+        let directory = directory.to_owned();
+        Self { name, ports, machine: None, directory, config, child: None }
     }
 
     pub fn standalone(directory: &std::path::Path) -> Self {
@@ -149,15 +170,18 @@ impl Node {
         std::fs::write(&config, &self.config).unwrap();
         let log = self.directory.join(format!("{}.log", self.name));
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
+        command
             .args(["serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
+            .stderr(log);
+        let child = match &self.machine {
+            Some(machine) => machine.inside(|| command.spawn()),
+            None => command.spawn(),
+        };
+        self.child = Some(child.unwrap());
     }
 
     /// Starts it and waits until it serves clients.
@@ -302,8 +326,11 @@ pub struct Pair {
 impl Pair {
     /// Not started yet; `master` and `slave` are further lines of `[replication]`.
     pub fn new(master: &str, slave: &str) -> Self {
+        Self::at([Ports::free(), Ports::free()], master, slave)
+    }
+
+    fn at([one, two]: [Ports; 2], master: &str, slave: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (one, two) = (Ports::free(), Ports::free());
         let common = "backend = \"pair\"\nuser = \"pair\"\npassword = \"secret\"\n";
         let uri = format!("master_uri = \"tcp://{}\"\n", one.replication);
         let master = Node::new("master", directory.path(), one, &format!("{common}{master}"));
@@ -328,6 +355,23 @@ impl Pair {
             node.config.push_str(&format!("advertised_uri = \"tcp://{}\"\n", wire.address));
         }
         (Self { master, slave, directory }, wires)
+    }
+
+    /// The nodes reach each other only by the link; its first end is the master's. With a network
+    /// they are on machines of their own, and the calls of the pair are made inside of it.
+    pub fn over_link(network: Option<&Network>) -> (Self, Link) {
+        let Some(network) = network else {
+            let (pair, wires) = Self::over_wires();
+            return (pair, Link::Wires(wires.into()));
+        };
+        let machines = [network.machine(), network.machine()];
+        let cable = network.cable([&machines[0], &machines[1]]);
+        let ports = [0, 1].map(|end| Ports::on(&machines[end].address, &cable.addresses[end]));
+        let mut pair = Self::at(ports, "", "");
+        for (node, machine) in [&mut pair.master, &mut pair.slave].into_iter().zip(machines) {
+            node.machine = Some(Arc::new(machine));
+        }
+        (pair, Link::Cable(cable))
     }
 
     pub fn start_in_sync(&mut self) {

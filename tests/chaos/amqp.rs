@@ -1,7 +1,7 @@
 //! AMQP 0-9-1 by lapin.
 
 use crate::clients::{Consumer, Outcome, Publisher, Received};
-use crate::cluster::USER;
+use crate::support::USER;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, QueueDeclareOptions,

@@ -60,12 +60,6 @@ const LIMITS: &str = "[storage]\nmap_bytes_max = 134217728\nfree_bytes_min = 167
                       scrub_bytes_per_second = 67108864\n\
                       [limits]\ninflight_bytes_max = 4194304\n[log]\nlevel = \"info\"\n";
 
-/// And password. `guest` comes from loopback only.
-pub(crate) const USER: &str = "chaos";
-/// By a hash that costs nothing: clients log in all the time.
-const USERS: &str = "[[users]]\nname = \"chaos\"\n\
-                     password_hash = \"sha256:c2FsdNl8DaAxuAxF5a1ZcBIkb6F6G9Pi+QDGXt82KT1lTiQS\"\n";
-
 pub(crate) struct Cluster {
     pub(crate) pair: Pair,
     pub(crate) policy: Policy,
@@ -90,7 +84,6 @@ impl Cluster {
         for node in [&mut pair.master, &mut pair.slave] {
             node.replication(&flags);
             node.configure(LIMITS);
-            node.configure(USERS);
         }
         let arbiter = arbitrated.then(|| Arbiter::start(network.map(Arc::as_ref), &pair));
         if let Some(arbiter) = &arbiter {

@@ -1,7 +1,7 @@
 //! The native protocol by its client library, which does the reconnecting itself.
 
 use crate::clients::{Consumer, Outcome, Publisher, Received};
-use crate::cluster::USER;
+use crate::support::USER;
 use std::collections::VecDeque;
 use std::time::Duration;
 use understudy_client::{

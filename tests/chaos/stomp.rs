@@ -1,7 +1,7 @@
 //! STOMP 1.2 in a hundred lines: receipts for publishes and for some acks.
 
 use crate::clients::{Consumer, Outcome, Publisher, Received};
-use crate::cluster::USER;
+use crate::support::USER;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

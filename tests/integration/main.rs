@@ -19,6 +19,7 @@ mod durability;
 mod high_availability;
 mod hostile;
 mod native;
+mod network;
 mod operator;
 mod pair;
 mod partition;

@@ -1,7 +1,8 @@
 //! The link between two living nodes is cut, both serve, and the link comes back.
 
+use crate::support::network::Network;
 use crate::support::stomp::Stomp;
-use crate::support::{Node, Pair};
+use crate::support::{Node, Pair, USER};
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +11,10 @@ use std::time::{Duration, Instant};
 fn apart() -> Duration {
     let seconds = std::env::var("UNDERSTUDY_PARTITION_SECONDS").ok();
     Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(2))
+}
+
+fn connect(node: &Node) -> Stomp {
+    Stomp::connect_as(USER, &node.ports.stomp)
 }
 
 fn digest(pair: &Pair, node: &Node) -> String {
@@ -32,7 +37,7 @@ fn list_queues(pair: &Pair) -> String {
 }
 
 fn publish_for(node: &Node, name: &str, time: Duration) -> (Vec<String>, usize) {
-    let mut stomp = Stomp::connect(&node.ports.stomp);
+    let mut stomp = connect(node);
     let (mut confirmed, mut own) = (Vec::new(), 0);
     let until = Instant::now() + time;
     while Instant::now() < until {
@@ -48,45 +53,53 @@ fn publish_for(node: &Node, name: &str, time: Duration) -> (Vec<String>, usize) 
 
 #[test]
 fn after_a_partition_both_hold_everything_that_either_confirmed_and_are_equal() {
-    let (mut pair, wires) = Pair::over_wires();
+    match Network::if_permitted() {
+        Some(network) => network.inside(|| part_and_heal(Some(&network))),
+        None => part_and_heal(None),
+    }
+}
+
+fn part_and_heal(network: Option<&Network>) {
+    let (mut pair, link) = Pair::over_link(network);
     pair.start_in_sync();
     let mut expected: BTreeSet<String> = (0..200).map(|n| format!("before-{n}")).collect();
-    let mut stomp = Stomp::connect(&pair.master.ports.stomp);
+    let mut stomp = connect(&pair.master);
     stomp.publish("/queue/q", expected.iter().cloned());
     stomp.publish("/queue/finished", (0..20).map(|n| n.to_string()));
-    wires.iter().for_each(super::support::wire::Wire::cut);
+    link.cut();
     for node in [&mut pair.master, &mut pair.slave] {
         node.wait("alone", |status| status["state"] == "alone" && status["serving"] == true);
     }
     // What one side finishes is finished for both.
-    let _ = Stomp::connect(&pair.master.ports.stomp).consume("/queue/finished", 20);
+    let _ = connect(&pair.master).consume("/queue/finished", 20);
     let ((at_master, own), (at_slave, _)) = std::thread::scope(|scope| {
         let master = scope.spawn(|| publish_for(&pair.master, "master", apart()));
         let slave = scope.spawn(|| publish_for(&pair.slave, "slave", apart()));
         (master.join().unwrap(), slave.join().unwrap())
     });
-    wires.iter().for_each(super::support::wire::Wire::heal);
+    link.heal();
     let healed = Instant::now();
     // The slave's epoch is the higher one.
     pair.slave.wait_in_sync();
     pair.master.wait_in_sync();
+    let in_sync = healed.elapsed();
     while digest(&pair, &pair.master) != digest(&pair, &pair.slave) {
         assert!(healed.elapsed() < Duration::from_secs(60), "the nodes stay different");
         std::thread::sleep(Duration::from_millis(50));
     }
     eprintln!(
-        "{} and {} messages apart, equal {:?} after the heal",
+        "{} and {} messages apart, in-sync {in_sync:?} and equal {:?} after the heal",
         at_master.len(),
         at_slave.len(),
         healed.elapsed()
     );
     expected.extend(at_master);
     expected.extend(at_slave);
-    let bodies = Stomp::connect(&pair.slave.ports.stomp).consume("/queue/q", expected.len());
+    let bodies = connect(&pair.slave).consume("/queue/q", expected.len());
     assert_eq!(bodies.len(), expected.len());
     assert_eq!(bodies.into_iter().collect::<BTreeSet<_>>(), expected);
     // A queue that only the losing side had.
-    let bodies = Stomp::connect(&pair.slave.ports.stomp).consume("/queue/only-master", own);
+    let bodies = connect(&pair.slave).consume("/queue/only-master", own);
     assert!(bodies.into_iter().eq((0..own).map(|n| format!("own-{n}"))));
     let left = list_queues(&pair);
     assert!(left.contains("finished\t0\n") && left.contains("only-master\t0\n"), "{left}");

@@ -15,7 +15,7 @@ pub mod stomp;
 pub mod wire;
 
 use link::Link;
-use network::{Machine, Network};
+use network::{Cable, Machine, Network};
 use serde_json::Value;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -26,6 +26,11 @@ use std::time::{Duration, Instant};
 use wire::Wire;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// And password: `guest` comes from loopback only.
+pub const USER: &str = "tester";
+/// By a hash that costs nothing, for clients that log in all the time.
+const USERS: &str = "[[users]]\nname = \"tester\"\n\
+                     password_hash = \"sha256:c2FsdOGh49lWQhOrRHBZeJX2a3AlFHVhxA5zfNEH8FvVzyNy\"\n";
 /// On a machine of its own.
 const REPLICATION_PORT: u16 = 7_400;
 
@@ -357,13 +362,26 @@ impl Pair {
         (Self { master, slave, directory }, wires)
     }
 
-    /// The nodes reach each other only by the link; its first end is the master's. With a network
-    /// they are on machines of their own, and the calls of the pair are made inside of it.
+    /// The nodes reach each other only by the link; its first end is the master's. Clients log in
+    /// as `USER`. With a network the nodes are on machines of their own, which are reached from
+    /// inside of it.
     pub fn over_link(network: Option<&Network>) -> (Self, Link) {
-        let Some(network) = network else {
-            let (pair, wires) = Self::over_wires();
-            return (pair, Link::Wires(wires.into()));
+        let (mut pair, link) = match network {
+            None => {
+                let (pair, wires) = Self::over_wires();
+                (pair, Link::Wires(wires.into()))
+            }
+            Some(network) => {
+                let (pair, cable) = Self::over_cable(network);
+                (pair, Link::Cable(cable))
+            }
         };
+        pair.master.configure(USERS);
+        pair.slave.configure(USERS);
+        (pair, link)
+    }
+
+    fn over_cable(network: &Network) -> (Self, Cable) {
         let machines = [network.machine(), network.machine()];
         let cable = network.cable([&machines[0], &machines[1]]);
         let ports = [0, 1].map(|end| Ports::on(&machines[end].address, &cable.addresses[end]));
@@ -371,7 +389,7 @@ impl Pair {
         for (node, machine) in [&mut pair.master, &mut pair.slave].into_iter().zip(machines) {
             node.machine = Some(Arc::new(machine));
         }
-        (pair, Link::Cable(cable))
+        (pair, cable)
     }
 
     pub fn start_in_sync(&mut self) {

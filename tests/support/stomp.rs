@@ -25,8 +25,14 @@ impl Frame {
 
 impl Stomp {
     pub fn connect(address: &str) -> Self {
+        Self::connect_as("guest", address)
+    }
+
+    /// The password is the user's name.
+    pub fn connect_as(user: &str, address: &str) -> Self {
         let mut stomp = Self::open(address);
-        stomp.send("CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\n");
+        let login = format!("login:{user}\npasscode:{user}");
+        stomp.send(&format!("CONNECT\naccept-version:1.2\nhost:/\n{login}\n\n"));
         let connected = stomp.receive();
         assert_eq!(connected.command, "CONNECTED", "{connected:?}");
         stomp

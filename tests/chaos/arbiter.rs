@@ -83,6 +83,11 @@ impl Arbiter {
         self.ways[way].cut();
     }
 
+    /// What that node says arrives here.
+    pub(crate) fn cut_towards(&self, way: usize) {
+        self.ways[way].cut_towards(1);
+    }
+
     /// Everything works again.
     pub(crate) fn repair(&mut self) {
         self.ways.iter().for_each(Link::heal);

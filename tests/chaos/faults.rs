@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     PauseArbiter,
     /// That node cannot reach the arbiter.
     CutArbiter(Side),
+    /// Its calls are carried out, and it hears of none.
+    CutFromArbiter(Side),
     /// It cannot reach the other node either.
     Isolate(Side),
 }
@@ -56,7 +58,8 @@ impl Dice {
         match self.roll(10) {
             0 | 1 => Some(Fault::KillArbiter),
             2 => Some(Fault::PauseArbiter),
-            3 | 4 => Some(Fault::CutArbiter(side)),
+            3 => Some(Fault::CutArbiter(side)),
+            4 => Some(Fault::CutFromArbiter(side)),
             5 | 6 => Some(Fault::Isolate(side)),
             _ => None,
         }
@@ -144,6 +147,9 @@ impl Fault {
             Self::KillArbiter => cluster.arbiter.iter_mut().for_each(Arbiter::kill),
             Self::PauseArbiter => cluster.arbiter.iter().for_each(|a| a.signal("STOP")),
             Self::CutArbiter(side) => cluster.arbiter.iter().for_each(|a| a.cut(side as usize)),
+            Self::CutFromArbiter(side) => {
+                cluster.arbiter.iter().for_each(|a| a.cut_towards(side as usize));
+            }
             Self::Isolate(side) => {
                 cluster.cut();
                 cluster.arbiter.iter().for_each(|a| a.cut(side as usize));

@@ -191,6 +191,13 @@ impl Cluster {
         self.link.slow_down(delay_ms);
     }
 
+    /// Between machines only.
+    pub(crate) fn lose_some(&self) {
+        if let Link::Cable(cable) = &self.link {
+            cable.lose_some();
+        }
+    }
+
     /// Nobody reaches its machine any more, clients neither.
     pub(crate) fn unplug(&mut self, side: Side) {
         let network = self.network.clone();

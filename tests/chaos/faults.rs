@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     /// Of all its cables, so that clients and arbiter do not reach it either.
     Unplug(Side),
     Slow,
+    /// The link loses some packets.
+    Lossy,
     FullDisk(Side),
     /// Of messages: the node mends itself from the other one.
     FlippedBits(Side),
@@ -81,6 +83,7 @@ impl Dice {
             12 | 13 => Fault::Cut,
             14 if cluster.has_machines() && self.roll(2) == 0 => Fault::Unplug(either),
             14 => Fault::CutTowards(either),
+            15 if cluster.has_machines() && self.roll(2) == 0 => Fault::Lossy,
             15 => Fault::Slow,
             16 if cluster.has_small_disks() => Fault::FullDisk(either),
             // A new node takes the place of one whose data is bad only beside a master that may
@@ -106,6 +109,7 @@ impl Fault {
                 | Self::CutTowards(_)
                 | Self::Unplug(_)
                 | Self::Slow
+                | Self::Lossy
         )
     }
 
@@ -129,6 +133,7 @@ impl Fault {
             Self::CutTowards(side) => cluster.cut_towards(side),
             Self::Unplug(side) => cluster.unplug(side),
             Self::Slow => cluster.slow_down(1 + dice.roll(100)),
+            Self::Lossy => cluster.lose_some(),
             // Either the alarm comes first, or the disk is really full at the next write.
             Self::FullDisk(side) => {
                 let spare = [0, 1 << 20, 12 << 20][dice.roll(3) as usize];

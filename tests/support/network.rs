@@ -76,8 +76,9 @@ pub struct Network {
     hub: Arc<Machine>,
     machines: AtomicU16,
     cables: AtomicU16,
-    /// A slow cable delays; where the kernel cannot do that, it is narrow.
-    delays: bool,
+    /// The kernel can delay packets, and lose one now and then. Else a slow cable is narrow, and one
+    /// that loses some has no room for them.
+    has_netem: bool,
 }
 
 impl Network {
@@ -92,20 +93,21 @@ impl Network {
              addr add 10.0.255.254/16 dev clients\n\
              link set clients up\n",
         )?;
-        let delays = hub.configure("tc", "qdisc replace dev clients root netem delay 1ms").is_ok();
-        if delays {
+        let has_netem =
+            hub.configure("tc", "qdisc replace dev clients root netem delay 1ms").is_ok();
+        if has_netem {
             hub.configure("tc", "qdisc del dev clients root")?;
         }
         let (machines, cables) = (AtomicU16::new(1), AtomicU16::new(1));
-        Ok(Self { hub: Arc::new(hub), machines, cables, delays })
+        Ok(Self { hub: Arc::new(hub), machines, cables, has_netem })
     }
 
     /// None, and the reason printed, where this process has no right to.
     pub fn if_permitted() -> Option<Self> {
         match Self::new() {
             Ok(network) => {
-                let slow = if network.delays { "delay" } else { "are narrow: no netem" };
-                eprintln!("cables between network namespaces; slow ones {slow}");
+                let how = if network.has_netem { "netem" } else { "tbf, as there is no netem" };
+                eprintln!("cables between network namespaces; slow and lossy ones by {how}");
                 Some(network)
             }
             Err(error) => {
@@ -139,7 +141,7 @@ impl Network {
         for (end, machine) in ends.into_iter().enumerate() {
             self.plug(machine, &name, &ports[end], &addresses[end], 24);
         }
-        Cable { hub: self.hub.clone(), name, addresses, ports, delays: self.delays }
+        Cable { hub: self.hub.clone(), name, addresses, ports, has_netem: self.has_netem }
     }
 
     fn plug(&self, machine: &Machine, bridge: &str, port: &str, address: &str, prefix: u8) {
@@ -177,7 +179,7 @@ pub struct Cable {
     name: String,
     pub addresses: [String; 2],
     ports: [String; 2],
-    delays: bool,
+    has_netem: bool,
 }
 
 /// What passes in a millisecond's delay where a cable can only be narrow: the rate of a slow one.
@@ -196,7 +198,7 @@ impl Cable {
 
     /// Packets take so much longer each way, or `BYTES_PER_DELAY` do where the kernel has no netem.
     pub fn slow_down(&self, delay_ms: u64) {
-        let queue = if self.delays {
+        let queue = if self.has_netem {
             format!("netem delay {delay_ms}ms limit 10000")
         } else {
             let rate = BYTES_PER_DELAY * 8 * 1_000 / delay_ms.max(1);
@@ -204,6 +206,18 @@ impl Cable {
         };
         for end in [0, 1] {
             self.queue(end, &queue).unwrap();
+        }
+    }
+
+    /// A fifth of the packets is lost, or all of a burst but its beginning where the kernel has
+    /// no netem.
+    pub fn lose_some(&self) {
+        let queue = match self.has_netem {
+            true => "netem loss 20% limit 10000",
+            false => "tbf rate 4mbit burst 1600 limit 4800",
+        };
+        for end in [0, 1] {
+            self.queue(end, queue).unwrap();
         }
     }
 

@@ -15,6 +15,8 @@ pub(crate) enum Fault {
     CutTowards(Side),
     /// Of all its cables, so that clients and arbiter do not reach it either.
     Unplug(Side),
+    /// The same, and the process is no more: nobody says so.
+    PowerOff(Side),
     Slow,
     /// The link loses some packets.
     Lossy,
@@ -72,6 +74,7 @@ impl Dice {
         let slave = master.other();
         let either = if self.roll(2) == 0 { master } else { slave };
         match self.roll(20) {
+            0 if cluster.has_machines() => Fault::PowerOff(master),
             0..=2 => Fault::Kill(master),
             3 => Fault::Kill(slave),
             4 | 5 => Fault::KillBoth,
@@ -92,6 +95,7 @@ impl Dice {
                 Fault::FlippedPages(slave)
             }
             17 => Fault::FlippedBits(either),
+            18 if cluster.has_machines() => Fault::PowerOff(either),
             18 => Fault::Kill(either),
             _ => Fault::Switchover,
         }
@@ -107,7 +111,6 @@ impl Fault {
                 | Self::PauseBoth
                 | Self::Cut
                 | Self::CutTowards(_)
-                | Self::Unplug(_)
                 | Self::Slow
                 | Self::Lossy
         )
@@ -132,6 +135,10 @@ impl Fault {
             Self::Cut => cluster.cut(),
             Self::CutTowards(side) => cluster.cut_towards(side),
             Self::Unplug(side) => cluster.unplug(side),
+            Self::PowerOff(side) => {
+                cluster.unplug(side);
+                cluster.kill(side);
+            }
             Self::Slow => cluster.slow_down(1 + dice.roll(100)),
             Self::Lossy => cluster.lose_some(),
             // Either the alarm comes first, or the disk is really full at the next write.
@@ -193,15 +200,16 @@ pub(crate) fn repair(cluster: &mut Cluster, dice: &mut Dice) {
 }
 
 /// Whether two nodes may have served at one time: then repetitions and another order are no
-/// breach.
+/// breach. What a node handed out unplugged arrives late, which looks the same.
 ///
 /// With an arbiter never; but a master that was stopped may hand out once more what it had before
-/// it notices (docs/arbiter.md), and what it handed out unplugged arrives late.
+/// it notices (docs/arbiter.md).
 pub(crate) fn may_have_been_apart(cluster: &Cluster, faults: &[Fault]) -> bool {
+    if faults.iter().any(|fault| matches!(fault, Fault::Unplug(_) | Fault::PowerOff(_))) {
+        return true;
+    }
     if cluster.arbiter.is_some() {
-        return faults
-            .iter()
-            .any(|fault| fault.stops_a_node() || matches!(fault, Fault::Unplug(_)));
+        return faults.iter().any(|fault| fault.stops_a_node());
     }
     cluster.policy.slave_may_lead() && faults.iter().any(|fault| fault.is_silence())
 }

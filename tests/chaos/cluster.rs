@@ -132,13 +132,18 @@ impl Cluster {
             && states.iter().any(|status| status["serving"] == true)
     }
 
+    /// Starts nodes again that have ended.
+    pub(crate) fn supervise(&mut self) {
+        for side in Side::BOTH {
+            self.node(side).revive();
+        }
+    }
+
     /// Waits, and starts nodes again that end, as a supervisor would.
     pub(crate) fn wait_in_sync(&mut self, limit: Duration) -> Result<(), String> {
         let until = Instant::now() + limit;
         while !self.is_in_sync() {
-            for side in Side::BOTH {
-                self.node(side).revive();
-            }
+            self.supervise();
             if Instant::now() > until {
                 let states = Side::BOTH.map(|side| self.status(side));
                 return Err(format!("not in-sync after {limit:?}: {states:?}"));

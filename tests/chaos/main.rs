@@ -229,6 +229,8 @@ fn round(
     dice.pause(500);
     traffic.paused.store(true, Ordering::SeqCst);
     wait("every publish is confirmed", CONFIRM_LIMIT, || {
+        // A cut is suspected when it is over already: the kernels send again more and more seldom.
+        cluster.supervise();
         traffic.idle.load(Ordering::SeqCst) == PUBLISHERS
     })?;
     drain(cluster, traffic)?;
@@ -268,7 +270,11 @@ fn wait(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Result<(
 /// blamed: what they hold is not lost, and then consumers get another chance.
 fn drain(cluster: &mut Cluster, traffic: &Traffic) -> Result<(), String> {
     let delivered = || traffic.ledger().missing().is_empty();
-    if wait("delivery", DELIVERY_LIMIT, delivered).is_ok() {
+    let supervised = || {
+        cluster.supervise();
+        delivered()
+    };
+    if wait("delivery", DELIVERY_LIMIT, supervised).is_ok() {
         return Ok(());
     }
     let missing = traffic.ledger().missing();

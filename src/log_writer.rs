@@ -28,7 +28,10 @@ const RELOCATE_BYTES_PER_READ: usize = 4 << 20;
 const INLINE_COMMANDS_MAX: u64 = 4;
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// … while commits take no longer than this on average: the driver does nothing else meanwhile.
-const INLINE_COMMIT_US_MAX: u64 = 1_000;
+const INLINE_COMMIT_US_MAX: u64 = 2_000;
+/// One commit counts as so much at most in the average: a single pause of the disk says little of
+/// the next commit.
+const COMMIT_US_COUNTED_MAX: u64 = 4_000;
 
 /// Where jobs are sent to.
 #[derive(Clone)]
@@ -60,7 +63,8 @@ impl Timed {
         let write = self.writes.begin();
         let result = self.log.commit(batch);
         drop(write);
-        self.commit_us = (self.commit_us * 7 + begin.elapsed().as_micros() as u64) / 8;
+        let took_us = (begin.elapsed().as_micros() as u64).min(COMMIT_US_COUNTED_MAX);
+        self.commit_us = (self.commit_us * 7 + took_us) / 8;
         // What was written may be answered only by who still owns it.
         if let (Ok(()), Some(Err(error))) = (&result, self.ownership.as_ref().map(Ownership::check))
         {

@@ -2,7 +2,8 @@
 //! kernels send again more and more seldom. Without the right to make them there is nothing to see.
 
 use crate::support::network::Network;
-use crate::support::{Node, Pair};
+use crate::support::stomp::Stomp;
+use crate::support::{Node, Pair, USER};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -87,4 +88,34 @@ fn a_slave_that_died_behind_a_cut_link_is_taken_back_at_once() {
         link.heal();
         assert_back_soon(&mut pair);
     });
+}
+
+/// No host answers that nobody is there any more, so the slave waits as long as for a silent one.
+#[test]
+fn a_master_whose_machine_lost_its_power_is_replaced_when_its_time_is_over() {
+    on_machines(|network| {
+        let (mut pair, _link) = Pair::over_link(Some(network));
+        pair.start_in_sync();
+        Stomp::connect_as(USER, &pair.master.ports.stomp).publish("/queue/q", numbers(0..200));
+        let machine = pair.master.machine.clone().unwrap();
+        network.unplug(&machine);
+        pair.master.kill();
+        let off = Instant::now();
+        pair.slave.wait("serving", |status| status["serving"] == true);
+        let after = off.elapsed();
+        // By default `replication.takeover_ms` is 4,000, counted from the last sign of life.
+        let range = Duration::from_millis(3_500)..Duration::from_secs(7);
+        assert!(range.contains(&after), "replaced after {after:?}");
+        eprintln!("replaced after {after:?}");
+        let mut stomp = Stomp::connect_as(USER, &pair.slave.ports.stomp);
+        stomp.publish("/queue/q", numbers(200..300));
+        network.plug_in(&machine);
+        pair.master.start();
+        assert_back_soon(&mut pair);
+        assert!(stomp.consume("/queue/q", 300).into_iter().eq(numbers(0..300)));
+    });
+}
+
+fn numbers(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {
+    range.map(|n| n.to_string())
 }

@@ -69,6 +69,18 @@ impl Dice {
         }
     }
 
+    /// Of the link, or of `side`'s machine.
+    pub(crate) fn network_fault(&mut self, cluster: &Cluster, side: Side) -> Fault {
+        let with_machines = cluster.has_machines();
+        match self.roll(8) {
+            0 if with_machines => Fault::Lossy,
+            0 | 1 => Fault::Slow,
+            2 if with_machines => Fault::Unplug(side),
+            2 | 3 => Fault::CutTowards(side),
+            _ => Fault::Cut,
+        }
+    }
+
     /// `master` serves now.
     pub(crate) fn fault(&mut self, cluster: &Cluster, master: Side) -> Fault {
         let slave = master.other();
@@ -83,11 +95,7 @@ impl Dice {
             9 => Fault::Pause(master),
             10 => Fault::Pause(slave),
             11 => Fault::PauseBoth,
-            12 | 13 => Fault::Cut,
-            14 if cluster.has_machines() && self.roll(2) == 0 => Fault::Unplug(either),
-            14 => Fault::CutTowards(either),
-            15 if cluster.has_machines() && self.roll(2) == 0 => Fault::Lossy,
-            15 => Fault::Slow,
+            12..=15 => self.network_fault(cluster, either),
             16 if cluster.has_small_disks() => Fault::FullDisk(either),
             // A new node takes the place of one whose data is bad only beside a master that may
             // be alone.

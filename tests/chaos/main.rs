@@ -3,7 +3,8 @@
 //!
 //! `cargo test --test chaos` runs a few rounds. More, and a certain seed:
 //! `UNDERSTUDY_CHAOS_ROUNDS=200 UNDERSTUDY_CHAOS_SEED=7 cargo test --test chaos -- --nocapture`
-//! `UNDERSTUDY_CHAOS_ARBITER=1` puts an arbiter beside each pair instead of every other one.
+//! `UNDERSTUDY_CHAOS_ARBITER=1` puts an arbiter beside each pair instead of every other one,
+//! `UNDERSTUDY_CHAOS_NETWORK=1` begins each round with a fault of the network, and a longer one.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, reason = "tests")]
 
 mod amqp;
@@ -36,6 +37,9 @@ const ROUNDS: u64 = 8;
 const ROUNDS_OF_A_PAIR: u64 = 4;
 const QUEUES: [&str; 2] = ["chaos-0", "chaos-1"];
 const PUBLISHERS: u64 = 6;
+
+/// The longest, if that is what the run is for: the kernels send again ever more seldom.
+const NETWORK_FAULT_MS: u64 = 12_000;
 
 const IN_SYNC_LIMIT: Duration = Duration::from_secs(60);
 const CONFIRM_LIMIT: Duration = Duration::from_secs(60);
@@ -193,29 +197,7 @@ fn round(
     traffic.paused.store(false, Ordering::SeqCst);
     dice.pause(1_000);
     let master = cluster.master().ok_or("nobody serves at a round's beginning")?;
-    if cluster.arbiter.is_some()
-        && let Some(fault) = dice.arbiter_fault()
-    {
-        faults.push(fault);
-        fault.begin(cluster, &mut dice);
-        dice.pause(2_000);
-    }
-    let fault = dice.fault(cluster, master);
-    faults.push(fault);
-    watch.iter().for_each(|watch| watch.pauses.store(fault.stops_a_node(), Ordering::SeqCst));
-    fault.begin(cluster, &mut dice);
-    if fault.combines() && dice.roll(3) == 0 {
-        dice.pause(1_500);
-        let second = dice.fault(cluster, master);
-        if second.combines() {
-            faults.push(second);
-            if second.stops_a_node() {
-                watch.iter().for_each(|watch| watch.pauses.store(true, Ordering::SeqCst));
-            }
-            second.begin(cluster, &mut dice);
-        }
-    }
-    dice.pause(fault.lasts_ms());
+    let fault = befall(cluster, watch, &mut dice, master, faults);
     repair(cluster, &mut dice);
     if let Fault::FlippedPages(side) = fault {
         replace_disk_of(cluster, side);
@@ -243,6 +225,46 @@ fn round(
     let apart = may_have_been_apart(cluster, faults) || merged;
     traffic.ledger().judge(apart);
     Ok(())
+}
+
+/// Up to three faults, and their time. Returns the main one.
+fn befall(
+    cluster: &mut Cluster,
+    watch: Option<&Watch>,
+    dice: &mut Dice,
+    master: Side,
+    faults: &mut Vec<Fault>,
+) -> Fault {
+    if cluster.arbiter.is_some()
+        && let Some(fault) = dice.arbiter_fault()
+    {
+        faults.push(fault);
+        fault.begin(cluster, dice);
+        dice.pause(2_000);
+    }
+    let by_network = number("UNDERSTUDY_CHAOS_NETWORK") == Some(1);
+    let fault = if by_network {
+        let side = if dice.roll(2) == 0 { Side::A } else { Side::B };
+        dice.network_fault(cluster, side)
+    } else {
+        dice.fault(cluster, master)
+    };
+    faults.push(fault);
+    watch.iter().for_each(|watch| watch.pauses.store(fault.stops_a_node(), Ordering::SeqCst));
+    fault.begin(cluster, dice);
+    if fault.combines() && dice.roll(3) == 0 {
+        dice.pause(1_500);
+        let second = dice.fault(cluster, master);
+        if second.combines() {
+            faults.push(second);
+            if second.stops_a_node() {
+                watch.iter().for_each(|watch| watch.pauses.store(true, Ordering::SeqCst));
+            }
+            second.begin(cluster, dice);
+        }
+    }
+    dice.pause(if by_network { NETWORK_FAULT_MS } else { fault.lasts_ms() });
+    fault
 }
 
 /// The file itself is damaged, which no rule promises to mend: the node has ended, or has not read that

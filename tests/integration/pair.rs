@@ -156,6 +156,21 @@ fn a_master_told_so_stops_with_its_slave() {
 }
 
 #[test]
+fn a_slave_that_is_stopped_in_order_does_not_stop_its_master() {
+    let flags = "shutdown_on_slave_failure = true\nshutdown_on_master_failure = true";
+    let mut pair = Pair::new(flags, flags);
+    pair.start_in_sync();
+    assert!(pair.slave.terminate().success());
+    pair.master.wait("alone", |status| status["state"] == "alone");
+    Stomp::connect(&pair.master.ports.stomp).publish("/queue/q", numbered(0, 50));
+    pair.slave.start();
+    pair.master.wait_in_sync();
+    pair.slave.wait_in_sync();
+    pair.slave.kill();
+    assert!(pair.master.wait_exit().success());
+}
+
+#[test]
 fn a_master_that_waits_for_its_slave_lets_nobody_in_before() {
     let mut pair = Pair::new("wait_for_slave = true", "");
     pair.master.start();

@@ -83,14 +83,14 @@ impl Lead {
     /// in-sync. Once it has spoken as this link's follower, it does not listen to another.
     fn came_back_without_claim(&mut self, core: &mut Core, out: &mut Vec<Output>) {
         if self.awaits_claim() {
-            self.shrink(core, false, out);
+            self.shrink(core, out);
         }
         // Nobody else can lead, so what the arbiter has forgotten need not be known (seed 330 of the
         // simulator: a master and its slave waited for ever).
-        if let Saving::Asking { stop } = self.saving
+        if self.saving == Saving::Asking
             && self.feed().is_some_and(|feed| !feed.is_required())
         {
-            self.ask_to_shrink(core, stop, true);
+            self.ask_to_shrink(core, true);
         }
     }
 
@@ -210,14 +210,14 @@ impl Lead {
         None
     }
 
-    /// The slave's process ends, and its disk says that its copy is out of date from now on.
+    /// The slave's process ends, and its disk says that its copy is out of date from now on: it can lead
+    /// nowhere, so this is no failure, and the master serves on under every policy (replication.md 8.6).
     fn left(&mut self, core: &mut Core, link: LinkId, out: &mut Vec<Output>) {
         core.say(true, "the slave has said goodbye".into(), out);
         core.drop_link(link, out);
-        let stop = core.policy().stops_without_slave && !self.sole;
         self.peer = Peer::None;
         if !self.sole {
-            self.shrink(core, stop, out);
+            self.shrink(core, out);
         }
     }
 

@@ -37,9 +37,9 @@ impl Lead {
         core.view.peer_policy = Policy::default();
         if !self.sole {
             // The operator's word stands above the policy: it is to go on.
-            self.shrink(core, false, out);
+            self.shrink(core, out);
             if force && core.has_arbiter() && !self.is_saving_alone() {
-                self.ask_to_shrink(core, false, true);
+                self.ask_to_shrink(core, true);
             }
         }
         core.save(out);

@@ -33,13 +33,10 @@ pub(crate) enum Peer {
 pub(crate) enum Saving {
     None,
     /// The arbiter is asked whether the slave may be left behind; then as below.
-    Asking {
-        stop: bool,
-    },
-    /// `Alone` (R3), and whether the node then stops.
+    Asking,
+    /// `Alone` (R3).
     Shrink {
         version: u64,
-        stop: bool,
     },
 }
 
@@ -264,19 +261,13 @@ impl Lead {
         {
             return Some(self.handed_over(core, out));
         }
-        if let Saving::Shrink { version, stop } = self.saving
+        if let Saving::Shrink { version } = self.saving
             && version <= saved
         {
             self.saving = Saving::None;
             self.sole = true;
             core.dialer.slow_down(core.now_ms);
             core.say(true, format!("going on without a slave since LSN {}", core.commit), out);
-            if stop {
-                core.release_lease(self.epoch, out);
-                let text =
-                    "the slave has left; shutdown_on_slave_failure is set: this master stops";
-                return Some(State::stop(Ok(text.into()), out));
-            }
         }
         if let Peer::Attached(feed) = &mut self.peer
             && let Stage::Widening { target, version } = feed.stage
@@ -288,7 +279,7 @@ impl Lead {
     }
 
     /// R3: `Alone` is on disk before anything is committed without the slave.
-    pub(crate) fn shrink(&mut self, core: &mut Core, stop: bool, out: &mut Vec<Output>) {
+    pub(crate) fn shrink(&mut self, core: &mut Core, out: &mut Vec<Output>) {
         // The right that is being given away cannot be taken alone.
         if self.has_given_up() {
             return;
@@ -296,19 +287,19 @@ impl Lead {
         if !self.is_saving_alone() {
             #[cfg(test)]
             if broken::is(Broken::ShrinksUnasked) {
-                return self.save_alone(core, stop, out);
+                return self.save_alone(core, out);
             }
             if core.has_arbiter() {
-                self.ask_to_shrink(core, stop, false);
+                self.ask_to_shrink(core, false);
             } else {
-                self.save_alone(core, stop, out);
+                self.save_alone(core, out);
             }
         }
     }
 
-    pub(crate) fn save_alone(&mut self, core: &mut Core, stop: bool, out: &mut Vec<Output>) {
+    pub(crate) fn save_alone(&mut self, core: &mut Core, out: &mut Vec<Output>) {
         core.view.standing = Standing::Alone { epoch: self.epoch, since: core.commit };
-        self.saving = Saving::Shrink { version: core.save(out), stop };
+        self.saving = Saving::Shrink { version: core.save(out) };
         #[cfg(test)]
         if broken::is(Broken::AloneEarly) {
             self.sole = true;
@@ -340,7 +331,7 @@ impl Lead {
             return Some(State::stop(Ok(text), out));
         }
         core.say(true, format!("{why}: going on alone"), out);
-        self.shrink(core, false, out);
+        self.shrink(core, out);
         None
     }
 

@@ -76,14 +76,14 @@ impl Lead {
         }
     }
 
-    pub(crate) fn ask_to_shrink(&mut self, core: &mut Core, stop: bool, unopposed: bool) {
-        self.saving = Saving::Asking { stop };
+    pub(crate) fn ask_to_shrink(&mut self, core: &mut Core, unopposed: bool) {
+        self.saving = Saving::Asking;
         core.want(Want::Shrink { epoch: self.epoch, unopposed });
     }
 
     /// … before the arbiter was asked, or after it has said no: both are in-sync as before.
     pub(crate) fn slave_is_back(&mut self, core: &mut Core) {
-        if matches!(self.saving, Saving::Asking { .. }) {
+        if self.saving == Saving::Asking {
             self.saving = Saving::None;
             core.want_nothing();
         }
@@ -126,8 +126,8 @@ impl Lead {
                 return Some(State::Idle(Idle::starting(core)));
             }
             Verdict::Granted(register) if register.slave.is_none() => {
-                if let Saving::Asking { stop } = self.saving {
-                    self.save_alone(core, stop, out);
+                if self.saving == Saving::Asking {
+                    self.save_alone(core, out);
                 }
             }
             Verdict::Granted(_) => {

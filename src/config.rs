@@ -129,6 +129,8 @@ pub enum ArbiterKind {
 /// TLS of the link between the nodes, with the node's own certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkTls {
+    /// The setting that names `ca_file`, for errors.
+    pub ca_key: String,
     /// Who signs the nodes' certificates.
     pub ca_file: String,
     /// The node that accepts asks for a certificate, too.

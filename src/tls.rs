@@ -91,10 +91,10 @@ pub(crate) fn private_key(file: &str) -> anyhow::Result<PrivateKeyDer<'static>> 
 }
 
 /// The authorities in the file that the setting `key` names.
-pub(crate) fn roots(key: &'static str, file: &str) -> anyhow::Result<RootCertStore> {
+pub(crate) fn roots(key: &str, file: &str) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for root in certificates(key, file)? {
-        roots.add(root).context(key)?;
+        roots.add(root).with_context(|| format!("{key}: {file}"))?;
     }
     Ok(roots)
 }

@@ -247,11 +247,12 @@ impl Checker<'_> {
                 return self.wrong(&format!("{section}.tls"), &problem);
             }
         };
+        let ca_key = format!("{section}.tls_ca_file");
         if ca_file.is_empty() {
             let problem = "needed to check the other side's certificate: a PEM file";
-            return self.wrong(&format!("{section}.tls_ca_file"), problem);
+            return self.wrong(&ca_key, problem);
         }
-        Ok(Some(LinkTls { ca_file: ca_file.to_owned(), mutual }))
+        Ok(Some(LinkTls { ca_key, ca_file: ca_file.to_owned(), mutual }))
     }
 
     fn etcd(&self, given: &Arbiter) -> Result<ArbiterKind, ConfigError> {

@@ -104,11 +104,10 @@ impl Security {
 }
 
 fn load(link: &LinkTls, tls: &TlsSettings) -> anyhow::Result<Both> {
-    const CA_KEY: &str = "replication.tls_ca_file";
     let chain = certificates("tls.certificate_file", &tls.certificate_file)?;
     let misfit = "tls.key_file does not fit the certificate";
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let authorities = Arc::new(roots(CA_KEY, &link.ca_file)?);
+    let authorities = Arc::new(roots(&link.ca_key, &link.ca_file)?);
     let accept = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(&tls.min_version))?;
     let dial = ClientConfig::builder_with_provider(provider.clone())
@@ -117,7 +116,8 @@ fn load(link: &LinkTls, tls: &TlsSettings) -> anyhow::Result<Both> {
     let (accept, dial) = if link.mutual {
         let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider);
         let dial = dial.with_client_auth_cert(chain.clone(), private_key(&tls.key_file)?);
-        (accept.with_client_cert_verifier(verifier.build().context(CA_KEY)?), dial.context(misfit)?)
+        let verifier = verifier.build().with_context(|| link.ca_key.clone())?;
+        (accept.with_client_cert_verifier(verifier), dial.context(misfit)?)
     } else {
         (accept.with_no_client_auth(), dial.with_no_client_auth())
     };

@@ -137,7 +137,7 @@ impl Files {
     }
 
     fn security(&self, mutual: bool, authority: &Self) -> anyhow::Result<Security> {
-        let link = LinkTls { ca_file: authority.file("ca.pem"), mutual };
+        let link = link_tls("replication.tls_ca_file", authority, mutual);
         let certificate_file = self.file("node.pem");
         let key_file = self.file("node.key");
         Security::tls(&link, &TlsSettings { certificate_file, key_file, ..TlsSettings::default() })
@@ -225,7 +225,31 @@ async fn new_links_use_the_files_read_last_and_wrong_ones_change_nothing() {
 }
 
 fn mixed(certificate: &Files, key: &Files) -> anyhow::Result<Security> {
-    let link = LinkTls { ca_file: certificate.file("ca.pem"), mutual: true };
+    let link = link_tls("replication.tls_ca_file", certificate, true);
     let (certificate_file, key_file) = (certificate.file("node.pem"), key.file("node.key"));
     Security::tls(&link, &TlsSettings { certificate_file, key_file, ..TlsSettings::default() })
+}
+
+fn link_tls(ca_key: &str, authority: &Files, mutual: bool) -> LinkTls {
+    LinkTls { ca_key: ca_key.to_owned(), ca_file: authority.file("ca.pem"), mutual }
+}
+
+#[test]
+fn a_file_that_is_no_good_is_told_by_the_setting_that_names_it() {
+    for ca_key in ["replication.tls_ca_file", "arbiter.tls_ca_file"] {
+        for (file, key) in
+            [("ca.pem", ca_key), ("node.pem", "tls.certificate_file"), ("node.key", "tls.key_file")]
+        {
+            for mutual in [false, true] {
+                let files = Files::make("127.0.0.1");
+                let link = link_tls(ca_key, &files, mutual);
+                std::fs::write(files.file(file), "nothing of use").unwrap();
+                let (certificate_file, key_file) = (files.file("node.pem"), files.file("node.key"));
+                let tls = TlsSettings { certificate_file, key_file, ..TlsSettings::default() };
+                let told = format!("{:#}", Security::tls(&link, &tls).map(drop).unwrap_err());
+                assert!(told.starts_with(&format!("{key}: ")), "{told}");
+                assert!(told.contains(&files.file(file)), "{told}");
+            }
+        }
+    }
 }

@@ -12,12 +12,14 @@ use std::ops::Bound;
 use std::path::Path;
 
 const PART_BYTES_MAX: usize = 60_000;
+const CRC_BYTES: usize = 4;
 const HEADER_BYTES: usize = 8;
 
-/// Slices of state by key. Long ones are kept in parts; each slice carries a checksum.
+/// Slices of state by key: `crc32 (u32) · length (u32) · value`, big endian, cut into parts. The crc covers
+/// the key, too: a slice that is found under another's key is damage.
 pub struct StateStore {
-    env: Env<WithoutTls>,
-    table: Table,
+    pub(crate) env: Env<WithoutTls>,
+    pub(crate) table: Table,
     guard: Option<Guard>,
 }
 
@@ -51,9 +53,11 @@ impl StateStore {
             self.table.delete_range(&mut txn, &bounds)?;
             let Some(value) = value else { continue };
             let mut whole = BytesMut::with_capacity(HEADER_BYTES + value.len());
-            whole.put_u32(crc32fast::hash(value));
+            whole.put_u32(0);
             whole.put_u32(value.len() as u32);
             whole.put_slice(value);
+            let crc = checksum(key, &whole[CRC_BYTES..]);
+            whole[..CRC_BYTES].copy_from_slice(&crc.to_be_bytes());
             for (part, content) in whole.chunks(PART_BYTES_MAX).enumerate() {
                 self.table.put(&mut txn, &part_key(key, part as u32), content)?;
             }
@@ -77,12 +81,11 @@ impl StateStore {
             .map(|(key, whole)| {
                 let mut whole = whole.freeze();
                 let name = || StorageError::State(String::from_utf8_lossy(&key).into_owned());
-                let header = whole.get(..HEADER_BYTES).ok_or_else(name)?;
-                let crc = header.first_chunk::<4>().map_or(0, |crc| u32::from_be_bytes(*crc));
-                let value = whole.split_off(HEADER_BYTES);
-                if crc32fast::hash(&value) != crc {
+                let (crc, rest) = whole.split_first_chunk::<CRC_BYTES>().ok_or_else(name)?;
+                if whole.len() < HEADER_BYTES || checksum(&key, rest) != u32::from_be_bytes(*crc) {
                     return Err(name());
                 }
+                let value = whole.split_off(HEADER_BYTES);
                 Ok((key, value))
             })
             .collect()
@@ -98,8 +101,17 @@ impl StateStore {
     }
 }
 
+fn checksum(key: &[u8], rest: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    // The end of the key is not the beginning of the value.
+    crc.update(&[key.len() as u8]);
+    crc.update(key);
+    crc.update(rest);
+    crc.finalize()
+}
+
 /// The length in front keeps one slice's parts apart from those of a longer key.
-fn part_key(key: &[u8], part: u32) -> BytesMut {
+pub(crate) fn part_key(key: &[u8], part: u32) -> BytesMut {
     let mut whole = BytesMut::with_capacity(key.len() + 5);
     whole.put_u8(key.len() as u8);
     whole.put_slice(key);

@@ -1,3 +1,4 @@
+use crate::state::part_key;
 use crate::{Batch, DataDirLock, Log, LogEnd, LogOptions, LogReader, StateStore, StorageError};
 use bytes::{BufMut, Bytes};
 use std::path::Path;
@@ -191,6 +192,38 @@ fn state_slices_of_any_size_come_back() {
     let loaded: Vec<(Bytes, usize)> =
         store.load().unwrap().into_iter().map(|(key, value)| (key, value.len())).collect();
     assert_eq!(loaded, [(Bytes::from("ab"), 60_000), (Bytes::from("b"), 10)]);
+}
+
+/// As a bit that flips in a key would have it, or a write that lands on another's place.
+#[test]
+fn a_slice_under_another_slices_key_is_damage() {
+    let whole = |store: &StateStore, key: &[u8]| {
+        let txn = store.env.read_txn().unwrap();
+        store.table.get(&txn, &part_key(key, 0)).unwrap().unwrap().to_vec()
+    };
+    let put = |store: &StateStore, key: &[u8], content: &[u8]| {
+        let mut txn = store.env.write_txn().unwrap();
+        store.table.put(&mut txn, &part_key(key, 0), content).unwrap();
+        txn.commit().unwrap();
+    };
+    let slices: Vec<(Bytes, Option<Bytes>)> = ["q1", "q2"]
+        .map(|key| (Bytes::from(key), Some(Bytes::from(format!("messages of {key}")))))
+        .into();
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = StateStore::open(dir.path(), 1 << 28).unwrap();
+    store.put(&slices).unwrap();
+    assert_eq!(store.load().unwrap().len(), 2);
+    let (one, two) = (whole(&store, b"q1"), whole(&store, b"q2"));
+    put(&store, b"q1", &two);
+    put(&store, b"q2", &one);
+    assert!(matches!(store.load(), Err(StorageError::State(key)) if key == "q1"));
+    // One alone, too.
+    store.clear().unwrap();
+    put(&store, b"q1", &one);
+    assert_eq!(store.load().unwrap().len(), 1);
+    store.clear().unwrap();
+    put(&store, b"q3", &one);
+    assert!(matches!(store.load(), Err(StorageError::State(key)) if key == "q3"));
 }
 
 #[test]

@@ -87,9 +87,7 @@ impl Lead {
         }
         // Nobody else can lead, so what the arbiter has forgotten need not be known (seed 330 of the
         // simulator: a master and its slave waited for ever).
-        if self.saving == Saving::Asking
-            && self.feed().is_some_and(|feed| !feed.is_required())
-        {
+        if self.saving == Saving::Asking && self.feed().is_some_and(|feed| !feed.is_required()) {
             self.ask_to_shrink(core, true);
         }
     }

@@ -43,6 +43,9 @@ struct State {
     /// more, for the node has not heard what became of it and goes on without it.
     newest: BTreeMap<(Text, Text), u64>,
     connections: u64,
+    /// A save has failed. What memory says may not be on disk, so nobody hears of it while the
+    /// process ends: a node that did would go on alone beside a register that does not say so.
+    failed: bool,
 }
 
 /// Runs the arbiter until it is told to stop.
@@ -128,7 +131,13 @@ impl Arbiter {
             clock,
             secret: Secret::of_arbiter(&settings.user, &settings.password),
             security,
-            state: Mutex::new(State { registers, store, newest: BTreeMap::new(), connections: 0 }),
+            state: Mutex::new(State {
+                registers,
+                store,
+                newest: BTreeMap::new(),
+                connections: 0,
+                failed: false,
+            }),
             room: Semaphore::new(CONNECTIONS_MAX),
             broken,
         })
@@ -185,11 +194,15 @@ impl Arbiter {
         if state.newest.get(key) != Some(&connection) {
             return Ok(None);
         }
+        if state.failed {
+            return Err(io::Error::other("the registers cannot be written"));
+        }
         let (answer, changed) = state.registers.handle(self.clock.now_ms(), &key.0, call);
         if changed {
             let saved = tokio::task::block_in_place(|| state.store.save(&state.registers));
             if let Err(error) = saved {
                 let kind = error.kind();
+                state.failed = true;
                 let _ = self.broken.send(error);
                 return Err(kind.into());
             }

@@ -41,8 +41,7 @@ async fn what_was_answered_is_there_after_a_restart_with_the_lease() {
     let mut one = client(&arbiter(directory.path()).await, "one", "secret");
     assert!(is_done(&one.call(&swap(0, 1)).await.unwrap()));
     // Another process over a copy of the file: the first one has not been told to stop.
-    let copy = tempfile::tempdir().unwrap();
-    std::fs::copy(directory.path().join("registers"), copy.path().join("registers")).unwrap();
+    let copy = copy_of(directory.path());
     let mut two = client(&arbiter(copy.path()).await, "two", "secret");
     let ArbiterAnswer::Told { held, .. } = two.call(&ArbiterCall::Read).await.unwrap() else {
         panic!("no answer");
@@ -85,4 +84,33 @@ async fn a_nodes_new_connection_cuts_off_what_its_old_one_still_holds() {
     let other = client(&address, "two", "secret").call(&ArbiterCall::Read).await.unwrap();
     assert_eq!(other, ArbiterAnswer::Told { done: true, held: None });
     assert!(is_done(&new.call(&swap(0, 1)).await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_written_is_never_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = arbiter(directory.path()).await;
+    let mut one = client(&address, "one", "secret");
+    assert!(is_done(&one.call(&swap(0, 1)).await.unwrap()));
+    // In the way of the next save.
+    let blocked = directory.path().join("registers.new");
+    std::fs::create_dir(&blocked).unwrap();
+    assert!(one.call(&swap(1, 1)).await.is_err());
+    std::fs::remove_dir(&blocked).unwrap();
+    for call in [ArbiterCall::Read, swap(2, 1), swap(1, 1)] {
+        assert!(client(&address, "one", "secret").call(&call).await.is_err(), "{call:?}");
+        assert!(client(&address, "two", "secret").call(&call).await.is_err(), "{call:?}");
+    }
+    let (_, mut registers) =
+        super::store::Store::open(copy_of(directory.path()).path(), 0).unwrap();
+    let answer = registers.handle(0, &"pair".into(), &ArbiterCall::Read).0;
+    let ArbiterAnswer::Told { held, .. } = answer else { panic!("no answer") };
+    assert_eq!(held.unwrap().version, 1);
+}
+
+/// As a restart finds it.
+fn copy_of(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(directory.join("registers"), copy.path().join("registers")).unwrap();
+    copy
 }

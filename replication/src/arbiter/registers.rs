@@ -2,6 +2,8 @@
 //! disk: the caller gives the time and writes [`Registers::encode`] before it answers.
 
 use super::{ArbiterAnswer, ArbiterCall, Held, Register};
+#[cfg(test)]
+use crate::pair::tests::broken::{self, Broken};
 use crate::pair::{get_epoch, put_epoch};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
@@ -73,7 +75,13 @@ impl Registers {
         let is_held = |entry: &Entry| {
             entry.ends_ms > now_ms && entry.register.leader != register.leader && !force
         };
-        if version != expected || entry.is_some_and(is_held) {
+        let (is_stale, is_held) = (version != expected, entry.is_some_and(is_held));
+        #[cfg(test)]
+        let (is_stale, is_held) = (
+            is_stale && !broken::is(Broken::IgnoresVersion),
+            is_held && !broken::is(Broken::IgnoresLease),
+        );
+        if is_stale || is_held {
             return false;
         }
         if entry.is_none() && self.0.len() >= PAIRS_MAX {
@@ -221,6 +229,24 @@ mod tests {
         // The operator's word.
         let forced = ArbiterCall::Swap { expected: 3, register: two, lease_ms: 100, force: true };
         assert!(told(&mut registers, 201, forced).0);
+    }
+
+    #[test]
+    fn a_swap_of_another_version_is_not_carried_out_lease_or_not() {
+        let mut registers = Registers::default();
+        assert!(!told(&mut registers, 0, swap(1, register(1, 1, None))).0, "there is none");
+        assert!(told(&mut registers, 0, swap(0, register(1, 1, Some(2)))).0);
+        assert!(told(&mut registers, 0, swap(1, register(1, 1, None))).0);
+        // The leader's own, and anybody's when the lease has ended.
+        for (now_ms, leader, force) in [(1, 1, false), (500, 2, false), (1, 2, true)] {
+            for expected in [0, 1, 3] {
+                let register = register(leader, 2, None);
+                let call = ArbiterCall::Swap { expected, register, lease_ms: 100, force };
+                let (done, held) = told(&mut registers, now_ms, call);
+                assert!(!done, "{call:?}");
+                assert_eq!(held.map(|held| (held.version, held.register.leader.0)), Some((2, 1)));
+            }
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod resync;
 mod state;
 mod tenure;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upgrade;
 mod view;
 

@@ -161,6 +161,16 @@ impl World {
         found
     }
 
+    /// What the arbiter carries out next for the host changes the register, if nothing speaks against it.
+    pub(super) fn is_swapping(&self, host: usize) -> bool {
+        self.arbiter.as_ref().is_some_and(|arbiter| {
+            let call = arbiter.calls[host].iter().find(|call| !call.orphan);
+            call.is_some_and(|call| {
+                call.answer.is_none() && matches!(call.call, ArbiterCall::Swap { .. })
+            })
+        })
+    }
+
     fn calls_pile_up(&self) -> bool {
         self.arbiter.as_ref().is_some_and(|a| a.calls.iter().any(|calls| calls.len() > 1))
     }
@@ -273,7 +283,7 @@ impl World {
     }
 
     /// When the arbiter's lease ends, if a node that waits for that may let its own deadline pass.
-    fn lease_end_ms(&self, host: usize) -> Option<u64> {
+    pub(super) fn lease_end_ms(&self, host: usize) -> Option<u64> {
         let mut registers = self.arbiter.as_ref()?.registers.clone();
         let process = self.process(host)?;
         let read = registers.handle(self.now_ms[host], &REGISTER, &ArbiterCall::Read).0;

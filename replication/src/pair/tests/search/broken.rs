@@ -23,6 +23,10 @@ pub(crate) enum Broken {
     ShorterLeads,
     /// A swap that the arbiter did not carry out counts as won.
     LostSwapCounts,
+    /// The arbiter writes whatever has been written since the caller read.
+    IgnoresVersion,
+    /// The arbiter lets another node lead while the leader's lease lives.
+    IgnoresLease,
     /// R9: a node without any data leads.
     EmptyLeads,
     /// R4: who loses the election promises, and keeps its own right to lead on disk.

@@ -92,7 +92,7 @@ fn the_rules_hold_with_an_arbiter_if_the_slave_stops_without_its_master() {
 /// Where the rule counts: policy, arbiter, and the state to begin from.
 type Place = (&'static str, bool, fn(Setting) -> World);
 
-const BROKEN: [(Broken, Place); 15] = [
+const BROKEN: [(Broken, Place); 17] = [
     (Broken::InvitesEarly, ("slave_survives", false, Setting::new_pair)),
     (Broken::AnswersEarly, ("slave_survives", false, starts::in_sync)),
     (Broken::StaleServes, ("slave_survives", false, starts::left_behind)),
@@ -102,6 +102,8 @@ const BROKEN: [(Broken, Place); 15] = [
     (Broken::KeepsTail, ("slave_survives", false, starts::both_down)),
     (Broken::ShorterLeads, ("slave_survives", false, starts::taken_over)),
     (Broken::LostSwapCounts, ("both", true, starts::both_down)),
+    (Broken::IgnoresVersion, ("both", true, starts::overtaken)),
+    (Broken::IgnoresLease, ("both", true, starts::slept)),
     (Broken::EmptyLeads, ("slave_survives", false, Setting::new_pair)),
     (Broken::KeepsClaim, ("slave_survives", false, starts::both_down)),
     (Broken::HandsOverEarly, ("master_survives", false, starts::handing_over)),

@@ -125,6 +125,44 @@ pub(super) fn taken_over(setting: Setting) -> World {
     world
 }
 
+/// Until the arbiter is about to change the register for the host; nobody else's time passes.
+fn until_swapping(mut world: World, host: u8) -> World {
+    for _ in 0..200 {
+        if world.is_swapping(host.into()) {
+            return world;
+        }
+        match world.next() {
+            Some(source) => world.apply(Action::Run(source)),
+            None if world.lease_end_ms(host.into()).is_some() => {
+                world.apply(Action::Tick { host, late: true });
+            }
+            None => world.apply(Action::Tick { host, late: false }),
+        }
+        assert_eq!(world.violation, None);
+    }
+    panic!("host {host} does not swap");
+}
+
+/// The master had asked to go on alone, and died before the arbiter carried that out; the slave leads.
+pub(super) fn overtaken(setting: Setting) -> World {
+    let mut world = in_sync(setting);
+    world.apply(Action::Crash { host: 1, applied: false });
+    let mut world = until_swapping(world, 0);
+    world.apply(Action::Crash { host: 0, applied: false });
+    let world = until_serving(after(world, &[Action::Start(1)]), 1);
+    after(world, &[Action::Publish(1)])
+}
+
+/// The master did not run until its lease was over, and runs again while the slave, which has seen
+/// that, asks for the role.
+pub(super) fn slept(setting: Setting) -> World {
+    let mut world = in_sync(setting);
+    world.apply(Action::Cut);
+    let mut world = until_swapping(world, 1);
+    world.apply(Action::Silence { host: 1, done: false });
+    world
+}
+
 /// The operator has asked for a switchover.
 pub(super) fn handing_over(setting: Setting) -> World {
     let mut world = in_sync(setting);
@@ -142,6 +180,11 @@ pub(super) fn all(setting: Setting) -> Vec<Start> {
     ];
     if !setting.stops_without_master {
         starts.push(Start { name: "the slave has taken over", world: taken_over(setting) });
+    }
+    if setting.arbiter && !setting.stops_without_master {
+        starts
+            .push(Start { name: "the slave has overtaken its master", world: overtaken(setting) });
+        starts.push(Start { name: "the master slept", world: slept(setting) });
     }
     if setting.leads_apart() {
         starts.push(Start { name: "a partition with two masters", world: partition(setting) });

@@ -22,7 +22,24 @@ pub(super) struct Violation {
     pub(super) course: Vec<String>,
 }
 
+/// How far a search goes.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) states_max: usize,
+    pub(super) departures_max: usize,
+    /// Which departures are looked at.
+    pub(super) departs: fn(Action) -> bool,
+}
+
+impl Bounds {
+    pub(super) fn states(states_max: usize) -> Self {
+        Self { states_max, departures_max: usize::MAX, departs: |_| true }
+    }
+}
+
 pub(super) struct Outcome {
+    /// Nothing within the bounds is left out.
+    pub(super) complete: bool,
     pub(super) states: usize,
     pub(super) steps: usize,
     /// States by the departures that lead there; all but the last are complete.
@@ -75,6 +92,7 @@ struct Pending {
 
 struct Search<'a> {
     starts: &'a [Start],
+    bounds: Bounds,
     #[expect(clippy::disallowed_types, reason = "asked for single prints only")]
     known: std::collections::HashSet<u64, AsItIs>,
     steps: Vec<Step>,
@@ -83,10 +101,11 @@ struct Search<'a> {
     outcome: Outcome,
 }
 
-/// Looks at up to `states_max` states: first those on the calm courses, then those that one
+/// Looks at states within the bounds: first those on the calm courses, then those that one
 /// departure leads to, and so on.
-pub(super) fn explore(starts: &[Start], states_max: usize) -> Outcome {
+pub(super) fn explore(starts: &[Start], bounds: Bounds) -> Outcome {
     let outcome = Outcome {
+        complete: false,
         states: 0,
         steps: 0,
         levels: Vec::new(),
@@ -95,6 +114,7 @@ pub(super) fn explore(starts: &[Start], states_max: usize) -> Outcome {
     };
     let mut search = Search {
         starts,
+        bounds,
         known: Default::default(),
         steps: Vec::new(),
         queues: vec![VecDeque::new()],
@@ -104,22 +124,23 @@ pub(super) fn explore(starts: &[Start], states_max: usize) -> Outcome {
         let step = Step { from: number as u32, action: None };
         search.queues[0].push_back(Pending { world: Rc::new(start.world.clone()), step });
     }
-    search.run(states_max);
+    search.run();
     search.outcome
 }
 
 impl Search<'_> {
-    fn run(&mut self, states_max: usize) {
+    fn run(&mut self) {
         let mut at = 0;
         while at < self.queues.len() {
             self.outcome.levels.push(0);
             while let Some(pending) = self.queues[at].pop_front() {
-                if self.outcome.states >= states_max || !self.make(at, pending) {
+                if self.outcome.states >= self.bounds.states_max || !self.make(at, pending) {
                     return;
                 }
             }
             at += 1;
         }
+        self.outcome.complete = true;
     }
 
     /// False: a rule is broken.
@@ -159,6 +180,10 @@ impl Search<'_> {
         let world = Rc::new(world);
         for (action, cost) in world.choices() {
             let level = at + usize::from(cost);
+            let is_left_out = cost > 0 && !(self.bounds.departs)(action);
+            if is_left_out || level > self.bounds.departures_max {
+                continue;
+            }
             if self.queues.len() <= level {
                 self.queues.resize_with(level + 1, VecDeque::new);
             }

@@ -13,8 +13,9 @@ mod starts;
 mod stories;
 mod world;
 
+use actions::Action;
 use broken::Broken;
-use explore::{Outcome, Start, explore};
+use explore::{Bounds, Outcome, Start, explore};
 use rules::Sight;
 use starts::Setting;
 use world::World;
@@ -43,14 +44,20 @@ fn report(name: &str, arbiter: bool, outcome: &Outcome) {
 }
 
 fn holds(name: &str, arbiter: bool, must_see: &[Sight]) {
-    let outcome = explore(&starts::all(Setting::new(name, arbiter)), states_max(70_000));
+    let starts = starts::all(Setting::new(name, arbiter));
+    let outcome = search(name, arbiter, &starts, Bounds::states(states_max(70_000)));
+    for sight in ALWAYS.iter().chain(must_see) {
+        assert!(outcome.saw(*sight), "{name}: no {}", Sight::NAMES[sight.index()]);
+    }
+}
+
+fn search(name: &str, arbiter: bool, starts: &[Start], bounds: Bounds) -> Outcome {
+    let outcome = explore(starts, bounds);
     report(name, arbiter, &outcome);
     if let Some(violation) = &outcome.violation {
         panic!("{}\n{}", violation.rule, violation.course.join("\n"));
     }
-    for sight in ALWAYS.iter().chain(must_see) {
-        assert!(outcome.saw(*sight), "{name}: no {}", Sight::NAMES[sight.index()]);
-    }
+    outcome
 }
 
 /// What comes about under every policy.
@@ -89,6 +96,38 @@ fn the_rules_hold_with_an_arbiter_if_the_slave_stops_without_its_master() {
     holds("none", true, &[Sight::LOST_SWAP]);
 }
 
+#[test]
+fn the_rules_hold_when_a_swap_comes_late() {
+    let setting = Setting::new("both", true);
+    for (name, world) in [
+        ("the slave has overtaken its master", starts::overtaken(setting)),
+        ("the master slept", starts::slept(setting)),
+    ] {
+        let outcome = search("both", true, &[Start { name, world }], Bounds::states(15_000));
+        assert!(outcome.levels.len() > 1, "{name}: {:?}", outcome.levels);
+    }
+}
+
+/// Whole, unlike what is searched above: every course with up to two of these, in a pair in sync.
+fn holds_through_two(departs: fn(Action) -> bool) {
+    for name in ["slave_survives", "master_survives", "none", "both"] {
+        let world = starts::in_sync(Setting::new(name, false));
+        let bounds = Bounds { states_max: 200_000, departures_max: 2, departs };
+        let outcome = search(name, false, &[Start { name: "an in-sync pair", world }], bounds);
+        assert!(outcome.complete && outcome.levels.len() == 3, "{name}: {:?}", outcome.levels);
+    }
+}
+
+#[test]
+fn the_rules_hold_through_any_two_clean_stops_and_switchovers() {
+    holds_through_two(|action| matches!(action, Action::Stop(_) | Action::HandOver(_)));
+}
+
+#[test]
+fn the_rules_hold_through_any_two_crashes() {
+    holds_through_two(|action| matches!(action, Action::Crash { .. }));
+}
+
 /// Where the rule counts: policy, arbiter, and the state to begin from.
 type Place = (&'static str, bool, fn(Setting) -> World);
 
@@ -118,7 +157,8 @@ fn a_rule_taken_out_is_noticed() {
     for (rule, (name, arbiter, start)) in BROKEN {
         let world = start(Setting::new(name, arbiter));
         broken::set(Some(rule));
-        let outcome = explore(&[Start { name: "the start", world }], states_max(120_000));
+        let outcome =
+            explore(&[Start { name: "the start", world }], Bounds::states(states_max(120_000)));
         broken::set(None);
         let Some(violation) = outcome.violation else {
             report(name, arbiter, &outcome);

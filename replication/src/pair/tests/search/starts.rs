@@ -181,11 +181,6 @@ pub(super) fn all(setting: Setting) -> Vec<Start> {
     if !setting.stops_without_master {
         starts.push(Start { name: "the slave has taken over", world: taken_over(setting) });
     }
-    if setting.arbiter && !setting.stops_without_master {
-        starts
-            .push(Start { name: "the slave has overtaken its master", world: overtaken(setting) });
-        starts.push(Start { name: "the master slept", world: slept(setting) });
-    }
     if setting.leads_apart() {
         starts.push(Start { name: "a partition with two masters", world: partition(setting) });
     }

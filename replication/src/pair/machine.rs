@@ -6,6 +6,7 @@ use crate::pair::idle::Idle;
 use crate::pair::meeting::prefer_new;
 use crate::pair::message::{Code, Message};
 use crate::pair::state::{Next, State, rejected};
+use crate::pair::upgrade::misfit;
 use crate::pair::view::{Standing, ViewError};
 use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Status};
 use bytes::Bytes;
@@ -163,6 +164,10 @@ impl Pair {
     fn meet(&mut self, link: LinkId, out: &mut Vec<Output>) {
         if let Some(known) = self.core.links.get_mut(link) {
             known.met = true;
+        }
+        let greeted = self.core.links.get(link).and_then(|known| known.greeted());
+        if let Some(text) = greeted.and_then(|both| misfit(both.mine, both.theirs)) {
+            self.core.say(true, text, out);
         }
         if !self.may_meet(link, out) {
             return;

@@ -8,6 +8,7 @@ use crate::pair::core::Core;
 use crate::pair::feed::Stage;
 use crate::pair::hello::Hello;
 use crate::pair::lead::Lead;
+use understudy_model::Features;
 
 /// Versions of the protocol between the nodes that a program speaks, from the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +30,29 @@ impl Protocols {
 
 /// Whether each of both can read what the other's log may hold.
 pub(crate) fn can_pair(one: &Hello, other: &Hello) -> bool {
-    one.features.contains(other.features_on) && other.features.contains(one.features_on)
+    lacks(one, other).is_empty() && lacks(other, one).is_empty()
+}
+
+/// What `reader` does not know of what the log of `writer` may hold.
+fn lacks(reader: &Hello, writer: &Hello) -> Features {
+    writer.features_on.without(reader.features)
+}
+
+/// For the operator: which features keep the two apart, if any do.
+pub(crate) fn misfit(mine: &Hello, theirs: &Hello) -> Option<String> {
+    let (own, peers) = (lacks(mine, theirs), lacks(theirs, mine));
+    match (own.is_empty(), peers.is_empty()) {
+        (true, true) => None,
+        (false, _) => Some(format!(
+            "the log of node {} needs features {own}, which this program does not know: it is older",
+            theirs.node
+        )),
+        (true, false) => Some(format!(
+            "this node's log needs features {peers}, which the program of node {} does not know: it \
+             is older",
+            theirs.node
+        )),
+    }
 }
 
 impl Lead {

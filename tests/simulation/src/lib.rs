@@ -9,6 +9,7 @@ mod disk;
 mod faults;
 mod random;
 mod stories;
+mod upgrades;
 mod world;
 
 pub use random::{Outcome, SOMETIMES, run_seed};

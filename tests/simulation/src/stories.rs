@@ -12,7 +12,10 @@ const PUBLISHER: usize = 0;
 
 /// A pair in sync, one publisher of `messages` and one consumer.
 fn pair(messages: u64, options: WorldOptions) -> World {
-    let mut world = World::new(options);
+    pair_of(World::new(options), messages)
+}
+
+pub(crate) fn pair_of(mut world: World, messages: u64) -> World {
     world.add_client(ClientKind::Publisher { messages, dedup: true, by: Way::Straight });
     world.add_client(ClientKind::Consumer { prefetch: 10 });
     world.start(Side::A);
@@ -21,7 +24,7 @@ fn pair(messages: u64, options: WorldOptions) -> World {
     world
 }
 
-fn drained(world: &mut World) {
+pub(crate) fn drained(world: &mut World) {
     let done = world.run_until(60_000, |world| {
         let serving = world.serving().and_then(|side| world.node(side));
         world.clients.iter().all(Client::is_done)

@@ -72,10 +72,44 @@ fn a_program_that_cannot_read_the_log_is_refused_before_data_flows() {
     assert!(world.until(3_000, |w| w.hosts[2].stopped.is_some()), "{:?}", world.hosts[2].logs);
     let refusal = world.hosts[2].stopped.clone().unwrap().unwrap_err();
     assert!(refusal.contains("FEATURE"), "{refusal}");
+    let told = |host: usize, text: &str| {
+        let logs = &world.hosts[host].logs;
+        assert!(logs.iter().any(|line| line.contains(text)), "{text}: {logs:?}");
+    };
+    told(2, "needs features 1, which this program does not know");
+    told(0, "this node's log needs features 1, which the program of node ");
     assert_eq!((world.hosts[2].disk.view.clone(), world.hosts[2].disk.end().last.0), (None, 0));
     assert!(world.serves(0));
     world.start(1);
     assert!(world.until(3_000, |w| w.in_sync_pair(0, 1)));
+}
+
+/// An older program on a data directory of before: as a master it does not take the newer slave's data.
+#[test]
+fn a_slave_whose_log_the_masters_program_cannot_read_is_refused_and_keeps_its_data() {
+    let mut world = in_sync_with(new);
+    world.run(600);
+    world.crash(1);
+    publish(&mut world, 0, 2);
+    world.crash(0);
+    old(&mut world.hosts[0].config);
+    world.hosts[0].disk.features = OLD;
+    world.start(0);
+    assert!(world.until(3_000, |w| w.serves(0)), "{:?}", world.hosts[0].logs);
+    let before = (world.hosts[1].disk.view.clone(), world.hosts[1].disk.end());
+    world.start(1);
+    assert!(world.until(3_000, |w| w.hosts[1].stopped.is_some()), "{:?}", world.hosts[1].logs);
+    let refusal = world.hosts[1].stopped.clone().unwrap().unwrap_err();
+    assert!(refusal.contains("FEATURE"), "{refusal}");
+    assert_eq!((world.hosts[1].disk.view.clone(), world.hosts[1].disk.end()), before);
+    assert!(
+        world.hosts[1].logs.iter().any(|line| line.contains("this node's log needs features 1"))
+    );
+    assert!(world.hosts[0].logs.iter().any(|line| line.contains("needs features 1, which this")));
+    assert!(world.serves(0));
+    restart_as(&mut world, 0, new);
+    world.start(1);
+    assert!(world.until(9_000, |w| w.in_sync_pair(0, 1)), "{:?}", world.hosts[1].logs);
 }
 
 #[test]

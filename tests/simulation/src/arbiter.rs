@@ -20,6 +20,11 @@ pub(crate) struct Arbiter {
     process: Option<Process>,
     /// What it has synced; none: nothing yet, or it was lost.
     disk: Option<Bytes>,
+    /// No sync of its disk ends before.
+    hangs_until_ms: u64,
+    /// The next sync fails: whether what it was to write is there nevertheless, and for how long the
+    /// process is away then.
+    fails: Option<(bool, u64)>,
     /// Rises with each start and crash.
     life: u64,
     asleep_until_ms: u64,
@@ -156,6 +161,14 @@ impl World {
     pub(crate) fn crash_arbiter(&mut self, down_ms: u64, wiped: bool) {
         self.note(format!("the arbiter crashes{}", if wiped { " and loses its data" } else { "" }));
         let written = self.roll(2) == 0;
+        if wiped {
+            self.arbiter.disk = None;
+        }
+        self.end_arbiter(down_ms, written && !wiped);
+    }
+
+    /// `written`: what was to be synced is on disk nevertheless.
+    fn end_arbiter(&mut self, down_ms: u64, written: bool) {
         if let Some(process) = self.arbiter.process.take()
             && let Some((_, bytes)) = process.writing
             && written
@@ -163,10 +176,7 @@ impl World {
             self.arbiter.disk = Some(bytes);
         }
         self.arbiter.was_alone = self.arbiter.written().filter(|r| r.slave.is_none());
-        if wiped {
-            self.arbiter.disk = None;
-            self.arbiter.was_alone = None;
-        }
+        self.arbiter.fails = None;
         self.arbiter.life += 1;
         let life = self.arbiter.life;
         self.at_arbiter(down_ms, Event::Start { life });
@@ -175,6 +185,17 @@ impl World {
     pub(crate) fn pause_arbiter(&mut self, pause_ms: u64) {
         self.note(format!("the arbiter is stopped for {pause_ms} ms"));
         self.arbiter.asleep_until_ms = self.now_ms + pause_ms;
+    }
+
+    pub(crate) fn hang_arbiters_disk(&mut self, hang_ms: u64) {
+        self.note(format!("the arbiter's disk hangs for {hang_ms} ms"));
+        self.arbiter.hangs_until_ms = self.now_ms + hang_ms;
+    }
+
+    pub(crate) fn fail_arbiters_sync(&mut self, down_ms: u64) {
+        self.note("the arbiter's next sync fails");
+        let reaches_the_disk = self.roll(2) == 0;
+        self.arbiter.fails = Some((reaches_the_disk, down_ms));
     }
 
     /// Nothing passes between a node and the arbiter, in one direction or both.
@@ -294,7 +315,7 @@ impl World {
             Event::Call(letter) => self.called(letter),
             Event::Written { life, letter, answer } => {
                 if self.arbiter.life == life {
-                    self.written(&letter, answer);
+                    self.synced(letter, answer);
                 }
             }
             Event::Answer { side, life, number, answer } if self.life(side) == life => {
@@ -332,8 +353,8 @@ impl World {
             return self.answer(letter.side, letter.life, letter.number, ArbiterAnswer::Silent);
         };
         if let Some((until_ms, _)) = &process.writing {
-            let delay_ms = until_ms - now_ms;
-            return self.at_arbiter(delay_ms, Event::Call(letter));
+            let delay_ms = (*until_ms).max(self.arbiter.hangs_until_ms).saturating_sub(now_ms);
+            return self.at_arbiter(delay_ms.max(1), Event::Call(letter));
         }
         if letter.opens {
             process.newest.insert(letter.node.clone(), letter.connection);
@@ -358,12 +379,32 @@ impl World {
         self.at_arbiter(sync_ms, Event::Written { life, letter, answer });
     }
 
+    /// A sync ends, if the disk lets it.
+    fn synced(&mut self, letter: Letter, answer: ArbiterAnswer) {
+        let life = self.arbiter.life;
+        if self.arbiter.hangs_until_ms > self.now_ms {
+            let delay_ms = self.arbiter.hangs_until_ms - self.now_ms;
+            return self.at_arbiter(delay_ms, Event::Written { life, letter, answer });
+        }
+        if let Some((reaches_the_disk, down_ms)) = self.arbiter.fails.take() {
+            self.note(format!("arbiter: its sync has failed, written: {reaches_the_disk}"));
+            self.end_arbiter(down_ms, reaches_the_disk);
+            // Its connections break off with it.
+            return self.answer(letter.side, letter.life, letter.number, ArbiterAnswer::Silent);
+        }
+        self.written(&letter, answer);
+    }
+
     /// What the answer says is on disk.
     fn written(&mut self, letter: &Letter, answer: ArbiterAnswer) {
         let before = self.arbiter.written();
         let writing = self.arbiter.process.as_mut().and_then(|process| process.writing.take());
-        if let Some((_, bytes)) = writing {
+        if let Some((due_ms, bytes)) = writing {
             self.arbiter.disk = Some(bytes);
+            let waits = self.arbiter.callers[letter.side as usize].asked;
+            if due_ms < self.now_ms && waits.is_none_or(|(asked, _)| asked != letter.number) {
+                self.note("arbiter: a sync has hung until nobody waited for it any more");
+            }
         }
         self.note_call(letter, &answer, before);
         if letter.breaks {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use understudy::node::{Input, LogJob};
 use understudy_broker::{Slice, replay_point};
 use understudy_model::{Damage, Group, Lsn, Place, Repair};
-use understudy_replication::{Input as BackendInput, LogEnd};
+use understudy_replication::{DiskSpace, Input as BackendInput, LogEnd};
 
 #[derive(Default)]
 pub(crate) struct Disk {
@@ -24,11 +24,34 @@ pub(crate) struct Disk {
     pub(crate) set_aside: u64,
     /// Nothing is synced before.
     pub(crate) hangs_until_ms: u64,
-    pub(crate) full_until_ms: u64,
+    pub(crate) room: Room,
     /// The next sync fails; whether what it was to write is there nevertheless.
     pub(crate) fails: Option<bool>,
     /// A sync has failed: the process must end.
     pub(crate) broken: Option<String>,
+}
+
+/// How long room is short.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Room {
+    pub(crate) low_until_ms: u64,
+    /// Only what is needed to hand over is left.
+    pub(crate) full_from_ms: u64,
+    pub(crate) full_until_ms: u64,
+}
+
+impl Room {
+    pub(crate) fn left(self, now_ms: u64) -> DiskSpace {
+        match now_ms {
+            now if (self.full_from_ms..self.full_until_ms).contains(&now) => DiskSpace::Full,
+            now if now < self.low_until_ms => DiskSpace::Low,
+            _ => DiskSpace::Enough,
+        }
+    }
+
+    pub(crate) fn changes_ms(self) -> [u64; 3] {
+        [self.full_from_ms, self.full_until_ms, self.low_until_ms]
+    }
 }
 
 pub(crate) enum Job {

@@ -15,7 +15,7 @@ const LONG_MS: u64 = 9_000;
 pub(crate) fn fault(world: &mut World, setting: Setting) {
     let side = if world.roll(2) == 0 { Side::A } else { Side::B };
     let silence_ms = if setting.is_frail() { SHORT_MS } else { LONG_MS };
-    match world.roll(18) {
+    match world.roll(21) {
         0..=3 => crash(world, setting, side),
         4 => {
             world.cut_link();
@@ -56,6 +56,25 @@ pub(crate) fn fault(world: &mut World, setting: Setting) {
                 world.note("publishers wait for room");
             }
         }
+        18 => {
+            let (low_ms, full_ms) = (world.roll(1_000), world.roll(LONG_MS));
+            world.use_up_disk(side, low_ms, full_ms);
+            let run_ms = world.roll(low_ms + full_ms);
+            world.run_ms(run_ms);
+        }
+        19 => {
+            // Each of them may be the last one with everything.
+            if setting.is_frail() && !world.in_sync() {
+                return;
+            }
+            world.stop(side);
+            world.run_ms(3_000);
+        }
+        // Without an arbiter a refused connection is evidence of death.
+        20 if setting.arbiter => {
+            world.reject_link();
+            heal_later(world, LONG_MS);
+        }
         // A new node takes the place only beside a master that may be alone.
         11 if setting.master_may_be_alone() => replace_disk(world, setting),
         // One of the two copies stays good.
@@ -81,7 +100,7 @@ pub(crate) fn fault(world: &mut World, setting: Setting) {
 pub(crate) fn arbiter_fault(world: &mut World) {
     let side = if world.roll(2) == 0 { Side::A } else { Side::B };
     let for_ms = world.roll(2 * LONG_MS);
-    match world.roll(16) {
+    match world.roll(18) {
         0 | 1 => world.crash_arbiter(for_ms, false),
         2 => world.crash_arbiter(for_ms, true),
         3 => {
@@ -103,6 +122,8 @@ pub(crate) fn arbiter_fault(world: &mut World) {
             world.slow_arbiter(slow_ms, for_ms);
         }
         10 | 11 => world.break_arbiter(for_ms),
+        16 => world.hang_arbiters_disk(for_ms),
+        17 => world.fail_arbiters_sync(for_ms),
         // Without force it decides nothing against the arbiter.
         12 => world.promote(side, false),
         _ => {}

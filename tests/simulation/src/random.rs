@@ -19,7 +19,7 @@ pub struct Outcome {
 }
 
 /// What must come now and then, or the runs prove little; and how the log says it.
-pub const SOMETIMES: [(&str, &str); 27] = [
+pub const SOMETIMES: [(&str, &str); 33] = [
     ("takeover", "going on without the peer"),
     ("going on alone", "going on alone"),
     ("rejoin by tail", ": Continue"),
@@ -33,6 +33,12 @@ pub const SOMETIMES: [(&str, &str); 27] = [
     ("stop by policy", "is set: this"),
     ("failed sync", "a sync has failed"),
     ("damage", " rots"),
+    ("clean stop of a master", ", which serves, is asked"),
+    ("clean stop of a slave", "the slave has said goodbye"),
+    ("handover of a full master", "the disk is nearly full, and the slave's is not"),
+    ("cut that looks like a death", "connections are refused"),
+    ("failed sync of the arbiter", "arbiter: its sync has failed"),
+    ("hung sync of the arbiter", "arbiter: a sync has hung"),
     ("empty disk", "gets an empty disk"),
     ("full disk", "disk is full"),
     ("back-pressure", "publishers wait for room"),

@@ -77,7 +77,9 @@ fn an_older_program_is_refused_by_its_own_data_and_by_its_peer_before_data_flows
     world.install(Side::B, OLD);
     world.start(Side::B);
     assert!(refused(&world).contains("needs features 1, which this program does not know"));
-    // On an empty disk it has its peer tell it.
+    // On an empty disk it has its peer tell it, which has done without a slave since.
+    let alone = |world: &World| world.node(Side::A).is_some_and(|a| a.status().state == "alone");
+    assert!(world.run_until(5_000, alone), "{:#?}", world.log);
     world.replace_disk(Side::B);
     world.start(Side::B);
     assert!(world.run_until(5_000, |world| world.stopped(Side::B).is_some()), "{:#?}", world.log);

@@ -12,8 +12,8 @@ use crate::disk::{Disk, Job};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use understudy::node::{Input, Node, Outputs};
-use understudy_model::{ConnectionId, Effect, Text};
-use understudy_replication::{LinkId, PairConfig, Role};
+use understudy_model::{Effect, Features, Text};
+use understudy_replication::{DiskSpace, LinkId, PairConfig, Role};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
@@ -77,6 +77,8 @@ struct Machine {
     pub(crate) disk: Disk,
     /// What its file says.
     role: Role,
+    /// What its program knows.
+    features: Features,
     /// What its clock shows beyond the world's.
     clock_ahead_ms: u64,
     /// The process does not run (SIGSTOP, a frozen machine): what comes waits.
@@ -84,6 +86,7 @@ struct Machine {
     /// Rises with each start and crash: events meant for an earlier life are dropped.
     life: u64,
     stopped: Option<Result<String, String>>,
+    room_told: DiskSpace,
     /// A tick is under way for this time.
     tick_at: Option<u64>,
     disk_at: Option<u64>,
@@ -100,12 +103,36 @@ struct Link {
 }
 
 pub(crate) enum Event {
-    Node { side: Side, life: u64, input: Box<Input> },
-    Tick { side: Side, life: u64 },
-    DiskStep { side: Side, life: u64 },
-    Effects { client: usize, life: u64, effects: Vec<Effect> },
-    ClientWake { client: usize },
-    Revive { side: Side, life: u64 },
+    Node {
+        side: Side,
+        life: u64,
+        input: Box<Input>,
+    },
+    Tick {
+        side: Side,
+        life: u64,
+    },
+    /// A thread looks at how much room is left on the disk.
+    Space {
+        side: Side,
+        life: u64,
+    },
+    DiskStep {
+        side: Side,
+        life: u64,
+    },
+    Effects {
+        client: usize,
+        life: u64,
+        effects: Vec<Effect>,
+    },
+    ClientWake {
+        client: usize,
+    },
+    Revive {
+        side: Side,
+        life: u64,
+    },
     Arbiter(Box<arbiter::Event>),
 }
 
@@ -120,6 +147,8 @@ pub struct World {
     events: BTreeMap<(u64, u64), Event>,
     next_event: u64,
     pub cut: bool,
+    /// While it is cut, something in between refuses connections, as a dead process's host would.
+    refuses: bool,
     /// Nothing reaches this side from the other.
     pub(crate) deaf: [bool; 2],
     /// The link takes so much longer, milliseconds.
@@ -147,11 +176,13 @@ impl World {
         let machine = |role| Machine {
             node: None,
             role,
+            features: Features::KNOWN,
             disk: Disk::default(),
             clock_ahead_ms: 0,
             asleep_until_ms: 0,
             life: 0,
             stopped: None,
+            room_told: DiskSpace::Enough,
             tick_at: None,
             disk_at: None,
         };
@@ -166,6 +197,7 @@ impl World {
             events: BTreeMap::new(),
             next_event: 0,
             cut: false,
+            refuses: false,
             deaf: [false; 2],
             slow_ms: 0,
             arbiter: Arbiter::default(),
@@ -265,6 +297,11 @@ impl World {
                     self.turn(side, Some(Input::Tick), Outputs::default());
                 }
             }
+            Event::Space { side, life } => {
+                if self.machines[side as usize].life == life {
+                    self.space(side);
+                }
+            }
             Event::DiskStep { side, life } => {
                 let now_ms = self.now_ms;
                 let machine = &mut self.machines[side as usize];
@@ -300,7 +337,9 @@ impl World {
     fn sleeps_until(&self, event: &Event) -> Option<u64> {
         let (side, life, late) = match event {
             Event::Tick { side, life } => (side, life, 0),
-            Event::Node { side, life, .. } | Event::DiskStep { side, life } => (side, life, 1),
+            Event::Node { side, life, .. }
+            | Event::Space { side, life }
+            | Event::DiskStep { side, life } => (side, life, 1),
             Event::Arbiter(event) => match &**event {
                 arbiter::Event::Answer { side, life, .. } => (side, life, 1),
                 arbiter::Event::Limit { side, life, .. } => (side, life, 2),

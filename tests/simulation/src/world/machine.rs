@@ -2,11 +2,11 @@
 //! to do.
 
 use super::{Event, Side, World, WorldOptions};
-use crate::disk::Disk;
+use crate::disk::{Disk, Room};
 use understudy::boot::{Found, boot};
-use understudy::node::{AlarmPolicy, Input, NodeOptions};
+use understudy::node::{AlarmPolicy, Input, NodeOptions, Outputs};
 use understudy_broker::Limits;
-use understudy_model::{Text, UserRecord};
+use understudy_model::{Features, Text, UserRecord};
 use understudy_replication::{Backend, DiskSpace, Input as BackendInput, LinkId, Pair, Role};
 
 impl World {
@@ -21,7 +21,8 @@ impl World {
         config.role = self.machines[side as usize].role;
         config.peer_address = (config.role == Role::Slave).then(|| side.other().address());
         config.advertised_address = side.address();
-        let options = node_options(&self.options);
+        config.features = self.machines[side as usize].features;
+        let options = node_options(&self.options, config.features);
         let world_ms = self.now_ms;
         let machine = &mut self.machines[side as usize];
         machine.clock_ahead_ms = clock_ahead_ms;
@@ -57,18 +58,19 @@ impl World {
                 self.note(format!("{side:?} is restored: {error}"));
                 return self.start(side);
             }
+            Err(error) if error.contains("does not know") => {
+                machine.stopped = Some(Err(error.clone()));
+                return self.note(format!("{side:?} does not start: {error}"));
+            }
             Err(error) => panic!("seed {}: {side:?} cannot start: {error}", self.options.seed),
         };
         machine.node = Some(node);
         machine.life += 1;
         machine.stopped = None;
-        let full_ms = machine.disk.full_until_ms.saturating_sub(world_ms);
+        machine.room_told = DiskSpace::Enough;
         self.note(format!("{side:?} starts"));
         self.turn(side, None, out);
-        if full_ms > 0 {
-            self.tell_node(side, 1, Input::Space { left: DiskSpace::Low });
-            self.tell_node(side, 1 + full_ms, Input::Space { left: DiskSpace::Enough });
-        }
+        self.look_at_room(side, 1);
     }
 
     /// Power off: what was not synced is lost, but for a random part.
@@ -137,18 +139,59 @@ impl World {
         self.machines[side as usize].disk.fails = Some(reaches_the_disk);
     }
 
-    /// No room is left for so long. `wholly`: not even for what is under way.
-    pub fn fill_disk(&mut self, side: Side, full_ms: u64, wholly: bool) {
-        self.note(format!("{side:?}'s disk is full for {full_ms} ms"));
-        let until_ms = self.now_ms + full_ms;
+    /// Little room is left. `wholly`: not even for what is under way.
+    pub fn fill_disk(&mut self, side: Side, low_ms: u64, wholly: bool) {
+        self.note(format!("{side:?}'s disk is full for {low_ms} ms"));
+        let low_until_ms = self.now_ms + low_ms;
         let disk = &mut self.machines[side as usize].disk;
-        disk.full_until_ms = until_ms;
+        disk.room = Room { low_until_ms, ..Room::default() };
         if wholly {
-            disk.hangs_until_ms = until_ms;
+            disk.hangs_until_ms = low_until_ms;
         }
-        self.tell_node(side, 0, Input::Space { left: DiskSpace::Low });
-        self.tell_node(side, full_ms, Input::Space { left: DiskSpace::Enough });
+        self.look_at_room(side, 0);
         self.schedule(side);
+    }
+
+    /// As above, and after `low_ms` next to none, for `full_ms`.
+    pub fn use_up_disk(&mut self, side: Side, low_ms: u64, full_ms: u64) {
+        self.note(format!("{side:?}'s disk is used up in {low_ms} ms for {full_ms} ms"));
+        let full_from_ms = self.now_ms + low_ms;
+        let full_until_ms = full_from_ms + full_ms;
+        let room = Room { low_until_ms: full_until_ms, full_from_ms, full_until_ms };
+        self.machines[side as usize].disk.room = room;
+        self.look_at_room(side, 0);
+    }
+
+    /// The process looks then, and whenever that changes.
+    fn look_at_room(&mut self, side: Side, delay_ms: u64) {
+        let machine = &self.machines[side as usize];
+        let (life, now_ms) = (machine.life, self.now_ms);
+        let changes_ms = machine.disk.room.changes_ms();
+        let later = changes_ms.into_iter().filter(|at| *at > now_ms).map(|at| at - now_ms);
+        for delay_ms in later.chain([delay_ms]) {
+            self.at(delay_ms, Event::Space { side, life });
+        }
+    }
+
+    pub(super) fn space(&mut self, side: Side) {
+        let machine = &mut self.machines[side as usize];
+        let left = machine.disk.room.left(self.now_ms);
+        if std::mem::replace(&mut machine.room_told, left) != left {
+            self.turn(side, Some(Input::Space { left }), Outputs::default());
+        }
+    }
+
+    /// Its program is replaced by one that knows these, for its next start.
+    pub fn install(&mut self, side: Side, features: Features) {
+        self.note(format!("{side:?} gets a program that knows features {features}"));
+        self.machines[side as usize].features = features;
+    }
+
+    /// SIGTERM.
+    pub fn stop(&mut self, side: Side) {
+        let serves = if self.serving() == Some(side) { "serves" } else { "does not serve" };
+        self.note(format!("{side:?}, which {serves}, is asked to stop"));
+        self.tell_node(side, 0, Input::Backend(BackendInput::Stopping));
     }
 
     /// The node's disk is replaced by an empty one, and its file made that of a slave: an empty
@@ -187,7 +230,7 @@ impl World {
     }
 }
 
-fn node_options(options: &WorldOptions) -> NodeOptions {
+fn node_options(options: &WorldOptions, features: Features) -> NodeOptions {
     let user = UserRecord {
         name: Text::from_static("guest"),
         password_hash: Text::from_static("sha256:none"),
@@ -203,7 +246,7 @@ fn node_options(options: &WorldOptions) -> NodeOptions {
         alarm_policy: AlarmPolicy::Block,
         save_after_bytes: options.save_after_bytes,
         retain_bytes: options.retain_bytes,
-        features: understudy_model::Features::KNOWN,
+        features,
         digest_interval_ms: 150,
         users: Vec::new(),
         default_user: user,

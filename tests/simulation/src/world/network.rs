@@ -13,6 +13,13 @@ impl World {
         self.links.values_mut().for_each(|link| link.dead = true);
     }
 
+    /// As above, and new connections are refused though both live.
+    pub fn reject_link(&mut self) {
+        self.cut_link();
+        self.note("connections are refused");
+        self.refuses = true;
+    }
+
     /// Nothing reaches `side` from the other node, while what it sends arrives.
     pub fn cut_towards(&mut self, side: Side) {
         self.note(format!("nothing reaches {side:?} any more"));
@@ -27,6 +34,7 @@ impl World {
     pub fn heal_link(&mut self) {
         self.note("the link is healed");
         self.cut = false;
+        self.refuses = false;
         self.deaf = [false; 2];
         self.slow_ms = 0;
         // A stream repeats what was lost, in order.
@@ -101,7 +109,8 @@ impl World {
         let failed = |refused| Input::Backend(BackendInput::DialFailed { refused });
         // A connection needs both ways.
         if self.cut || self.deaf != [false; 2] {
-            return self.tell_node(side, 500, failed(false));
+            let (delay_ms, refused) = if self.refuses { (1, true) } else { (500, false) };
+            return self.tell_node(side, delay_ms, failed(refused));
         }
         if self.machines[other as usize].node.is_none() {
             return self.tell_node(side, 1, failed(true));

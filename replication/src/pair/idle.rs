@@ -321,6 +321,8 @@ impl Idle {
             Meeting::Wait(why) => {
                 core.say(true, format!("waiting: {why}"), out);
                 core.drop_link(link, out);
+                // Both may have met while the arbiter was silent, and what it says decides (seed 3513).
+                core.read_register();
                 None
             }
             Meeting::Renew => {

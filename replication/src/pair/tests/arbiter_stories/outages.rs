@@ -125,6 +125,48 @@ fn arbiter_data_lost_and_slave_gone_for_good_the_operator_has_it_forgotten() {
     assert!(world.until(2_000, |w| w.in_sync_pair(0, 2)), "{:?}", world.hosts[2].logs);
 }
 
+/// Host 1 was granted the role and died before it knew; then it gave its claim up for host 0, which
+/// the arbiter does not let lead.
+fn elected_in_vain() -> World {
+    let mut world = in_sync();
+    world.crash(0);
+    assert!(world.until(2 * HOLD_MS, World::swapped_to_host_1));
+    world.arbiter.down = true;
+    world.crash(1);
+    world.start(0);
+    world.start(1);
+    let promised = |w: &World| matches!(standing(w, 1), Standing::Lagging { .. });
+    assert!(world.until(20_000, promised), "{:?}", world.hosts[1].logs);
+    world.run(10_000);
+    assert!(!world.serves(0) && !world.serves(1));
+    world.arbiter.cut[1] = true;
+    world.restart_arbiter();
+    let refused =
+        |w: &World| w.hosts[0].logs.iter().any(|log| log.contains("not in the in-sync set"));
+    assert!(world.until(20_000, refused), "{:?}", world.hosts[0].logs);
+    world.run(3_000);
+    assert!(!world.serves(0) && !world.serves(1));
+    world
+}
+
+#[test]
+fn arbiter_lost_and_an_election_in_vain_what_the_register_says_holds() {
+    let mut world = elected_in_vain();
+    world.arbiter.cut[1] = false;
+    let serves = world.until(3_000, |w| w.in_sync_pair(0, 1) && w.serves(1));
+    assert!(serves, "{:?} {:?}", world.hosts[0].logs, world.hosts[1].logs);
+}
+
+/// Seed 3513 of the simulator: host 0 stood by what it had read, and both waited for ever.
+#[test]
+fn arbiter_data_lost_after_an_election_in_vain_the_copy_that_nobody_overtook_leads() {
+    let mut world = elected_in_vain();
+    world.empty_arbiter();
+    world.arbiter.cut[1] = false;
+    let back = world.until(20_000, |w| w.in_sync_pair(0, 1));
+    assert!(back, "{:?} {:?}", world.hosts[0].logs, world.hosts[1].logs);
+}
+
 /// Seed 330 of the simulator: both waited for ever.
 #[test]
 fn arbiter_data_lost_while_a_slave_is_let_in_and_dies_it_is_let_in_once_it_is_back() {

@@ -62,7 +62,8 @@ pub struct Broker {
     // Committed.
     pub(crate) topology: Topology,
     pub(crate) access: Access,
-    pub(crate) queues: BTreeMap<QueueId, Queue>,
+    /// Boxed: ids ascend, and a tree that grows at its end is half empty.
+    pub(crate) queues: BTreeMap<QueueId, Box<Queue>>,
     pub(crate) producers: Producers,
     pub(crate) delayed: Delayed,
     pub(crate) segments: Segments,
@@ -178,7 +179,7 @@ impl Broker {
             connections: self.clients.connections.len() as u64,
             consumers: self.clients.consumers.values().filter(|c| !c.cancelled).count() as u64,
             queues: self.queues.len() as u64,
-            ready: self.queues.values().map(Queue::ready).sum(),
+            ready: self.queues.values().map(|queue| queue.ready()).sum(),
             unsettled,
         }
     }
@@ -372,7 +373,7 @@ impl Broker {
 
     /// Nobody holds anything, and every queue is looked at: its time may have come.
     fn begin_epoch(&mut self) {
-        self.queues.values_mut().for_each(Queue::begin_epoch);
+        self.queues.values_mut().for_each(|queue| queue.begin_epoch());
         self.delayed.begin_epoch();
         self.dying.clear();
         self.timers.clear();
@@ -390,7 +391,7 @@ impl Broker {
         queue.rules = self.rules_of(&queue.spec);
         queue.begin_epoch();
         queue.memory.owner = self.clients.take_owner(id);
-        self.queues.insert(id, queue);
+        self.queues.insert(id, Box::new(queue));
         self.dirty_queues.insert(id);
         self.to_serve.insert(id);
     }

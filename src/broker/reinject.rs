@@ -58,9 +58,8 @@ impl Broker {
                 }
             }
         }
-        let durable = |queue: &&crate::queue::Queue| queue.spec.durable && !queue.spec.exclusive;
-        for queue in from.theirs.queues.values().filter(durable) {
-            let spec = &queue.spec;
+        let specs = from.theirs.queues.values().map(|queue| &queue.spec);
+        for spec in specs.filter(|spec| spec.durable && !spec.exclusive) {
             if self.topology.queue(&spec.vhost, &spec.name).is_none() {
                 let lsn = push(open, &Command::DeclareQueue(spec.clone()));
                 self.reserved.insert(Name::Queue(spec.vhost.clone(), spec.name.clone()), lsn);

@@ -118,7 +118,7 @@ impl Broker {
                 }
                 [QUEUE_PREFIX, ..] => {
                     let (id, queue) = Queue::decode(&mut r)?;
-                    broker.queues.insert(id, queue);
+                    broker.queues.insert(id, Box::new(queue));
                 }
                 _ => return Err(Malformed("saved state: unknown slice")),
             }

@@ -162,7 +162,12 @@ impl Cluster {
     /// SIGTERM, and the exit that follows.
     pub(crate) fn terminate(&mut self, side: Side) {
         if self.node(side).is_running() {
-            self.node(side).terminate();
+            // A process that stands still hears of it when it goes on.
+            self.node(side).signal("TERM");
+            if std::mem::take(&mut self.paused[side as usize]) {
+                self.node(side).signal("CONT");
+            }
+            self.node(side).wait_exit();
         }
     }
 

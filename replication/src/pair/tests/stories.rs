@@ -38,7 +38,7 @@ pub(super) fn standing(world: &World, host: usize) -> Standing {
     world.hosts[host].disk.standing()
 }
 
-fn commit(world: &World, host: usize) -> Lsn {
+pub(super) fn commit(world: &World, host: usize) -> Lsn {
     world.process(host).map_or(Lsn::ZERO, |process| process.commit)
 }
 

@@ -4,53 +4,35 @@ mod failures;
 mod outages;
 
 use super::arbiter::{LEASE_MS, with_arbiter};
-use super::world::{World, config};
+use super::stories;
+pub(super) use super::stories::{commit, publish, standing};
+use super::world::World;
 use crate::pair::arbitration::hold_ms;
 use crate::pair::view::Standing;
 use crate::{Backend, Input, PairConfig, Role};
-use understudy_model::Lsn;
 
 pub(super) const HOLD_MS: u64 = hold_ms(LEASE_MS);
 
 fn pair_with(change: impl Fn(&mut PairConfig)) -> World {
-    let mut configs = vec![config(Role::Master), config(Role::Slave), config(Role::Slave)];
-    configs.iter_mut().for_each(with_arbiter);
-    configs.iter_mut().for_each(change);
-    World::new(1, configs)
+    stories::pair_with(|config| {
+        with_arbiter(config);
+        change(config);
+    })
 }
 
 fn in_sync_with(change: impl Fn(&mut PairConfig)) -> World {
-    let mut world = pair_with(change);
-    world.start(0);
-    assert!(world.until(100, |w| w.serves(0)), "{:?}", world.hosts[0].logs);
-    world.publish(0, 3);
-    world.start(1);
-    assert!(world.until(1_000, |w| w.in_sync_pair(0, 1)), "{:?}", world.hosts[1].logs);
-    publish(&mut world, 0, 5);
-    world
+    stories::in_sync_with(|config| {
+        with_arbiter(config);
+        change(config);
+    })
 }
 
 pub(super) fn in_sync() -> World {
     in_sync_with(|_| {})
 }
 
-fn publish(world: &mut World, host: usize, groups: u64) {
-    for _ in 0..groups {
-        world.publish(host, 2);
-        world.run(20);
-    }
-}
-
 fn state(world: &World, host: usize) -> &'static str {
     world.process(host).map_or("down", |process| process.pair.status().state)
-}
-
-pub(super) fn commit(world: &World, host: usize) -> Lsn {
-    world.process(host).map_or(Lsn::ZERO, |process| process.commit)
-}
-
-fn standing(world: &World, host: usize) -> Standing {
-    world.hosts[host].disk.standing()
 }
 
 fn restart_stopped(world: &mut World) {

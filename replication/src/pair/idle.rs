@@ -321,7 +321,8 @@ impl Idle {
             Meeting::Wait(why) => {
                 core.say(true, format!("waiting: {why}"), out);
                 core.drop_link(link, out);
-                // Both may have met while the arbiter was silent, and what it says decides (seed 3513).
+                // What was read of the register may have changed since, or be gone, and it says whose
+                // claim holds (seed 3513 of the simulator).
                 core.read_register();
                 None
             }

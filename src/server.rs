@@ -215,7 +215,7 @@ async fn serve_node(
     std::thread::Builder::new().name("driver".into()).spawn(move || desk.serve(driver))?;
     let certificates = [security, arbiter_security];
     let ends = wait(end, failed, &events, (tls.as_ref(), &certificates));
-    let outcome = unless_stalled(ends, stalled, links.as_ref()).await?;
+    let outcome = unless_stalled(ends, stalled).await?;
     close_links(links, arbiter).await;
     // The address of a master that stops is given up before its process ends.
     let _ = hooks.await;
@@ -269,16 +269,10 @@ async fn wait(
 async fn unless_stalled(
     ends: impl Future<Output = anyhow::Result<()>>,
     stalled: oneshot::Receiver<String>,
-    links: Option<&PeerHandle>,
 ) -> anyhow::Result<anyhow::Result<()>> {
     tokio::select! {
         outcome = ends => Ok(outcome),
-        // The driver, which may hang too, holds the links. The runtime ends next, and with it all
-        // other sockets.
-        Ok(why) = stalled => {
-            close_links(links.cloned(), None).await;
-            bail!(why);
-        }
+        Ok(why) = stalled => bail!(why),
     }
 }
 

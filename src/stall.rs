@@ -3,18 +3,23 @@
 //! go on at any time.
 //!
 //! A thread that waits for a disk cannot be killed and keeps the process, and with it every open file
-//! descriptor, from ending. So the sockets are closed first: by the end of the runtime, as it drops all
-//! that owns one.
+//! descriptor, from ending. It may be a task of the runtime, too, in the middle of a turn of the node
+//! (`inbox.rs`), which then keeps its connection's socket from being dropped. So every socket is shut
+//! down first, whoever owns it.
 
 use crate::cli::EXIT_SOFTWARE;
 use crate::config::StorageSettings;
 use crate::handle::Overview;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockaddrLike, SockaddrStorage, getsockname, shutdown,
+};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
-/// What the rest of the process may take to close its sockets and to say why it ends.
+/// What the rest of the process may take to say why it ends.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOKS_PER_STALL: u64 = 20;
 
@@ -96,6 +101,7 @@ pub fn watch(
                 let text = "the disk hangs: a write takes longer than storage.disk_stall_ms; this \
                             master ends, so that its slave takes over";
                 let _ = stalled.send(text.into());
+                shut_down_sockets();
                 std::thread::sleep(END_TIMEOUT);
                 std::process::exit(EXIT_SOFTWARE.into());
             }
@@ -103,6 +109,19 @@ pub fn watch(
     };
     std::thread::Builder::new().name("stall".into()).spawn(look)?;
     Ok(told)
+}
+
+/// All of this process that lead to others, listeners too, which refuse from then on.
+fn shut_down_sockets() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok());
+    for number in numbers {
+        // No socket, or closed meanwhile; or the runtime's own pair for signals, or the journal's.
+        let Ok(address) = getsockname::<SockaddrStorage>(number) else { continue };
+        if matches!(address.family(), Some(AddressFamily::Inet | AddressFamily::Inet6)) {
+            let _ = shutdown(number, Shutdown::Both);
+        }
+    }
 }
 
 #[cfg(test)]

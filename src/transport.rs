@@ -75,7 +75,7 @@ impl Transport {
     pub fn try_read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Clear(socket) => socket.try_read_buf(input),
-            Self::Tls(stream) => stream.read(input),
+            Self::Tls(stream) => stream.read(|bytes| input.extend_from_slice(bytes)),
             Self::WebSocket(stream) => stream.read(input),
         }
     }

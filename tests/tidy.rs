@@ -15,17 +15,9 @@ const DEPENDENCIES: [(&str, &[&str]); 10] = [
     ("protocols/native", &["understudy-model", "bytes"]),
     (
         "protocols/native/client",
-        &[
-            "understudy-native",
-            "understudy-tls",
-            "bytes",
-            "rustls",
-            "thiserror",
-            "tokio",
-            "tracing",
-        ],
+        &["understudy-native", "understudy-tls", "bytes", "thiserror", "tokio", "tracing"],
     ),
-    ("protocols/tls", &["bytes", "rustls", "tokio"]),
+    ("protocols/tls", &["rustls", "tokio"]),
     ("storage", &["understudy-model", "bytes", "heed", "crc32fast", "rustix", "thiserror"]),
     ("replication", &["understudy-model", "bytes"]),
 ];

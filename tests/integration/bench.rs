@@ -1,6 +1,7 @@
 //! `understudy bench` against real nodes: every protocol, every kind of load, and that its
 //! verification sees a loss.
 
+use crate::certificates::Tls;
 use crate::support::{Node, Pair};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -33,6 +34,15 @@ fn urls(node: &Node) -> [String; 3] {
         format!("amqp://guest:guest@{}/%2f", ports.amqp),
         format!("stomp://{}", ports.stomp),
         format!("tcp://{}", ports.native),
+    ]
+}
+
+/// The same under TLS.
+fn secure_urls(tls: &Tls) -> [String; 3] {
+    [
+        format!("amqps://guest:guest@localhost:{}/%2f", tls.amqp_port),
+        format!("stomp+ssl://localhost:{}", tls.stomp_port),
+        format!("ssl://localhost:{}", tls.native_port),
     ]
 }
 
@@ -115,12 +125,55 @@ fn started(mut load: Child) -> (Child, BufReader<std::process::ChildStderr>) {
 }
 
 #[test]
-fn a_load_goes_on_at_the_new_master_and_nothing_confirmed_is_lost() {
-    let mut pair = Pair::in_sync();
-    let [one, two] = [urls(&pair.master), urls(&pair.slave)];
-    let loads = one.iter().zip(&two).zip(["a", "b", "c"]).map(|((one, two), name)| {
+fn every_protocol_carries_its_load_under_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    let tls = Tls::make(directory.path(), &mut node);
+    node.start_serving();
+    let [ca, certificate, key] = tls.client_files.each_ref().map(|file| file.display());
+    let loads = [
+        "--messages 3000 --producers 2 --consumers 2 --queues 3 --window 100",
+        "--messages 300 --size 300000 --window 20 --prefetch 10 --ack-every 1",
+        "--messages 1000 --phases fill,drain --ack individual",
+    ];
+    for url in secure_urls(&tls) {
+        for load in loads {
+            let result = good(&format!("{url}?cacertfile={ca}"), &format!("{load} --quiet"));
+            assert_eq!(result["tls"], true, "{result:#}");
+        }
+        // The certificate says who it is.
+        let anonymous = url.replace("guest:guest@", "").replace("://", "://:@");
+        let files = format!("cacertfile={ca}&certfile={certificate}&keyfile={key}");
+        good(&format!("{anonymous}?{files}"), "--messages 500 --quiet");
+
+        for (wrong, why) in [
+            (format!("{anonymous}?cacertfile={ca}"), "the broker says"),
+            (format!("{url}?cacertfile={ca}&server_name_indication=elsewhere"), "certificate"),
+            (format!("{url}?cacertfile={certificate}"), "certificate"),
+            (url.clone(), "cacertfile"),
+        ] {
+            let output = bench(&wrong, "--messages 1 --quiet").output().unwrap();
+            assert_eq!(output.status.code(), Some(69), "{wrong}");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+    let no_tls_there = [
+        format!("amqps://{}?cacertfile={ca}", node.ports.amqp),
+        format!("stomp+ssl://{}?cacertfile={ca}", node.ports.stomp),
+        format!("ssl://{}?cacertfile={ca}", node.ports.native),
+    ];
+    for url in no_tls_there {
+        let output = bench(&url, "--messages 1 --patience 2 --quiet").output().unwrap();
+        assert_eq!(output.status.code(), Some(69), "{url}");
+    }
+}
+
+/// Loads of all protocols, each through its list of two; the master is killed meanwhile.
+fn goes_on_at_the_new_master(mut pair: Pair, lists: [String; 3]) {
+    let loads = lists.into_iter().zip(["a", "b", "c"]).map(|(list, name)| {
         let arguments = format!("--name {name} --messages 4000 --rate 1000 --window 100");
-        (name, started(bench(&format!("failover:({one},{two})"), &arguments).spawn().unwrap()))
+        (name, started(bench(&list, &arguments).spawn().unwrap()))
     });
     let loads: Vec<_> = loads.collect();
     pair.master.kill();
@@ -137,4 +190,26 @@ fn a_load_goes_on_at_the_new_master_and_nothing_confirmed_is_lost() {
         let stored_twice = &result["verification"]["duplicates_not_flagged_redelivered"];
         assert!(name != "c" || stored_twice == 0, "{result:#}");
     }
+}
+
+#[test]
+fn a_load_goes_on_at_the_new_master_and_nothing_confirmed_is_lost() {
+    let pair = Pair::in_sync();
+    let [one, two] = [urls(&pair.master), urls(&pair.slave)];
+    let lists = [0, 1, 2].map(|which| format!("failover:({},{})", one[which], two[which]));
+    goes_on_at_the_new_master(pair, lists);
+}
+
+#[test]
+fn a_load_under_tls_goes_on_at_the_new_master_too() {
+    let mut pair = Pair::new("", "");
+    let directory = pair.directory.path().to_owned();
+    // The files of the second are those of both.
+    let [one, two] = [&mut pair.master, &mut pair.slave].map(|node| Tls::make(&directory, node));
+    pair.start_in_sync();
+    let ca = two.client_files[0].display();
+    let [one, two] = [secure_urls(&one), secure_urls(&two)];
+    let lists = [0, 1, 2]
+        .map(|which| format!("failover:({},{})?nested.cacertfile={ca}", one[which], two[which]));
+    goes_on_at_the_new_master(pair, lists);
 }

@@ -1,14 +1,21 @@
-//! TLS over a socket with calls that do not wait, as both the broker's connections and the client's
-//! make them: readiness is the socket's, and one read takes all that is decrypted.
+//! TLS over a socket with calls that do not wait, as the broker's connections, the client's and the
+//! load tool's make them: readiness is the socket's, and one read takes all that is decrypted. And
+//! what a client connects with, out of its files.
 
 #![deny(missing_docs)]
 // A transport has sockets; the bans are for the broker's core.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use bytes::BytesMut;
+mod secure;
+mod socket;
+
+pub use secure::{ClientFiles, FileError, Secure};
+pub use socket::Socket;
+
 use rustls::Connection;
 use rustls::pki_types::CertificateDer;
-use std::io::{self, BufRead, IoSlice, Read, Write};
+use socket::Ready;
+use std::io::{self, BufRead, IoSlice, Write};
 use tokio::net::TcpStream;
 
 /// A read ends when it has brought so much, so that one peer cannot keep its task.
@@ -16,24 +23,24 @@ const DECRYPTED_BYTES_MAX: usize = 64 * 1024;
 
 /// Either side of a TLS connection. The handshake is part of the first reads and writes.
 #[derive(Debug)]
-pub struct TlsStream {
-    socket: TcpStream,
+pub struct TlsStream<S = TcpStream> {
+    socket: S,
     tls: Connection,
 }
 
-impl TlsStream {
+impl<S: Socket> TlsStream<S> {
     /// `tls`: a `rustls::ServerConnection` or a `rustls::ClientConnection`.
-    pub fn new(socket: TcpStream, tls: impl Into<Connection>) -> Self {
+    pub fn new(socket: S, tls: impl Into<Connection>) -> Self {
         Self { socket, tls: tls.into() }
     }
 
     /// To wait for readiness.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &S {
         &self.socket
     }
 
     /// To shut it down, or to read what is not wanted any more.
-    pub fn socket_mut(&mut self) -> &mut TcpStream {
+    pub fn socket_mut(&mut self) -> &mut S {
         &mut self.socket
     }
 
@@ -47,16 +54,16 @@ impl TlsStream {
         self.tls.wants_write()
     }
 
-    /// Appends what has come; 0: the end.
+    /// Hands what has come to `take`, in pieces; returns how many bytes. 0: the end.
     ///
     /// # Errors
     /// `WouldBlock`: there is nothing now. `InvalidData`: the other side is not to be trusted, or
     /// does not speak TLS. Those of the socket.
-    pub fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
-        let before = input.len();
-        while input.len() - before < DECRYPTED_BYTES_MAX {
+    pub fn read(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+        let mut read = 0;
+        while read < DECRYPTED_BYTES_MAX {
             match self.tls.read_tls(&mut Ready(&self.socket)) {
-                Ok(0) => return Ok(input.len() - before),
+                Ok(0) => return Ok(read),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -66,31 +73,35 @@ impl TlsStream {
                 let _ = self.send();
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
-            if self.decrypted(input)? {
-                return Ok(input.len() - before);
+            let (decrypted, is_end) = self.decrypted(&mut take)?;
+            read += decrypted;
+            if is_end {
+                return Ok(read);
             }
             self.send()?;
         }
-        match input.len() - before {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            read => Ok(read),
-        }
+        if read == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(read) }
     }
 
-    /// Takes all that is decrypted: what stayed behind would not wake anybody. True: the end.
-    fn decrypted(&mut self, input: &mut BytesMut) -> io::Result<bool> {
+    /// Takes all that is decrypted: what stayed behind would not wake anybody. How many bytes, and
+    /// whether that was the end.
+    fn decrypted(&mut self, take: &mut impl FnMut(&[u8])) -> io::Result<(usize, bool)> {
         let mut reader = self.tls.reader();
+        let mut decrypted = 0;
         loop {
             let taken = match reader.fill_buf() {
-                Ok([]) => return Ok(true),
+                Ok([]) => return Ok((decrypted, true)),
                 Ok(bytes) => {
-                    input.extend_from_slice(bytes);
+                    take(bytes);
                     bytes.len()
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok((decrypted, false));
+                }
                 Err(error) => return Err(error),
             };
             reader.consume(taken);
+            decrypted += taken;
         }
     }
 
@@ -127,28 +138,5 @@ impl TlsStream {
     /// Lets the other side know that nothing more comes; goes out with the next [`Self::send`].
     pub fn say_goodbye(&mut self) {
         self.tls.send_close_notify();
-    }
-}
-
-/// The socket as `rustls` wants it: calls that do not wait.
-struct Ready<'a>(&'a TcpStream);
-
-impl Read for Ready<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
-
-impl Write for Ready<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

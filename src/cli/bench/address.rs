@@ -1,8 +1,11 @@
-//! Where the brokers are: `amqp://user:password@host:port/vhost`, and the like for the others.
+//! Where the brokers are: `amqp://user:password@host:port/vhost`, and the like for the others and
+//! under TLS.
 
 use crate::cli::complain;
 use anyhow::{Context, bail};
+use std::path::PathBuf;
 use std::str::FromStr;
+use understudy_tls::{ClientFiles, Secure};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -11,21 +14,29 @@ pub(super) enum Protocol {
     Native,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Address {
     pub(super) protocol: Protocol,
     /// Host and port.
     pub(super) place: String,
+    /// Empty: the user that the client's certificate stands for.
     pub(super) user: String,
     pub(super) password: String,
     pub(super) vhost: String,
+    /// By the scheme.
+    tls: bool,
+    files: ClientFiles,
+    server_name: Option<String>,
+    /// None: in clear.
+    pub(super) secure: Option<Secure>,
 }
 
-/// Addresses with commas between, or a `failover:` string of them. This tool has ways of its own to go
-/// through a list, so options are told to have no effect, wherever they stand.
+/// Addresses with commas between, or a `failover:` string of them. The options for TLS are those of
+/// `understudy publish`. This tool has ways of its own to go through a list, so the others are told
+/// to have no effect.
 ///
 /// # Errors
-/// One that cannot be understood.
+/// One that cannot be understood, or whose files cannot be used.
 pub(super) fn list(text: &str) -> anyhow::Result<Vec<Address>> {
     let (inside, behind) = match text.strip_prefix("failover:") {
         None => (text, ""),
@@ -34,17 +45,67 @@ pub(super) fn list(text: &str) -> anyhow::Result<Vec<Address>> {
             Some(list) => list.rsplit_once(')').context("a ')' is missing")?,
         },
     };
-    let mut options: Vec<&str> = behind.strip_prefix('?').unwrap_or(behind).split('&').collect();
-    let mut addresses = Vec::new();
+    let mut addresses: Vec<Address> = Vec::new();
     for one in inside.split(',').map(str::trim).filter(|one| !one.is_empty()) {
         let (address, own) = one.split_once('?').unwrap_or((one, ""));
-        addresses.push(address.parse()?);
-        options.extend(own.split('&'));
+        let mut address: Address = address.parse()?;
+        for option in options(own) {
+            if !address.option(option)? {
+                has_no_effect(option);
+            }
+        }
+        addresses.push(address);
     }
-    for option in options.into_iter().filter(|option| !option.is_empty()) {
-        complain(&format!("the option {option} of an address has no effect on bench"));
+    for option in options(behind.strip_prefix('?').unwrap_or(behind)) {
+        let mut known = false;
+        if let Some(nested) = option.strip_prefix("nested.") {
+            for address in &mut addresses {
+                known = address.option(nested)?;
+            }
+        }
+        if !known {
+            has_no_effect(option);
+        }
+    }
+    for address in &mut addresses {
+        address.load()?;
     }
     Ok(addresses)
+}
+
+fn options(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').filter(|option| !option.is_empty())
+}
+
+fn has_no_effect(option: &str) {
+    complain(&format!("the option {option} of an address has no effect on bench"));
+}
+
+impl Address {
+    /// False: none that bench knows.
+    fn option(&mut self, option: &str) -> anyhow::Result<bool> {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let value = percent_decoded(value)?;
+        match name {
+            "cacertfile" => self.files.ca_file = Some(PathBuf::from(value)),
+            "certfile" => self.files.certificate_file = Some(PathBuf::from(value)),
+            "keyfile" => self.files.key_file = Some(PathBuf::from(value)),
+            "server_name_indication" => self.server_name = Some(value),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn load(&mut self) -> anyhow::Result<()> {
+        if self.tls {
+            let host = self.place.rsplit_once(':').map_or(&*self.place, |(host, _)| host);
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let name = self.server_name.as_deref().unwrap_or(host);
+            let secure = Secure::load(&self.files, name);
+            self.secure = Some(secure.with_context(|| format!("TLS to {}", self.place))?);
+        }
+        Ok(())
+    }
 }
 
 impl FromStr for Address {
@@ -52,11 +113,17 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (scheme, rest) = text.split_once("://").context("an address is SCHEME://HOST:PORT")?;
-        let (protocol, port) = match scheme {
-            "amqp" => (Protocol::Amqp, 5672),
-            "stomp" => (Protocol::Stomp, 61613),
-            "tcp" | "native" => (Protocol::Native, 61616),
-            _ => bail!("{scheme}:// is none of amqp://, stomp://, tcp://"),
+        let (protocol, tls, port) = match scheme {
+            "amqp" => (Protocol::Amqp, false, 5672),
+            "amqps" => (Protocol::Amqp, true, 5671),
+            "stomp" => (Protocol::Stomp, false, 61613),
+            "stomp+ssl" => (Protocol::Stomp, true, 61614),
+            "tcp" | "nio" | "native" => (Protocol::Native, false, 61616),
+            "ssl" | "tls" | "nio+ssl" => (Protocol::Native, true, 61617),
+            _ => bail!(
+                "{scheme}:// is none of amqp://, stomp://, tcp://; under TLS amqps://, \
+                 stomp+ssl://, ssl://"
+            ),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, place) = authority.rsplit_once('@').unwrap_or(("guest:guest", authority));
@@ -71,6 +138,10 @@ impl FromStr for Address {
             user: percent_decoded(user)?,
             password: percent_decoded(password)?,
             vhost: if path.is_empty() { "/".to_owned() } else { percent_decoded(path)? },
+            tls,
+            files: ClientFiles::default(),
+            server_name: None,
+            secure: None,
         })
     }
 }
@@ -110,6 +181,36 @@ mod tests {
     }
 
     #[test]
+    fn addresses_under_tls_name_their_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["one".to_owned()]).unwrap();
+        let ca = directory.path().join("c a.pem");
+        std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
+        let ca = ca.to_str().unwrap().replace(' ', "%20");
+        for secure in [
+            format!("amqps://one?cacertfile={ca},amqps://two:7?cacertfile={ca}"),
+            format!("failover:(stomp+ssl://one,stomp+ssl://[::1]:7)?nested.cacertfile={ca}"),
+            format!(
+                "failover:(ssl://one,nio+ssl://x_)?nested.cacertfile={ca}&nested.server_name_indication=y"
+            ),
+        ] {
+            assert!(list(&secure).unwrap().iter().all(|address| address.secure.is_some()));
+        }
+        assert!(list(&format!("tcp://one?cacertfile={ca}")).unwrap()[0].secure.is_none());
+        for (wrong, why) in [
+            ("amqps://one".to_owned(), "cacertfile"),
+            (format!("failover:(ssl://one?cacertfile={ca},ssl://two)"), "two:61617: name"),
+            (format!("ssl://one?cacertfile={ca}&certfile={ca}"), "go together"),
+            (format!("ssl://one?cacertfile={ca}.missing"), "c a.pem.missing"),
+            (format!("ssl://one?cacertfile={ca}&server_name_indication=a b"), "'a b'"),
+        ] {
+            let error = format!("{:#}", list(&wrong).unwrap_err());
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn addresses_have_the_defaults_of_their_protocol() {
         let parse = |text: &str| {
             let address: Address = text.parse().unwrap();
@@ -120,6 +221,9 @@ mod tests {
         };
         assert_eq!(parse("amqp://one"), "Amqp one:5672 guest guest /");
         assert_eq!(parse("stomp://a:b@one:7/x"), "Stomp one:7 a b x");
+        assert_eq!(parse("amqps://one"), "Amqp one:5671 guest guest /");
+        assert_eq!(parse("stomp+ssl://:@one"), "Stomp one:61614   /");
+        assert_eq!(parse("ssl://one"), "Native one:61617 guest guest /");
         assert_eq!(parse("tcp://u%40v:p%3a@one/%2f"), "Native one:61616 u@v p: /");
         for wrong in ["one:5672", "http://one", "amqp://", "amqp://a%4@b"] {
             assert!(wrong.parse::<Address>().is_err(), "{wrong}");

@@ -144,10 +144,14 @@ impl AmqpWire {
     }
 
     fn login(&self) -> Vec<Step> {
-        let plain = format!("\0{}\0{}", self.address.user, self.address.password);
+        let Address { user, password, .. } = &self.address;
+        let (mechanism, response) = match user.is_empty() {
+            true => ("EXTERNAL", String::new()),
+            false => ("PLAIN", format!("\0{user}\0{password}")),
+        };
         let properties = long(&client_properties());
         let start_ok: [&[u8]; 4] =
-            [&properties, &short("PLAIN"), &long(plain.as_bytes()), &short("en_US")];
+            [&properties, &short(mechanism), &long(response.as_bytes()), &short("en_US")];
         // One channel. No heartbeats: a broker that hangs is to be seen as one.
         let channels_max = CHANNEL.to_be_bytes();
         let tuning: [&[u8]; 3] = [&channels_max, &FRAME_BYTES_MAX.to_be_bytes(), &[0, 0]];

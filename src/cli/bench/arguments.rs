@@ -14,7 +14,9 @@ const MESSAGES_DEFAULT: u64 = 100_000;
 #[derive(clap::Args)]
 pub(in crate::cli) struct BenchArguments {
     /// Servers, separated by commas: amqp://USER:PASSWORD@HOST:PORT/VHOST, stomp://…, tcp://…
-    /// (native); or failover:(…) around them. With several, lost connections go on at the next one.
+    /// (native); under TLS amqps://…, stomp+ssl://…, ssl://… with ?cacertfile=FILE, &certfile=FILE,
+    /// &keyfile=FILE, &server_name_indication=NAME; or failover:(…) around them. With several, lost
+    /// connections go on at the next one.
     #[arg(long, default_value = "amqp://127.0.0.1:5672")]
     url: String,
     /// Connections that publish.

@@ -8,44 +8,18 @@ use super::meter::{Latencies, Shared, add};
 use super::native::NativeWire;
 use super::producer::Producer;
 use super::stomp::StompWire;
+use super::stream::{Input, Stream};
 use super::wire::{Event, Purpose, Wire};
 use anyhow::{Context, bail};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-const READ_BYTES: usize = 256 * 1024;
 /// Between two rounds through the list of servers.
 const RETRY_NS: u64 = 20_000_000;
-
-/// Bytes read and not yet understood.
-struct Input {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl Input {
-    fn new() -> Self {
-        Self { buffer: vec![0; READ_BYTES], start: 0, end: 0 }
-    }
-
-    /// What is left moves to the front; a frame longer than the buffer makes it grow.
-    fn make_room(&mut self) {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.buffer.len() - self.end < READ_BYTES / 4 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-            if self.end > self.buffer.len() / 2 {
-                self.buffer.resize(self.buffer.len() * 2, 0);
-            }
-        }
-    }
-}
 
 pub(super) enum Role {
     Producer(Box<Producer>),
@@ -63,7 +37,7 @@ impl Role {
 
 /// A socket that is open, or nearly.
 struct Link {
-    socket: TcpStream,
+    stream: Stream,
     wire: Box<dyn Wire>,
     input: Input,
     output: Vec<u8>,
@@ -95,29 +69,19 @@ pub(super) fn wire(address: &Address, load: &Arc<Load>, purpose: Purpose) -> Box
 
 impl Link {
     fn open(address: &Address, load: &Arc<Load>, purpose: Purpose) -> anyhow::Result<Self> {
-        let places = address.place.to_socket_addrs().with_context(|| address.place.clone())?;
-        let mut result = Err(anyhow::anyhow!("{} has no address", address.place));
-        for place in places {
-            result = TcpStream::connect_timeout(&place, CONNECT_PATIENCE)
-                .with_context(|| place.to_string());
-            if result.is_ok() {
-                break;
-            }
-        }
-        let socket = result?;
-        socket.set_nodelay(true)?;
-        socket.set_nonblocking(true)?;
+        let stream = Stream::connect(address)?;
         let mut wire = wire(address, load, purpose);
         let mut output = Vec::new();
         wire.open(&mut output);
         let input = Input::new();
-        Ok(Self { socket, wire, input, output, written: 0, ready: false, closing: false })
+        Ok(Self { stream, wire, input, output, written: 0, ready: false, closing: false })
     }
 
     /// Writes what the socket takes.
     fn flush(&mut self) -> anyhow::Result<()> {
+        self.stream.send_rest().context("write")?;
         while self.written < self.output.len() {
-            match self.socket.write(&self.output[self.written..]) {
+            match self.stream.write(&self.output[self.written..]) {
                 Ok(0) => bail!("the broker takes nothing"),
                 Ok(written) => self.written += written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -132,14 +96,9 @@ impl Link {
 
     /// False: nothing is there.
     fn read(&mut self) -> anyhow::Result<bool> {
-        self.input.make_room();
-        let Input { buffer, end, .. } = &mut self.input;
-        match self.socket.read(&mut buffer[*end..]) {
+        match self.stream.read(&mut self.input) {
             Ok(0) => bail!("the broker closed the connection"),
-            Ok(read) => {
-                *end += read;
-                Ok(true)
-            }
+            Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(error).context("read"),
@@ -147,10 +106,24 @@ impl Link {
     }
 
     fn next_event(&mut self) -> anyhow::Result<Option<Event>> {
-        let Input { buffer, start, end } = &mut self.input;
-        let (used, event) = self.wire.next(&buffer[*start..*end], &mut self.output)?;
-        *start += used;
+        let (used, event) = self.wire.next(self.input.bytes(), &mut self.output)?;
+        self.input.advance(used);
         Ok(event)
+    }
+
+    fn has_unsent(&self) -> bool {
+        !self.output.is_empty() || self.stream.has_unsent()
+    }
+
+    /// Until there is something to read or room to write. False: not in time.
+    fn wait(&self, limit: Duration) -> anyhow::Result<bool> {
+        let writes = if self.has_unsent() { PollFlags::OUT } else { PollFlags::empty() };
+        let mut polled = [PollFd::new(self.stream.socket(), PollFlags::IN | writes)];
+        match poll(&mut polled, Some(&Timespec::try_from(limit)?)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(true),
+            Err(error) => Err(error).context("poll"),
+        }
     }
 }
 
@@ -169,7 +142,7 @@ impl Connection {
 
     /// The socket and whether there is something to write.
     pub(super) fn interest(&self) -> Option<(&TcpStream, bool)> {
-        self.link.as_ref().map(|link| (&link.socket, !link.output.is_empty()))
+        self.link.as_ref().map(|link| (link.stream.socket(), link.has_unsent()))
     }
 
     /// Everything that can be done without waiting, but reading.
@@ -301,6 +274,7 @@ impl Connection {
         }
         if self.ended {
             // The broker has said its last word; ours need not arrive.
+            link.stream.say_goodbye();
             let _ = link.flush();
             self.link = None;
         }
@@ -337,14 +311,12 @@ fn try_errand(
     until: Instant,
 ) -> anyhow::Result<()> {
     let mut link = Link::open(address, load, purpose.clone())?;
-    link.socket.set_nonblocking(false)?;
     loop {
         link.flush()?;
-        let left = until.saturating_duration_since(Instant::now());
-        link.socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        if !link.read()? {
+        if !link.wait(until.saturating_duration_since(Instant::now()))? {
             bail!("{} did not answer in time", address.place);
         }
+        link.read()?;
         while let Some(event) = link.next_event()? {
             match event {
                 Event::Ready => link.wire.close(&mut link.output),

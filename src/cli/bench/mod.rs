@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod seen;
 mod stomp;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod wire;

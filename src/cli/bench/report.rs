@@ -103,6 +103,7 @@ pub(super) fn json_report(load: &Load, results: &[PhaseResult], verdict: &Verdic
         "run": load.run,
         "servers": load.servers.iter().map(|server| server.place.clone()).collect::<Vec<_>>(),
         "protocol": format!("{:?}", load.servers[0].protocol).to_lowercase(),
+        "tls": load.servers.iter().any(|server| server.secure.is_some()),
         "producers": load.producers,
         "consumers": load.consumers,
         "queues": load.queues,

@@ -188,10 +188,12 @@ fn trimmed(line: &[u8]) -> &[u8] {
 impl Wire for StompWire {
     fn open(&mut self, out: &mut Vec<u8>) {
         let Address { user, password, vhost, .. } = &self.address;
-        let connect = format!(
-            "CONNECT\naccept-version:1.2\nhost:{vhost}\nlogin:{user}\npasscode:{password}\n\
-             heart-beat:0,0\n\n\0"
-        );
+        let login = match user.is_empty() {
+            true => String::new(),
+            false => format!("login:{user}\npasscode:{password}\n"),
+        };
+        let connect =
+            format!("CONNECT\naccept-version:1.2\nhost:{vhost}\n{login}heart-beat:0,0\n\n\0");
         out.extend(connect.as_bytes());
     }
 

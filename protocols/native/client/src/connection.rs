@@ -1,7 +1,7 @@
 //! One connection to one broker, up to the opened vhost.
 
 use crate::{
-    Address, ConnectOptions, Error, Failover, backoff::random_id, stream::Stream, tls::Secure,
+    Address, ConnectOptions, Error, Failover, backoff::random_id, stream::Stream, tls::secure,
 };
 use bytes::{Bytes, BytesMut};
 use std::{io, net::SocketAddr, time::Duration};
@@ -10,6 +10,7 @@ use tokio::{
     time::timeout,
 };
 use understudy_native::{Decoder, Frame, Hello, HelloOk, Login, Open, PREAMBLE, Text, WriteBuffer};
+use understudy_tls::Secure;
 
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// With other addresses to go on to: a machine that is off does not even refuse.
@@ -46,7 +47,7 @@ impl Target {
     /// # Errors
     /// [`Error::Tls`].
     pub(crate) fn new(failover: Failover, options: ConnectOptions) -> Result<Self, Error> {
-        let secure = failover.addresses.iter().map(|address| Secure::load(address, &options.tls));
+        let secure = failover.addresses.iter().map(|address| secure(address, &options.tls));
         let secure = secure.collect::<Result<_, _>>()?;
         Ok(Self { failover, options, producer: random_id(), secure })
     }
@@ -63,7 +64,7 @@ impl Target {
         if !self.failover.update_uris_supported || !may_grow {
             return None;
         }
-        self.secure.push(Secure::load(&new, &self.options.tls).ok()?);
+        self.secure.push(secure(&new, &self.options.tls).ok()?);
         self.failover.addresses.push(new);
         Some(self.failover.addresses.len() - 1)
     }

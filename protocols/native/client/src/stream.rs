@@ -1,12 +1,10 @@
 //! The socket, in clear or under TLS, with the calls that the task makes: readiness, and reads and
 //! writes that do not wait.
 
-use crate::tls::Secure;
 use bytes::BytesMut;
-use rustls::ClientConnection;
 use std::io::{self, IoSlice};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-use understudy_tls::TlsStream;
+use understudy_tls::{Secure, TlsStream};
 
 pub(crate) enum Stream {
     Clear(TcpStream),
@@ -15,10 +13,10 @@ pub(crate) enum Stream {
 
 impl Stream {
     pub(crate) fn new(socket: TcpStream, secure: Option<&Secure>) -> io::Result<Self> {
-        let Some(Secure { config, name }) = secure else {
+        let Some(secure) = secure else {
             return Ok(Self::Clear(socket));
         };
-        let tls = ClientConnection::new(config.clone(), name.clone()).map_err(io::Error::other)?;
+        let tls = secure.connection().map_err(io::Error::other)?;
         Ok(Self::Tls(Box::new(TlsStream::new(socket, tls))))
     }
 
@@ -51,7 +49,7 @@ impl Stream {
     pub(crate) fn try_read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Clear(socket) => socket.try_read_buf(input),
-            Self::Tls(stream) => stream.read(input),
+            Self::Tls(stream) => stream.read(|bytes| input.extend_from_slice(bytes)),
         }
     }
 

@@ -6,8 +6,8 @@ use crate::support::{Node, Pair};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use understudy_client::{
-    AckMode, Client, Committed, ConnectOptions, Delivery, Error, Message, Properties, QueueOptions,
-    SubscribeOptions, TlsOptions, Transaction,
+    AckMode, Client, Committed, ConnectOptions, ConnectionState, Delivery, Error, Message,
+    Properties, QueueOptions, SubscribeOptions, TlsOptions, Transaction,
 };
 
 async fn connect(nodes: [&str; 2]) -> Client {
@@ -107,13 +107,11 @@ async fn gap_of_a_switchover(pair: &Pair, client: &Client, first: u32) -> (Durat
     (longest, number)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_switchover_takes_native_clients_along_at_once() {
+/// A publisher and a consumer at work over three switchovers; the client's list holds the master
+/// alone, so that where to go is what the master says. `places`: of the nodes, as they tell them.
+async fn follows_switchovers(mut pair: Pair, address: &str, places: [String; 2]) {
     const LIMIT: Duration = Duration::from_millis(150);
-    let mut pair = Pair::in_sync();
-    // The other node is not in the client's list: the master tells.
-    let client = Client::connect(&format!("failover:(tcp://{})", pair.master.ports.native)).await;
-    let client = client.unwrap();
+    let client = Client::connect(&format!("failover:({address})")).await.unwrap();
     client.declare_queue("orders", QueueOptions::default()).await.unwrap();
     let mut orders = client.subscribe("orders", SubscribeOptions::default()).await.unwrap();
     let consumer = tokio::spawn(async move {
@@ -135,10 +133,11 @@ async fn a_switchover_takes_native_clients_along_at_once() {
         seen
     });
     let (mut gaps, mut next) = (Vec::new(), 0);
-    for _ in 0..3 {
+    for place in [1, 0, 1].map(|node| &places[node]) {
         let (gap, after) = gap_of_a_switchover(&pair, &client, next).await;
         next = after;
         gaps.push(gap);
+        assert_eq!(*client.state().borrow(), ConnectionState::Connected(place.clone()));
         std::mem::swap(&mut pair.master, &mut pair.slave);
         tokio::task::block_in_place(|| pair.master.wait_in_sync());
     }
@@ -149,6 +148,35 @@ async fn a_switchover_takes_native_clients_along_at_once() {
     assert!(gaps.iter().min().unwrap() < &LIMIT, "{gaps:?}");
     client.close().await;
     pair.master.wait("empty", |status| status["counts"]["messages"] == 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_takes_native_clients_along_at_once() {
+    let pair = Pair::in_sync();
+    let places = [&pair.master, &pair.slave].map(|node| node.ports.native.clone());
+    let address = format!("tcp://{}", pair.master.ports.native);
+    follows_switchovers(pair, &address, places).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_takes_clients_under_tls_along_under_tls() {
+    let mut pair = Pair::new("", "");
+    let directory = pair.directory.path().to_owned();
+    // The files of the second are those of both.
+    let [one, two] = [&mut pair.master, &mut pair.slave].map(|node| Tls::make(&directory, node));
+    // The master tells what it listens on, the slave what it was given.
+    let named = format!("localhost:{}", two.native_port);
+    let clear = &pair.slave.ports.native;
+    let uris = format!("client_uris = \"tcp://{clear},ssl://{named}\"\n");
+    pair.slave.replication(&uris);
+    pair.start_in_sync();
+    let [ca, certificate, key] = two.client_files.each_ref().map(|file| file.display());
+    // The login is the certificate's: on the way to the other node, too.
+    let address = format!(
+        "ssl://:@127.0.0.1:{}?cacertfile={ca}&certfile={certificate}&keyfile={key}",
+        one.native_port
+    );
+    follows_switchovers(pair, &address, [format!("127.0.0.1:{}", one.native_port), named]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

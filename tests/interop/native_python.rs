@@ -43,13 +43,29 @@ fn native_python_tls() {
     run_quietly(suite.arg(&tls.native_port).args(&tls.client_files));
 }
 
-/// It knows the master alone, and follows it to the other node: nothing lost, nothing stored twice.
 #[test]
 fn native_python_follows_a_switchover() {
     let Some(mut suite) = suite("native_python_switchover", "native_switchover.py") else { return };
     let pair = Pair::in_sync();
     suite.arg(Ports::port(&pair.master.ports.native).to_string());
-    let mut child = limited(&suite).stdout(Stdio::piped()).spawn().unwrap();
+    follows_a_switchover(&pair, &suite);
+}
+
+#[test]
+fn native_python_follows_a_switchover_under_tls() {
+    let Some(mut suite) = suite("native_python_switchover", "native_switchover.py") else { return };
+    let mut pair = Pair::new("", "");
+    let directory = pair.directory.path().to_owned();
+    // The files of the second are those of both.
+    let [one, two] = [&mut pair.master, &mut pair.slave].map(|node| Tls::make(&directory, node));
+    pair.start_in_sync();
+    suite.arg(&one.native_port).arg(&two.client_files[0]);
+    follows_a_switchover(&pair, &suite);
+}
+
+/// It knows the master alone, and follows it to the other node: nothing lost, nothing stored twice.
+fn follows_a_switchover(pair: &Pair, suite: &Command) {
+    let mut child = limited(suite).stdout(Stdio::piped()).spawn().unwrap();
     let mut counted = serde_json::Value::Null;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();

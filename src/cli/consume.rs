@@ -1,7 +1,6 @@
 //! `understudy consume`: a queue's messages to standard output, one a line. Without `--ack` they
 //! go back to the queue when the program ends.
 
-use anyhow::Context;
 use std::io::Write;
 use std::process::ExitCode;
 use understudy_client::{Client, SubscribeOptions};
@@ -22,15 +21,14 @@ pub(super) struct ConsumeArguments {
 }
 
 /// # Errors
-/// No connection, or the broker refuses.
+/// No connection, the broker refuses, or the queue is deleted.
 pub(super) fn run(arguments: ConsumeArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(consume(arguments))
 }
 
 async fn consume(arguments: ConsumeArguments) -> anyhow::Result<ExitCode> {
-    let client = Client::connect(&arguments.url).await;
-    let client = client.with_context(|| arguments.url.clone())?;
+    let client = Client::connect(&arguments.url).await?;
     let count = arguments.count.unwrap_or(u64::MAX);
     let mut options = SubscribeOptions::default();
     if arguments.ack {
@@ -55,6 +53,9 @@ async fn consume(arguments: ConsumeArguments) -> anyhow::Result<ExitCode> {
             delivery.settle();
         }
         left -= 1;
+    }
+    if let Some(error) = messages.error() {
+        return Err(error.clone().into());
     }
     client.close().await;
     Ok(ExitCode::SUCCESS)

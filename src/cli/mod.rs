@@ -4,23 +4,20 @@ mod bench;
 mod consume;
 mod control;
 mod demo;
+mod exit;
 mod join;
 mod publish;
 pub mod status;
 
+pub(crate) use exit::EXIT_SOFTWARE;
+
 use crate::config::{self, Flags, Settings};
 use crate::server;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use exit::{EXIT_CONFIG, EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// sysexits(3), as RabbitMQ's own tools use them.
-const EXIT_USAGE: u8 = 64;
-const EXIT_DATA: u8 = 65;
-pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
-pub(crate) const EXIT_SOFTWARE: u8 = 70;
-const EXIT_CONFIG: u8 = 78;
 
 /// A message broker that runs as a safe pair on two machines.
 #[derive(Parser)]
@@ -100,13 +97,13 @@ impl Cli {
             Verb::Demo(arguments) => finish(demo::run(&arguments), EXIT_SOFTWARE),
             Verb::Publish(arguments) => {
                 start_client_logging();
-                finish(publish::run(arguments), EXIT_UNAVAILABLE)
+                finish_client(publish::run(arguments))
             }
             Verb::Bench(arguments) => finish(bench::run(&arguments), EXIT_UNAVAILABLE),
             Verb::Control(verb) => control::run(verb),
             Verb::Consume(arguments) => {
                 start_client_logging();
-                finish(consume::run(arguments), EXIT_UNAVAILABLE)
+                finish_client(consume::run(arguments))
             }
         }
     }
@@ -117,6 +114,11 @@ fn finish(result: anyhow::Result<ExitCode>, failure: u8) -> ExitCode {
         complain(&format!("{error:#}"));
         ExitCode::from(failure)
     })
+}
+
+fn finish_client(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let failure = result.as_ref().err().map_or(EXIT_SOFTWARE, exit::of_client);
+    finish(result, failure)
 }
 
 fn load(flags: &Flags) -> Result<Settings, ExitCode> {

@@ -40,9 +40,8 @@ pub(super) fn run(arguments: PublishArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn publish(arguments: PublishArguments) -> anyhow::Result<ExitCode> {
-    let client = Client::connect(&arguments.url).await;
     let mut publisher = Publisher {
-        client: Arc::new(client.with_context(|| arguments.url.clone())?),
+        client: Arc::new(Client::connect(&arguments.url).await?),
         queue: arguments.queue,
         unconfirmed: JoinSet::new(),
     };
@@ -53,7 +52,7 @@ async fn publish(arguments: PublishArguments) -> anyhow::Result<ExitCode> {
         }
     } else {
         let mut lines = input_lines();
-        while let Some(line) = lines.recv().await {
+        while let Some(line) = publisher.next_line(&mut lines).await? {
             let line = Bytes::from(line.context("standard input")?);
             for _ in 0..arguments.count {
                 publisher.publish(line.clone()).await?;
@@ -85,6 +84,19 @@ struct Publisher {
 }
 
 impl Publisher {
+    /// A publish that failed ends the program, also while the next line is a long time coming.
+    async fn next_line(
+        &mut self,
+        lines: &mut mpsc::Receiver<std::io::Result<String>>,
+    ) -> anyhow::Result<Option<std::io::Result<String>>> {
+        loop {
+            tokio::select! {
+                line = lines.recv() => return Ok(line),
+                Some(confirmed) = self.unconfirmed.join_next() => confirmed.context("publishing")??,
+            }
+        }
+    }
+
     async fn publish(&mut self, body: Bytes) -> anyhow::Result<()> {
         self.wait(UNCONFIRMED_MAX - 1).await?;
         let message = Message::to_queue(self.queue.as_str(), body).declare_missing();

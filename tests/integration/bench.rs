@@ -83,7 +83,31 @@ fn every_protocol_carries_every_load_and_all_of_it_is_accounted_for() {
         assert_eq!(result["phases"][0]["confirmed"], 2_000);
         assert_eq!(result["phases"][0]["received"], 0);
         assert_eq!(result["phases"][1]["received"], 2_000);
+        let result = good(&url, "--messages 100 --size 5 --name short --quiet");
+        assert_eq!(result["phases"][0]["received"], 100);
+        assert_eq!(result["verification"]["verified"], false);
     }
+}
+
+#[test]
+fn what_contradicts_itself_is_told_before_anything_is_done() {
+    let nobody = "amqp://127.0.0.1:1";
+    for (arguments, why) in [
+        ("--producers 0", "at least 1"),
+        ("--rate 0", "--rate is above 0"),
+        ("--size 10 --rate 5", "--size is at least"),
+        ("--ack-every 50 --prefetch 49", "beyond --prefetch"),
+        ("--queue-argument x", "NAME=VALUE"),
+        ("--server-pid 4294967295", "--server-pid 4294967295"),
+        ("--phases flood", "invalid value 'flood'"),
+    ] {
+        let output = bench(nobody, arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments}: {error}");
+        assert!(error.contains(why), "{arguments}: {error}");
+    }
+    let output = bench(nobody, "--messages 1 --quiet").output().unwrap();
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use crate::certificates::{CLIENT, Tls};
 use crate::support::wire::{Way, Wire};
 use crate::support::{Node, Pair};
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use understudy_client::{
     AckMode, Client, Committed, ConnectOptions, ConnectionState, Delivery, Error, Message,
@@ -253,4 +254,46 @@ fn the_command_line_warns_of_what_it_does_not_know_in_an_address() {
         assert!(said.contains("has no effect here option=backup"), "{said}");
         assert_eq!(said.lines().count(), 3, "{said}");
     }
+}
+
+/// A script must learn that a line was not stored, or that no message comes any more, while its end
+/// of the pipe is still open.
+#[test]
+fn the_command_line_ends_with_a_code_that_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let place = node.ports.native.clone();
+    let start = |verb: &str, url: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
+        command.args([verb, "--url", url, "--queue", "orders"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let ends = |mut child: Child, code: i32, words: &str| {
+        // Held until the end: nothing but the failure may end it.
+        let input = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(input);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(words) && !said.contains("secret"), "{words}: {said}");
+    };
+    let wrong_login = format!("failover:(tcp://guest:secret@{place})");
+    ends(start("publish", &wrong_login), 77, "login refused");
+    ends(start("publish", "failover:(tcp://one)?randomize=maybe"), 64, "randomize");
+    let once = format!("failover:(tcp://{place})?maxReconnectAttempts=0");
+    ends(start("consume", &once), 65, "no queue 'orders'");
+
+    let mut publisher = start("publish", &once);
+    writeln!(publisher.stdin.as_mut().unwrap(), "tea").unwrap();
+    node.wait("stored", |status| status["counts"]["messages"] == 1);
+    let mut consumer = start("consume", &once);
+    let mut bodies = BufReader::new(consumer.stdout.as_mut().unwrap());
+    bodies.read_line(&mut String::new()).unwrap();
+    node.kill();
+    writeln!(publisher.stdin.as_mut().unwrap(), "lost").unwrap();
+    // Whether the client knew of the loss before it had the line is not told apart.
+    ends(publisher, 69, "");
+    ends(consumer, 69, "no reconnect");
 }

@@ -2,7 +2,8 @@
 //! with SIGKILL in mid-stream. The same pair for all: the dead node comes back as slave, and the next
 //! client has it the other way round. Each run is counted alike (`failover/counting.py`); the table
 //! is printed, and docs/failover.md shows one. Debian's clients, which have a suite with a takeover
-//! each and take minutes here, run with UNDERSTUDY_FAILOVER=all.
+//! each and take minutes here, run with UNDERSTUDY_FAILOVER=all. STOMP's clients are sent to `127.1`,
+//! which is no IP address to us: as with a machine's name, who says it in `host` asks for a vhost.
 
 use crate::support::haproxy::HaProxy;
 use crate::support::{Pair, Ports};

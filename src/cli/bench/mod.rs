@@ -25,6 +25,8 @@ mod worker;
 
 pub(super) use arguments::BenchArguments;
 
+use super::complain;
+use super::exit::EXIT_USAGE;
 use anyhow::Context;
 use arguments::Plan;
 use phase::{PhaseResult, Run};
@@ -37,10 +39,16 @@ use wire::Purpose;
 /// Success: everything that was confirmed came, in order, and once unless connections were lost.
 ///
 /// # Errors
-/// The arguments contradict each other, or a broker refused or could not be reached.
+/// A broker refused or could not be reached.
 #[expect(clippy::print_stdout, reason = "the result")]
 pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
-    let plan = arguments.plan()?;
+    let plan = match check(arguments) {
+        Ok(plan) => plan,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
     let load = Arc::new(plan.load.clone());
     connection::run_errand(&load, &Purpose::Prepare).context("preparing the queues")?;
     let (results, lost) = run_phases(&plan, &load, arguments)?;
@@ -56,6 +64,15 @@ pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     }
     let good = verdict.is_good(report::reconnects(&results));
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// # Errors
+/// The arguments contradict each other.
+fn check(arguments: &BenchArguments) -> anyhow::Result<Plan> {
+    for &pid in &arguments.server_pids {
+        process::cpu(pid).with_context(|| format!("--server-pid {pid}"))?;
+    }
+    arguments.plan()
 }
 
 fn run_phases(

@@ -41,7 +41,8 @@ pub(super) struct ServerUse {
 
 pub(super) struct PhaseResult {
     pub(super) kind: PhaseKind,
-    /// From the first publish allowed to the last confirm or delivery.
+    /// From the first publish allowed, or the first connection of a drain, to the last confirm or
+    /// delivery.
     pub(super) seconds: f64,
     pub(super) counters: Counters,
     pub(super) latencies: Latencies,
@@ -168,7 +169,10 @@ impl Run {
     }
 
     fn watch(&self, kind: PhaseKind, shared: &Shared) -> anyhow::Result<Watched> {
-        self.await_connections(shared)?;
+        // Deliveries come as soon as a consumer is there, so a drain counts from before that.
+        if kind.publishes() {
+            self.await_connections(shared)?;
+        }
         let mut servers = Vec::new();
         for &pid in &self.server_pids {
             servers.push(ServerUse { pid, cpu: process::cpu(pid)?, peak: Memory::default() });
@@ -176,6 +180,7 @@ impl Run {
         let own = process::cpu(std::process::id()).unwrap_or_default();
         let began_ns = shared.now_ns();
         shared.began_ns.store(began_ns, Ordering::Release);
+        self.await_connections(shared)?;
 
         let mut progress = Progress::new(kind, self.shows_progress);
         let mut samples = Vec::new();

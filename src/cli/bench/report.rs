@@ -33,9 +33,11 @@ impl Verdict {
         let sum = |get: fn(&Counters) -> u64| {
             results.iter().map(|result| get(&result.counters)).sum::<u64>()
         };
+        let verified = load.is_stamped();
         Self {
-            verified: load.is_stamped(),
-            lost,
+            verified,
+            // Without a stamp it is not known what came, only how much: `complete` looks at that.
+            lost: if verified { lost } else { 0 },
             duplicates: sum(|counters| Counters::get(&counters.duplicates)),
             duplicates_unflagged: sum(|counters| Counters::get(&counters.duplicates_unflagged)),
             out_of_order: sum(|counters| Counters::get(&counters.out_of_order)),
@@ -139,6 +141,9 @@ pub(super) fn table(report: &Value) -> String {
     for phase in phases {
         lines.push(format!("{}:", phase["phase"].as_str().unwrap_or_default()));
         let mut row = |name: &str, value: String| lines.push(format!("  {name:<34} {value}"));
+        if phase["complete"] == Value::Bool(false) {
+            row("NOT COMPLETE", "nothing more came for as long as --patience".to_owned());
+        }
         for (name, key) in [
             ("seconds", "seconds"),
             ("messages/s", "messages_per_second"),

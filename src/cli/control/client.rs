@@ -9,14 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// sysexits(3), as RabbitMQ's tools use them.
-pub(super) const EXIT_USAGE: u8 = 64;
-pub(super) const EXIT_DATA: u8 = 65;
-pub(super) const EXIT_NO_USER: u8 = 67;
-pub(super) const EXIT_UNAVAILABLE: u8 = 69;
-pub(super) const EXIT_SOFTWARE: u8 = 70;
-pub(super) const EXIT_TEMPORARY: u8 = 75;
-pub(super) const EXIT_NO_PERMISSION: u8 = 77;
+pub(super) use crate::cli::exit::{
+    EXIT_DATA, EXIT_NO_PERMISSION, EXIT_NO_USER, EXIT_SOFTWARE, EXIT_TEMPORARY, EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+};
 
 /// An answer beyond this is not read to its end.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
@@ -99,8 +95,12 @@ impl Client {
         let unavailable = |what: String| Problem::new(EXIT_UNAVAILABLE, what);
         let Some(url) = &self.url else {
             let path = self.data_dir.join(crate::admin::CONTROL_SOCKET);
-            let stream = UnixStream::connect(&path)
-                .map_err(|error| unavailable(format!("no node at {}: {error}", path.display())))?;
+            let stream = UnixStream::connect(&path).map_err(|error| {
+                unavailable(format!(
+                    "no node at {}: {error}; --data-dir names another directory",
+                    path.display()
+                ))
+            })?;
             let _ = stream.set_read_timeout(Some(self.timeout));
             return Ok((Box::new(stream), "localhost".into()));
         };

@@ -8,7 +8,7 @@ use Time::HiRes qw(time);
 my $COUNT = 200;
 $| = 1;
 
-my $nodes = join ',', map { "tcp://127.0.0.1:$_" } @ARGV;
+my $nodes = join ',', map { "tcp://127.1:$_" } @ARGV;
 my $client = Net::Stomp->new({
     failover => "failover:($nodes)?randomize=false",
     initial_reconnect_attempts => 0,

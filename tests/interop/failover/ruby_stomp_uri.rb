@@ -4,9 +4,8 @@ require "stomp"
 require_relative "counting"
 
 DESTINATION = "/queue/failover.ruby"
-nodes = ARGV.map { |port| "stomp://guest:guest@127.0.0.1:#{port}" }
-uri = "failover:(#{nodes.join(',')})?randomize=false&initialReconnectDelay=10" \
-      "&maxReconnectDelay=100&maxReconnectAttempts=1000"
+nodes = ARGV.map { |port| "stomp://guest:guest@127.1:#{port}" }
+uri = "failover:(#{nodes.join(',')})?randomize=false&initialReconnectDelay=10&maxReconnectDelay=100"
 counting = Counting.new
 connect = lambda do
   client = Stomp::Client.new(uri)

@@ -1,5 +1,5 @@
 """stomp.py: `connect` goes through `host_and_ports` until a node lets it in; the listener says when to
-call it again."""
+call it again. Without `vhost` it says the machine's name in `host`, where a vhost is expected."""
 import sys
 import threading
 
@@ -7,7 +7,7 @@ import stomp
 
 from counting import Count
 
-NODES = [("127.0.0.1", int(port)) for port in sys.argv[1:]]
+NODES = [("127.1", int(port)) for port in sys.argv[1:]]
 QUEUE = "/queue/failover.stomp_py"
 # AttributeError: stomp.py's receiver took the socket away under the send.
 LOST = (stomp.exception.StompException, OSError, AttributeError)
@@ -19,8 +19,8 @@ class Client(stomp.ConnectionListener):
         self.receipts, self.changed = set(), threading.Condition()
         self.lost = threading.Event()
         self.connection = stomp.Connection12(
-            NODES, heartbeats=(5000, 5000), prefer_localhost=False, reconnect_attempts_max=-1,
-            reconnect_sleep_initial=0.01, reconnect_sleep_max=0.05)
+            NODES, vhost="/", heartbeats=(5000, 5000), prefer_localhost=False,
+            reconnect_attempts_max=-1, reconnect_sleep_initial=0.01, reconnect_sleep_max=0.05)
         self.connection.set_listener("", self)
 
     def connect(self):

@@ -1,13 +1,14 @@
 // stompit: `failover:(…)?a=b` without slashes behind the colon. A Channel connects again and
-// subscribes again by itself; a send without its receipt is told.
+// subscribes again by itself; a send without its receipt is told. `host` is the vhost: without it
+// stompit sends the machine's name.
 const { Channel, ConnectFailover } = require("stompit");
 const { Count, run } = require("./counting");
 
 const QUEUE = "/queue/failover.stompit";
-const servers = process.argv.slice(2).map((port) => `tcp://guest:guest@127.0.0.1:${port}`);
+const servers = process.argv.slice(2).map((port) => `tcp://guest:guest@127.1:${port}`);
 const uri =
   `failover:(${servers.join(",")})?randomize=false&initialReconnectDelay=10` +
-  "&maxReconnectDelay=100&maxReconnects=1000";
+  "&maxReconnectDelay=100&connect[connectHeaders][host]=/";
 
 run(async () => {
   const count = new Count();

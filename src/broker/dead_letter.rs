@@ -9,8 +9,8 @@ use crate::rules::QueueRules;
 use crate::sender_selected::{BCC, CC};
 use bytes::Bytes;
 use understudy_model::{
-    Body, Command, DeadLetterView, Lsn, MessageView, PropertiesView, Publish, QueueId, Table, Text,
-    Value,
+    Body, DeadLetterView, Lsn, MessageView, PropertiesView, Publish, QueueId, Table, Text, Value,
+    message_of,
 };
 
 /// A turn ends after so many, so that other work is not kept waiting.
@@ -105,9 +105,7 @@ impl Broker {
         record: &Bytes,
         decided: &mut Decided<'_>,
     ) {
-        let command = Command::decode(record).ok();
-        let message = command.and_then(|command| command.enqueued().map(|e| e.message));
-        let found = message.and_then(|message| {
+        let found = message_of(record).ok().and_then(|message| {
             let body = Body::from(record.slice_ref(message.body));
             self.dead_letter(id, &message, body, reason)
         });

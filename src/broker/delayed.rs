@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
     Body, Command, DeadLetterView, Lsn, Malformed, PropertiesView, Publish, QueueId, Reader,
-    SettleRanges, Table, Text, Value, Writer,
+    SettleRanges, Table, Text, Value, Writer, message_of,
 };
 
 /// Stands for the delayed messages where a command names the queue that a message leaves.
@@ -145,8 +145,7 @@ impl Broker {
     }
 
     fn release_one(&mut self, lsn: Lsn, record: &Bytes, decided: &mut Decided<'_>) {
-        let command = Command::decode(record).ok();
-        let message = command.and_then(|command| command.enqueued().map(|e| e.message));
+        let message = message_of(record).ok();
         let vhost = self.delayed.messages.get(&lsn).map(|(_, vhost)| vhost);
         let found = message.zip(vhost).and_then(|(message, vhost)| {
             let exchange = self.topology.exchange(vhost, message.exchange)?;

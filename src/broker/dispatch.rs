@@ -7,7 +7,7 @@ use crate::facts::AT_ONCE_MS;
 use crate::queue::{ConsumerKey, Getter, Queue};
 use std::ops::Bound;
 use understudy_model::{
-    AckMode, Command, ConnectionId, Credit, Delivery, Effect, Lsn, QueueId, Reply,
+    AckMode, ConnectionId, Credit, Delivery, Effect, Lsn, QueueId, Reply, message_of,
 };
 
 /// Where the content of committed messages is had.
@@ -304,10 +304,7 @@ impl Broker {
     }
 
     pub(crate) fn account(&mut self, connection: ConnectionId, record: &[u8]) {
-        let body = match Command::decode(record) {
-            Ok(command) => command.enqueued().map_or(0, |enqueue| enqueue.message.body.len()),
-            Err(_) => 0,
-        };
+        let body = message_of(record).map_or(0, |message| message.body.len());
         if let Some(connection) = self.clients.connections.get_mut(&connection) {
             connection.add_unsent(body);
         }

@@ -10,7 +10,7 @@ use crate::queue::{ConsumerKey, FIRST_PLACE, Place, Queue};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
-    Command, ConnectionId, ConsumeMode, Delivery, Effect, Lsn, QueueId, Refusal, RefusalKind,
+    ConnectionId, ConsumeMode, Delivery, Effect, Lsn, QueueId, Refusal, RefusalKind, message_of,
 };
 use understudy_selector::{Candidate, Selector};
 
@@ -135,8 +135,7 @@ impl Browser {
 
 /// The raw properties of a stored message.
 fn properties(record: &[u8]) -> &[u8] {
-    let Ok(command) = Command::decode(record) else { return &[] };
-    command.enqueued().map_or(&[], |enqueue| enqueue.message.properties)
+    message_of(record).map_or(&[], |message| message.properties)
 }
 
 impl Broker {

@@ -53,6 +53,11 @@ impl Writer<'_> {
     }
 }
 
+/// How many bytes [`Writer::varint`] writes.
+pub(crate) fn varint_len(value: u64) -> usize {
+    (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 /// A hash over parts of state, the same on every platform.
 #[derive(Default)]
 pub struct Digest(xxhash_rust::xxh3::Xxh3Default);
@@ -150,6 +155,7 @@ mod tests {
         for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
             let mut buffer = BytesMut::new();
             Writer(&mut buffer).varint(value);
+            assert_eq!(buffer.len(), varint_len(value));
             let mut reader = Reader(&buffer);
             assert_eq!(reader.varint(), Ok(value));
             assert_eq!(reader.finish(), Ok(()));

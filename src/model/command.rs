@@ -181,16 +181,6 @@ impl SettleRanges {
 }
 
 impl<'a> Command<'a> {
-    /// The message that the record holds, if it is such a record.
-    pub fn enqueued(&self) -> Option<&EnqueueView<'a>> {
-        match self {
-            Self::Enqueue(enqueue) => Some(enqueue),
-            Self::DeadLetter(moved) => Some(&moved.enqueue),
-            Self::Delay(delayed) => Some(&delayed.enqueue),
-            _ => None,
-        }
-    }
-
     /// Appends the record. `Enqueue` is written by [`EnqueueView::encode`] straight from the
     /// request, so a command built from a view cannot be encoded again.
     pub fn encode(&self, out: &mut BytesMut) {
@@ -445,7 +435,7 @@ impl UserRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Body, ProducerSequence, Publish};
+    use crate::{Body, ProducerSequence, Publish, message_of};
 
     fn all() -> Vec<Command<'static>> {
         let text = Text::from_static;
@@ -528,7 +518,7 @@ mod tests {
         let mut out = BytesMut::new();
         DeadLetterView::encode(QueueId(Lsn(4)), Lsn(77), &[QueueId(Lsn(9))], &publish, &mut out);
         let command = Command::decode(&out).unwrap();
-        assert_eq!(command.enqueued().unwrap().message.body, b"dead");
+        assert_eq!(message_of(&out).unwrap().body, b"dead");
         let Command::DeadLetter(moved) = command else { panic!("not a dead letter") };
         assert_eq!((moved.queue, moved.lsn), (QueueId(Lsn(4)), Lsn(77)));
         assert_eq!(moved.enqueue.queues().collect::<Vec<_>>(), [QueueId(Lsn(9))]);
@@ -554,5 +544,40 @@ mod tests {
         assert_eq!(view.producer, publish.producer);
         assert_eq!(view.message.body, b"hello");
         assert_eq!((view.message.exchange, view.message.routing_key), ("ex", "key"));
+    }
+
+    #[test]
+    fn a_message_is_found_behind_whatever_stands_before_it() {
+        let publish = Publish {
+            body: Body::from(Bytes::from_static(b"hello")),
+            properties: Bytes::from_static(&[0, 0]),
+            producer: Some(ProducerSequence { producer: 77, sequence: 5 }),
+            ..Publish::default()
+        };
+        let queues: Vec<_> = (0..40).map(|shift| QueueId(Lsn(1 << shift))).collect();
+        let from = (QueueId(Lsn(1 << 20)), Lsn(1 << 40));
+        let mut records = vec![BytesMut::new(); 3];
+        EnqueueView::encode(&queues, &publish, &mut records[0]);
+        DeadLetterView::encode(from.0, from.1, &queues, &publish, &mut records[1]);
+        DelayView::encode("a vhost", 1 << 50, &publish, &mut records[2]);
+        for record in &records {
+            assert!(Command::decode(record).is_ok());
+            assert_eq!(message_of(record).unwrap().body, b"hello");
+        }
+        let mut settle = BytesMut::new();
+        let ranges = SettleRanges(vec![(Lsn(1), Lsn(2))]);
+        Command::Settle { queue: QueueId(Lsn(1)), ranges }.encode(&mut settle);
+        assert!(message_of(&settle).is_err());
+    }
+
+    #[test]
+    fn a_queue_list_that_ends_in_the_middle_of_a_number_is_refused() {
+        let mut out = BytesMut::new();
+        let queues = [QueueId(Lsn(1)), QueueId(Lsn(300))];
+        EnqueueView::encode(&queues, &Publish::default(), &mut out);
+        assert_eq!(out[1..5], [3, 1, 0xac, 2], "length in bytes, then the ids");
+        assert!(Command::decode(&out).is_ok());
+        out[4] |= 0x80;
+        assert!(Command::decode(&out).is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! Effects: what a client may observe, told to its session after the cause is committed.
 
 use crate::{
-    Body, Command, ConsumerNumber, Lsn, Malformed, MessageView, PropertiesView, QueueId, Table,
-    Text, Token, Value,
+    Body, ConsumerNumber, Lsn, Malformed, MessageView, PropertiesView, QueueId, Table, Text, Token,
+    Value, message_of,
 };
 use bytes::Bytes;
 
@@ -157,9 +157,7 @@ pub struct Delivery {
 
 impl Delivery {
     pub fn message(&self) -> Result<MessageView<'_>, Malformed> {
-        let command = Command::decode(&self.record)?;
-        let message = command.enqueued().map(|enqueue| enqueue.message);
-        message.ok_or(Malformed("message: the record holds none"))
+        message_of(&self.record)
     }
 
     /// The properties with the header `x-delivery-count`, if the message was returned and that is

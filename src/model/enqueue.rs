@@ -1,5 +1,6 @@
 //! The records that hold a message: one that was published, or one that moves on by a rule.
 
+use crate::codec::varint_len;
 use crate::command::{DEAD_LETTER, DELAY, ENQUEUE, ENQUEUE_AGAIN};
 use crate::{
     Lsn, Malformed, MessageView, ProducerSequence, Publish, QueueId, Reader, Text, Writer,
@@ -9,16 +10,34 @@ use bytes::{BufMut, BytesMut};
 /// A message enters queues. The body lies once, however many they are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EnqueueView<'a> {
-    queues: Reader0<'a>,
+    queues: QueueList<'a>,
     pub producer: Option<ProducerSequence>,
     /// It may have been handed out before, by the other side of a partition.
     pub redelivered: bool,
     pub message: MessageView<'a>,
 }
 
-/// The encoded queue list, already checked.
+/// The encoded queue ids. Their length in bytes stands before them: each of a hundred consumers
+/// needs the message, and none of them the list.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Reader0<'a>(&'a [u8]);
+struct QueueList<'a>(&'a [u8]);
+
+impl<'a> QueueList<'a> {
+    fn encode(queues: &[QueueId], w: &mut Writer<'_>) {
+        w.varint(queues.iter().map(|queue| varint_len(queue.0.0) as u64).sum());
+        for queue in queues {
+            w.varint(queue.0.0);
+        }
+    }
+
+    fn check(self) -> Result<(), Malformed> {
+        let mut reader = Reader(self.0);
+        while !reader.0.is_empty() {
+            reader.varint()?;
+        }
+        Ok(())
+    }
+}
 
 impl<'a> EnqueueView<'a> {
     pub fn queues(&self) -> impl Iterator<Item = QueueId> + 'a {
@@ -36,10 +55,7 @@ impl<'a> EnqueueView<'a> {
         let text = publish.exchange.len() + publish.routing_key.len() + publish.properties.len();
         out.reserve(64 + queues.len() * 10 + text + publish.body.len());
         let mut w = Writer(out);
-        w.varint(queues.len() as u64);
-        for queue in queues {
-            w.varint(queue.0.0);
-        }
+        QueueList::encode(queues, &mut w);
         match publish.producer {
             None => w.u8(0),
             Some(ProducerSequence { producer, sequence }) => {
@@ -74,10 +90,7 @@ impl<'a> EnqueueView<'a> {
         out: &mut BytesMut,
     ) {
         let mut w = Writer(out);
-        w.varint(queues.len() as u64);
-        for queue in queues {
-            w.varint(queue.0.0);
-        }
+        QueueList::encode(queues, &mut w);
         w.u8(1);
         w.u128(producer.producer);
         w.varint(producer.sequence);
@@ -88,12 +101,14 @@ impl<'a> EnqueueView<'a> {
     }
 
     pub(crate) fn decode(reader: &mut Reader<'a>, redelivered: bool) -> Result<Self, Malformed> {
-        let count = reader.varint()?;
-        let start = reader.0;
-        for _ in 0..count {
-            reader.varint()?;
-        }
-        let queues = Reader0(&start[..start.len() - reader.0.len()]);
+        let view = Self::decode_unchecked(reader, redelivered)?;
+        view.queues.check()?;
+        Ok(view)
+    }
+
+    /// Steps over the queue list.
+    fn decode_unchecked(reader: &mut Reader<'a>, redelivered: bool) -> Result<Self, Malformed> {
+        let queues = QueueList(reader.bytes()?);
         let producer = if reader.bool()? {
             Some(ProducerSequence { producer: reader.u128()?, sequence: reader.varint()? })
         } else {
@@ -101,6 +116,26 @@ impl<'a> EnqueueView<'a> {
         };
         Ok(Self { queues, producer, redelivered, message: MessageView::decode(reader)? })
     }
+}
+
+/// The message of a record that [`crate::Command::decode`] has read before, for each who is handed
+/// it: the rest of the record is not looked at again.
+///
+/// # Errors
+/// The record holds none.
+pub fn message_of(record: &[u8]) -> Result<MessageView<'_>, Malformed> {
+    let mut reader = Reader(record);
+    match reader.u8()? {
+        ENQUEUE | ENQUEUE_AGAIN => {}
+        DEAD_LETTER => {
+            DeadLetterView::decode_from(&mut reader)?;
+        }
+        DELAY => {
+            DelayView::decode_due(&mut reader)?;
+        }
+        _ => return Err(Malformed("message: the record holds none")),
+    }
+    Ok(EnqueueView::decode_unchecked(&mut reader, false)?.message)
 }
 
 /// A message leaves one queue by a rule and enters others, in one record: it is never in neither,
@@ -129,9 +164,12 @@ impl<'a> DeadLetterView<'a> {
     }
 
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let queue = QueueId(Lsn(reader.varint()?));
-        let lsn = Lsn(reader.varint()?);
+        let (queue, lsn) = Self::decode_from(reader)?;
         Ok(Self { queue, lsn, enqueue: EnqueueView::decode(reader, false)? })
+    }
+
+    fn decode_from(reader: &mut Reader<'a>) -> Result<(QueueId, Lsn), Malformed> {
+        Ok((QueueId(Lsn(reader.varint()?)), Lsn(reader.varint()?)))
     }
 }
 
@@ -164,7 +202,11 @@ impl<'a> DelayView<'a> {
     }
 
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let (vhost, due_ms) = (reader.text()?, reader.varint()?);
-        Ok(Self { vhost, due_ms, enqueue: EnqueueView::decode(reader, false)? })
+        let (vhost, due_ms) = Self::decode_due(reader)?;
+        Ok(Self { vhost: vhost.into(), due_ms, enqueue: EnqueueView::decode(reader, false)? })
+    }
+
+    fn decode_due(reader: &mut Reader<'a>) -> Result<(&'a str, u64), Malformed> {
+        Ok((reader.str()?, reader.varint()?))
     }
 }

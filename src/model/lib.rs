@@ -26,7 +26,7 @@ pub use command::{
 };
 pub use damage::{Damage, Place, Repair};
 pub use effect::{Delivery, Effect, Refusal, RefusalKind, Reply, Returned};
-pub use enqueue::{DeadLetterView, DelayView, EnqueueView};
+pub use enqueue::{DeadLetterView, DelayView, EnqueueView, message_of};
 pub use epoch::{EpochHistory, EpochStart};
 pub use features::Features;
 pub use group::{GROUP_HEADER_BYTES, Group, GroupError, GroupHeader, OpenGroup, RecordsHash};

@@ -88,8 +88,9 @@ struct Reclaim {
 const MAP_FACTOR: usize = 2;
 const VIEW: &[u8] = b"view";
 const FORMAT: &[u8] = b"format";
-/// Of the whole data directory. 2: the crc of a piece covers its key; 3: that of a slice of state, too.
-const FORMAT_VERSION: u32 = 3;
+/// Of the whole data directory. 2: the crc of a piece covers its key; 3: that of a slice of state, too;
+/// 4: the queue list of an enqueue begins with its length in bytes.
+const FORMAT_VERSION: u32 = 4;
 const BASE: &[u8] = b"base";
 /// A commit deletes so many pieces, and twice as many as it appends: freeing keeps up with
 /// filling, and no commit waits long for it.

@@ -493,13 +493,13 @@ mod tests {
     #[test]
     fn a_newer_program_may_say_more_in_its_hello_and_refuse_for_its_own_reasons() {
         let epoch = Epoch { number: 2, generation: 1 };
-        let newer = Protocols { least: 1, most: 2 };
+        let newer = Protocols { most: Protocols::OWN.most + 1, ..Protocols::OWN };
         let hello = Hello { protocols: newer, ..hello(epoch) };
         let frame = Message::Hello(Box::new(hello.clone())).encode();
         // kind, least, most, leads; then the rest with its length.
         let (front, rest) = frame.split_at(4);
         let mut rest = Reader(rest).bytes().unwrap().to_vec();
-        rest.extend_from_slice(b"what version 2 adds");
+        rest.extend_from_slice(b"what the next version adds");
         let mut longer = BytesMut::from(front);
         Writer(&mut longer).bytes(&rest);
         let read = Message::decode(&longer.freeze(), Protocols::OWN);

@@ -19,8 +19,8 @@ pub struct Protocols {
 
 impl Protocols {
     /// A change of any message's meaning is a new version; a new field at the end of the hello is
-    /// none.
-    pub const OWN: Self = Self { least: 1, most: 1 };
+    /// none. 2: the queue list of an enqueue begins with its length in bytes.
+    pub const OWN: Self = Self { least: 2, most: 2 };
 
     pub(crate) fn agree_with(self, other: Self) -> Option<u64> {
         let version = self.most.min(other.most);

@@ -124,10 +124,12 @@ impl Task {
         let since = Instant::now();
         while let Some(moved) = moved.filter(|_| attempts != 0 && since.elapsed() < MOVED_PATIENCE)
         {
-            if let Ok(connection) = self.round(vec![moved], since).await? {
-                return Ok(connection);
+            match self.round(vec![moved], since).await? {
+                Ok(connection) => return Ok(connection),
+                // Trying again makes a certificate no better.
+                Err(Error::Tls(_)) => break,
+                Err(_) => self.wait(MOVED_RETRY, since).await?,
             }
-            self.wait(MOVED_RETRY, since).await?;
         }
         let mut rounds = 0;
         let mut failure = Error::NoConnection("the address allows no reconnect".into());
@@ -246,7 +248,11 @@ impl Task {
                     if silent.is_some_and(|at| at <= Instant::now()) {
                         return lost(&io::ErrorKind::TimedOut.into());
                     }
-                    Frame::from(Ping { number: 0 }).encode(&mut self.engine.out);
+                    // What waits already says as much, once a broker that does not read goes on.
+                    if self.engine.out.is_empty() {
+                        Frame::from(Ping { number: 0 }).encode(&mut self.engine.out);
+                    }
+                    said = Instant::now();
                 }
             }
         }
@@ -286,13 +292,12 @@ impl Task {
     async fn goodbye(&mut self, connection: &mut Connection) -> Left {
         let reason = Text::from_static("closed by the program");
         Frame::from(Goodbye { reason }).encode(&mut self.engine.out);
-        while !self.engine.out.is_empty() {
-            if connection.stream.writable().await.is_err() || self.write(connection).is_err() {
-                break;
-            }
-        }
-        // Closing a socket with unread input resets it, and may take with it what was just sent.
         let farewell = async {
+            while !self.engine.out.is_empty() {
+                connection.stream.writable().await?;
+                self.write(connection)?;
+            }
+            // Closing a socket with unread input resets it, and may take with it what was just sent.
             connection.stream.shutdown().await?;
             while connection.stream.read_buf(&mut connection.input).await? > 0 {
                 connection.input.clear();

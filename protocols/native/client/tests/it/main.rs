@@ -4,6 +4,7 @@
 mod addresses;
 mod failover;
 mod server;
+mod unread;
 mod working;
 
 /// A test that would wait for ever fails instead.

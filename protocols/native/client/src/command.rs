@@ -16,11 +16,13 @@ pub(crate) type Answer = oneshot::Sender<Result<(u64, Frame), Error>>;
 pub(crate) enum Command {
     /// In this order.
     Publish(Vec<NewPublish>),
-    /// `generation`: of its deliveries; none without any.
+    /// `generation`: of its deliveries; none without any. `places`: their consumers and numbers, as
+    /// in [`Finish`].
     Transaction {
         transaction: Transaction,
         held: Held,
         generation: Option<u64>,
+        places: Vec<(u32, u64)>,
         done: Done,
     },
     /// `repeat`: no harm is done if the broker sees it twice.

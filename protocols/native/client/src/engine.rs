@@ -166,8 +166,12 @@ impl Engine {
         }
         match command {
             Command::Publish(batch) => batch.into_iter().for_each(|publish| self.publish(publish)),
-            Command::Transaction { transaction, held, generation, done } => {
-                self.transaction(transaction, held, generation, done);
+            Command::Transaction { transaction, held, generation, places, done } => {
+                if self.transaction(transaction, held, generation, done) {
+                    places
+                        .into_iter()
+                        .for_each(|(consumer, number)| self.done_with(consumer, number));
+                }
             }
             Command::Request { make, repeat, answer } => self.ask(make, repeat, answer),
             Command::Finish(finish) => self.finish(finish),
@@ -177,6 +181,7 @@ impl Engine {
                     let request = self.request(Reply::Nobody);
                     self.send(Cancel { request, consumer });
                 }
+                self.forget(consumer);
             }
             Command::Refill { consumer, generation, credit } => {
                 if self.is_current(generation) {
@@ -196,13 +201,14 @@ impl Engine {
         self.keep(sequence, Held { weight, commit: None }, publish.into(), done);
     }
 
+    /// False: it failed.
     fn transaction(
         &mut self,
         mut transaction: Transaction,
         held: Held,
         generation: Option<u64>,
         done: Done,
-    ) {
+    ) -> bool {
         // A sequence is spent even by one without publishes: it is the transaction's number.
         let sequence = self.next_sequence;
         self.next_sequence += (transaction.publishes.len() as u64).max(1);
@@ -214,13 +220,17 @@ impl Engine {
         let stale = generation.is_some_and(|generation| !self.is_current(generation));
         transaction.request = self.request(Reply::Transaction { sequence });
         let request = transaction.request;
-        if stale {
+        let kept = if stale {
             let _ = done.send(Err(Error::Stale));
-            self.requests.remove(&request);
             self.unconfirmed.give_up(held);
-        } else if !self.keep(sequence, held, transaction.into(), done) {
+            false
+        } else {
+            self.keep(sequence, held, transaction.into(), done)
+        };
+        if !kept {
             self.requests.remove(&request);
         }
+        kept
     }
 
     /// Keeps what is to be confirmed, and sends it if there is a connection. False: it failed.
@@ -294,17 +304,32 @@ impl Engine {
             for lsn in outstanding.finish_through(number).collect::<Vec<_>>() {
                 self.add_to_run(verb, consumer, queue, lsn);
             }
-            return;
+            return self.forget(consumer);
         }
-        if let Some(outstanding) = self.outstanding.get_mut(&consumer) {
-            outstanding.finish(number);
-        }
+        self.done_with(consumer, number);
         let Some(answer) = answer else {
             return self.add_to_run(verb, consumer, queue, lsn);
         };
         self.flush_run();
         let request = self.request(Reply::To(answer));
         self.send(verb.frame(request, Deliveries { consumer, queue, lsns: vec![lsn] }));
+    }
+
+    /// A later cumulative settle does not mean this delivery.
+    fn done_with(&mut self, consumer: u32, number: u64) {
+        if let Some(outstanding) = self.outstanding.get_mut(&consumer) {
+            outstanding.finish(number);
+        }
+        self.forget(consumer);
+    }
+
+    /// Of a consumer that has ended only what is not finished is of interest.
+    fn forget(&mut self, consumer: u32) {
+        if !self.subscriptions.contains_key(&consumer)
+            && self.outstanding.get(&consumer).is_some_and(Outstanding::is_empty)
+        {
+            self.outstanding.remove(&consumer);
+        }
     }
 
     fn add_to_run(&mut self, verb: Verb, consumer: u32, queue: u64, lsn: u64) {
@@ -388,6 +413,7 @@ impl Engine {
                     let text = Text::from_static("the broker ended the consumer");
                     end_subscription(subscription, Error::Refused { code: 404, text });
                 }
+                self.forget(f.consumer);
             }
             Frame::Blocked(f) => tracing::warn!(reason = &*f.reason, "publishing is blocked"),
             Frame::Unblocked(_) => tracing::info!("publishing goes on"),

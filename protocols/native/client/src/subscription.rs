@@ -107,7 +107,7 @@ impl Subscription {
             self.read = 0;
         }
         self.read += 1;
-        if self.read * 2 >= self.credit {
+        if self.read >= self.credit.div_ceil(2) {
             let credit = std::mem::take(&mut self.read);
             self.link.send(Command::Refill { consumer: self.consumer, generation, credit });
         }
@@ -179,9 +179,9 @@ impl Delivery {
         self.finish(Verb::Settle, false, None)
     }
 
-    /// Finishes for good this one and all that its subscription handed out before it. Of a
-    /// delivery that [`Client::get`](crate::Client::get) brought: this one alone. False as for
-    /// [`Self::settle`].
+    /// Finishes for good this one and all that its subscription handed out before it, but those
+    /// that a transaction finishes. Of a delivery that [`Client::get`](crate::Client::get)
+    /// brought: this one alone. False as for [`Self::settle`].
     pub fn settle_through(self) -> bool {
         self.finish(Verb::Settle, true, None)
     }
@@ -206,7 +206,7 @@ impl Delivery {
     /// # Cancel safety
     /// Dropped, it is finished all the same.
     pub async fn settle_confirmed(self) -> Result<()> {
-        if self.ack == AckMode::Auto {
+        if self.is_settled() {
             return Ok(());
         }
         let (answer, answered) = oneshot::channel();
@@ -220,6 +220,16 @@ impl Delivery {
         self.generation
     }
 
+    /// It was settled when it was handed out.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.ack == AckMode::Auto
+    }
+
+    /// Consumer, and the place among its deliveries: what a cumulative settle counts by.
+    pub(crate) fn place(&self) -> (u32, u64) {
+        (self.deliver.consumer, self.number)
+    }
+
     /// Consumer, queue and LSN: what the broker knows it by.
     pub(crate) fn reference(&self) -> (u32, u64, u64) {
         (self.deliver.consumer, self.deliver.queue, self.deliver.lsn)
@@ -229,7 +239,7 @@ impl Delivery {
         if !self.link.is_current(self.generation) {
             return false;
         }
-        if self.ack == AckMode::Auto {
+        if self.is_settled() {
             return true;
         }
         let (consumer, queue, lsn) = self.reference();

@@ -25,6 +25,8 @@ pub struct Transaction {
     publishes: Vec<Publish>,
     settles: Vec<Deliveries>,
     discards: Vec<Deliveries>,
+    /// Of what is settled or discarded: see [`Delivery::place`].
+    places: Vec<(u32, u64)>,
     generation: Option<u64>,
     weight: u32,
     /// Deliveries of different connections can never be settled together.
@@ -38,6 +40,7 @@ impl Transaction {
             publishes: Vec::new(),
             settles: Vec::new(),
             discards: Vec::new(),
+            places: Vec::new(),
             generation: None,
             weight: 0,
             stale: false,
@@ -58,22 +61,32 @@ impl Transaction {
         Ok(())
     }
 
-    /// Adds the settling of a delivery.
+    /// Adds the settling of a delivery. One with [`AckMode::Auto`](crate::AckMode::Auto) is settled
+    /// already.
     pub fn settle(&mut self, delivery: &Delivery) {
-        self.involve(delivery);
-        push(&mut self.settles, delivery);
+        if self.involve(delivery) {
+            push(&mut self.settles, delivery);
+        }
     }
 
-    /// Adds the discarding of a delivery: dead-lettered where its queue says so.
+    /// Adds the discarding of a delivery: dead-lettered where its queue says so. One with
+    /// [`AckMode::Auto`](crate::AckMode::Auto) is settled already.
     pub fn discard(&mut self, delivery: &Delivery) {
-        self.involve(delivery);
-        push(&mut self.discards, delivery);
+        if self.involve(delivery) {
+            push(&mut self.discards, delivery);
+        }
     }
 
-    fn involve(&mut self, delivery: &Delivery) {
+    /// False: there is nothing to do about it.
+    fn involve(&mut self, delivery: &Delivery) -> bool {
+        if delivery.is_settled() {
+            return false;
+        }
         let generation = delivery.generation();
         self.stale |= self.generation.is_some_and(|other| other != generation);
         self.generation = Some(generation);
+        self.places.push(delivery.place());
+        true
     }
 
     /// Carries all of it out, and waits until that is committed on the pair. Over a lost
@@ -103,9 +116,10 @@ impl Transaction {
             returns: Vec::new(),
         };
         let (done, answered) = oneshot::channel();
-        let generation = self.generation;
+        let (generation, places) = (self.generation, self.places);
         let held = Held { weight, commit: Some(commit) };
-        if !self.client.link.send(Command::Transaction { transaction, held, generation, done }) {
+        let command = Command::Transaction { transaction, held, generation, places, done };
+        if !self.client.link.send(command) {
             return Err(Error::Closed);
         }
         let stored = answered.await.unwrap_or(Err(Error::Closed))?;

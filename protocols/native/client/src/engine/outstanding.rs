@@ -18,6 +18,10 @@ struct Entry {
 }
 
 impl Outstanding {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Returns the delivery's number.
     pub(super) fn deliver(&mut self, lsn: u64) -> u64 {
         self.last += 1;

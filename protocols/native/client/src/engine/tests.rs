@@ -46,6 +46,40 @@ fn settles_of_a_run_go_out_as_one_frame() {
     assert_eq!(written(&mut engine), [settle.into(), Frame::from(back)]);
 }
 
+/// Consumer 1, its messages with the LSNs of their numbers.
+fn delivered(engine: &mut Engine, count: u64) -> mpsc::UnboundedReceiver<Event> {
+    let (events, inbox) = mpsc::unbounded_channel();
+    let (options, queue) = (SubscribeOptions::default(), Text::from_static("q"));
+    engine.on_command(Command::Subscribe(Subscribe { queue, options, events, ready: None }));
+    for lsn in 1..=count {
+        let deliver = Deliver { consumer: 1, queue: 7, lsn, ..Deliver::default() };
+        engine.on_frame(deliver.into()).unwrap();
+    }
+    written(engine);
+    inbox
+}
+
+#[test]
+fn what_a_transaction_settles_is_not_settled_again_nor_remembered() {
+    let mut engine = engine();
+    let _inbox = delivered(&mut engine, 5);
+    let (done, _answered) = oneshot::channel();
+    let of = |lsns| Deliveries { consumer: 1, queue: 7, lsns };
+    let transaction = Transaction { settles: vec![of(vec![1, 3])], ..Transaction::default() };
+    let held = Held { weight: 1, commit: None };
+    let (generation, places) = (Some(1), vec![(1, 1), (1, 3)]);
+    engine.on_command(Command::Transaction { transaction, held, generation, places, done });
+    let Command::Finish(through) = finish(4, Verb::Settle, 1) else { panic!("a finish") };
+    engine.on_command(Command::Finish(Finish { through: true, ..through }));
+    let settle = Settle { request: 0, deliveries: of(vec![2, 4]) };
+    assert_eq!(written(&mut engine)[1..], [Frame::from(settle)]);
+
+    engine.on_command(Command::Unsubscribe { consumer: 1 });
+    assert_eq!(engine.outstanding.len(), 1, "the fifth may still be finished");
+    engine.on_command(finish(5, Verb::Settle, 1));
+    assert!(engine.outstanding.is_empty());
+}
+
 #[test]
 fn a_subscription_nobody_took_is_cancelled_and_its_deliveries_go_back() {
     let mut engine = engine();

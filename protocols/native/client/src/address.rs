@@ -1,7 +1,7 @@
 //! `failover:` addresses in ActiveMQ's grammar, with its option names and defaults.
 
 use crate::Error;
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 const DEFAULT_PORT: u16 = 61_616;
 const DEFAULT_TLS_PORT: u16 = 61_617;
@@ -14,7 +14,7 @@ const INEFFECTIVE: [&str; 5] =
 const INEFFECTIVE_OF_ONE: [&str; 2] = ["soTimeout", "soWriteTimeout"];
 
 /// One broker: `tcp://user:password@host:port/vhost?options`, or the same with `ssl://`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// Name or IP address, without brackets.
     pub host: String,
@@ -48,6 +48,16 @@ pub struct Address {
     pub key_file: Option<String>,
     /// `server_name_indication`: whom the broker's certificate must be for, if not `host`.
     pub server_name: Option<String>,
+}
+
+/// Without the password.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, tls, user, vhost, .. } = self;
+        let mut shown = f.debug_struct("Address");
+        shown.field("host", host).field("port", port).field("tls", tls);
+        shown.field("user", user).field("vhost", vhost).finish_non_exhaustive()
+    }
 }
 
 /// A list of brokers and how to go through it.

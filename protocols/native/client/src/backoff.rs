@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+const DELAY_MIN: Duration = Duration::from_millis(1);
+
 /// Counts rounds through the list since there was a connection worth the name.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
@@ -25,7 +27,8 @@ impl Backoff {
         if before == 0 {
             return Duration::ZERO;
         }
-        let first = failover.initial_reconnect_delay;
+        // From nothing it would not grow, and never rest.
+        let first = failover.initial_reconnect_delay.max(DELAY_MIN);
         if !failover.use_exponential_back_off {
             return first.min(failover.max_reconnect_delay);
         }
@@ -80,6 +83,9 @@ mod tests {
         assert_eq!(delays(limited, 5), [0, 100, 200, 250, 250]);
         assert_eq!(delays("failover:(tcp://a)?useExponentialBackOff=false", 3), [0, 10, 10]);
         assert_eq!(delays("failover:(tcp://a)", 5_000).last(), Some(&30_000));
+        let from_nothing = delays("failover:(tcp://a)?initialReconnectDelay=0", 5_000);
+        assert_eq!(from_nothing[..4], [0, 1, 2, 4]);
+        assert!(from_nothing.is_sorted() && from_nothing.last() == Some(&30_000));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use understudy_native::{
     Bind, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Frame, Get, PurgeQueue, Text,
@@ -60,6 +61,12 @@ pub enum ConnectionState {
 }
 
 /// A client; clones share the connection.
+///
+/// What every request and subscription may fail with besides the errors that stand by it:
+/// [`Error::Invalid`] for names of more than 255 bytes and what a frame cannot carry,
+/// [`Error::Timeout`] without a connection for the `timeout` of the address, [`Error::NoConnection`]
+/// when the attempts are used up, [`Error::Closed`] afterwards, and [`Error::Refused`] with 403 if the
+/// user may not do it.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) link: Link,
@@ -85,8 +92,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Address`] for one that cannot be understood, [`Error::Tls`] for its files,
-    /// [`Error::Refused`] for a wrong login or vhost, [`Error::NoConnection`] when the attempts
-    /// allowed at start are used up.
+    /// [`Error::Refused`] for a wrong login or vhost. When the attempts allowed at start are used
+    /// up [`Error::NoConnection`], or [`Error::Tls`] if a broker was not to be trusted.
+    /// [`Error::Invalid`] outside of a tokio runtime.
     ///
     /// # Cancel safety
     /// Dropped, it goes on in the background until it has a connection or gives up, and closes.
@@ -98,14 +106,17 @@ impl Client {
         for option in &failover.ineffective_options {
             tracing::warn!(%option, "option in the address that has no effect here");
         }
+        let runtime = Handle::try_current();
+        let runtime = runtime.map_err(|_| Error::Invalid("there is no tokio runtime here"))?;
         let target = Target::new(failover, options.clone())?;
-        let window_max = options.publish_window.max(1);
+        let permits_max = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
+        let window_max = options.publish_window.clamp(1, permits_max);
         let window = Arc::new(Semaphore::new(window_max as usize));
         let (commands, inbox) = mpsc::unbounded_channel();
         let link = Link { commands, generation: Arc::new(AtomicU64::new(1)) };
         let (published, state) = watch::channel(ConnectionState::Connecting);
         let (ready, started) = oneshot::channel();
-        tokio::spawn(task::run(target, link.clone(), window.clone(), inbox, published, ready));
+        runtime.spawn(task::run(target, link.clone(), window.clone(), inbox, published, ready));
         started.await.unwrap_or(Err(Error::Closed))?;
         let commits = Arc::new(Semaphore::new(COMMITS_UNANSWERED_MAX));
         Ok(Self { link, window, window_max, commits, state })
@@ -227,7 +238,8 @@ impl Client {
     /// Deletes a queue; returns how many ready messages went with it. A missing one is fine.
     ///
     /// # Errors
-    /// [`Error::Refused`] with 406 if a condition is not met.
+    /// [`Error::Refused`] with 406 if a condition is not met. [`Error::ConnectionLost`] before the
+    /// answer: it may be deleted.
     ///
     /// # Cancel safety
     /// Dropped, the request is carried out all the same; its answer is lost.
@@ -241,13 +253,15 @@ impl Client {
         let DeleteQueueOptions { if_unused, if_empty } = options;
         let make =
             move |request| DeleteQueue { request, name: name.clone(), if_unused, if_empty }.into();
-        removed(self.ask(make, true).await?)
+        // Somebody may have declared it anew since.
+        removed(self.ask(make, false).await?)
     }
 
     /// Drops a queue's ready messages; returns how many there were.
     ///
     /// # Errors
-    /// [`Error::Refused`] with 404 if there is no such queue.
+    /// [`Error::Refused`] with 404 if there is no such queue. [`Error::ConnectionLost`] before the
+    /// answer: they may be gone.
     ///
     /// # Cancel safety
     /// Dropped, the request is carried out all the same; its answer is lost.
@@ -296,7 +310,8 @@ impl Client {
     /// Deletes an exchange. A missing one is fine.
     ///
     /// # Errors
-    /// [`Error::Refused`] with 406 if `if_unused` and it has bindings.
+    /// [`Error::Refused`] with 406 if `if_unused` and it has bindings. [`Error::ConnectionLost`]
+    /// before the answer: it may be deleted.
     ///
     /// # Cancel safety
     /// Dropped, the request is carried out all the same; its answer is lost.
@@ -304,7 +319,7 @@ impl Client {
         let name = name.into();
         check_name(&name)?;
         let make = move |request| DeleteExchange { request, name: name.clone(), if_unused }.into();
-        done(self.ask(make, true).await?)
+        done(self.ask(make, false).await?)
     }
 
     /// Binds a queue or an exchange to an exchange.
@@ -324,10 +339,11 @@ impl Client {
         done(self.ask(make, true).await?)
     }
 
-    /// Undoes [`Self::bind`]. What is not bound is fine.
+    /// Undoes [`Self::bind`]. What is not bound, or not there, is fine.
     ///
     /// # Errors
-    /// [`Error::Refused`].
+    /// [`Error::Refused`] with 403 for the default exchange. [`Error::ConnectionLost`] before the
+    /// answer: it may be undone.
     ///
     /// # Cancel safety
     /// Dropped, the request is carried out all the same; its answer is lost.
@@ -338,7 +354,7 @@ impl Client {
             let arguments = arguments.clone();
             Unbind { request, source, destination, to_exchange, key, arguments }.into()
         };
-        done(self.ask(make, true).await?)
+        done(self.ask(make, false).await?)
     }
 
     /// Consumes a queue. The subscription is made again after a lost connection.

@@ -85,8 +85,8 @@ impl Target {
                 Err(error) => {
                     let (host, port) = (&address.host, address.port);
                     tracing::debug!(host, port, %error, "no connection");
-                    // A refusal tells more than "connection refused" of the slave behind it.
-                    if !failure.is_refusal() {
+                    // They tell more than "connection refused" of the slave behind them.
+                    if !failure.is_refusal() && !matches!(failure, Error::Tls(_)) {
                         failure = error;
                     }
                 }
@@ -102,10 +102,15 @@ impl Target {
         });
         let place = || format!("{}:{}", address.host, address.port);
         let no_connection = |why: String| Error::NoConnection(format!("{}: {why}", place()));
-        let socket = timeout(limit, dial(address))
-            .await
-            .map_err(|_| no_connection(format!("no answer in {} ms", limit.as_millis())))?
-            .map_err(|error| no_connection(error.to_string()))?;
+        let silent = || no_connection(format!("no answer in {} ms", limit.as_millis()));
+        let name = (address.host.as_str(), address.port);
+        let places = timeout(limit, lookup_host(name)).await.map_err(|_| silent())?;
+        let places: Vec<SocketAddr> = places.map_err(|e| no_connection(e.to_string()))?.collect();
+        let socket = dial(address, &places, limit).await;
+        let socket = socket.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => silent(),
+            _ => no_connection(error.to_string()),
+        })?;
         let secure = self.secure.get(index).and_then(Option::as_ref);
         let stream =
             Stream::new(socket, secure).map_err(|error| no_connection(error.to_string()))?;
@@ -122,7 +127,11 @@ impl Target {
         address: &Address,
     ) -> Result<Connection, Error> {
         let lost = |error: io::Error| {
-            Error::NoConnection(format!("{}:{}: {error}", address.host, address.port))
+            let text = format!("{}:{}: {error}", address.host, address.port);
+            match error.kind() {
+                io::ErrorKind::InvalidData => Error::Tls(text),
+                _ => Error::NoConnection(text),
+            }
         };
         stream.write_all(&self.introduction(address)).await.map_err(lost)?;
         let frame_bytes_max = self.frame_bytes_max(index);
@@ -163,7 +172,7 @@ impl Target {
         let hello = Hello {
             client_name: options.client_name.clone(),
             producer: self.producer,
-            heartbeat_ms: heartbeat.as_millis() as u64,
+            heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
         };
         let user = or_else(&options.user, &address.user, "guest");
         let vhost = or_else(&options.vhost, &address.vhost, "/");
@@ -176,12 +185,15 @@ impl Target {
     }
 }
 
-async fn dial(address: &Address) -> io::Result<TcpStream> {
+/// Each of a name's places has its part of the limit: behind one that is off another may serve.
+async fn dial(address: &Address, places: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
     let mut failure = io::Error::from(io::ErrorKind::NotFound);
-    for place in lookup_host((address.host.as_str(), address.port)).await? {
-        match dial_one(address, place).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
+    let each = limit / u32::try_from(places.len()).unwrap_or(u32::MAX).max(1);
+    for place in places {
+        match timeout(each, dial_one(address, *place)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(failure)
@@ -228,6 +240,30 @@ mod tests {
         let mut fixed = target("failover:(tcp://a,tcp://b)?updateURIsSupported=false");
         assert_eq!(fixed.learn(0, uris), None);
         assert_eq!(fixed.learn(0, "tcp://b:61616"), Some(1), "one of its own");
+    }
+
+    #[tokio::test]
+    async fn behind_a_place_that_is_off_another_may_serve() {
+        let bind = || {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            socket
+        };
+        // Nobody accepts, and its queue is soon full: it says nothing more.
+        let silent = bind().listen(1).unwrap();
+        let silent = (silent.local_addr().unwrap(), silent);
+        let mut queued = Vec::new();
+        let quickly = Duration::from_millis(200);
+        while let Ok(socket) = timeout(quickly, TcpStream::connect(silent.0)).await {
+            queued.push(socket.unwrap());
+        }
+        let serving = bind().listen(8).unwrap();
+        let places = [silent.0, serving.local_addr().unwrap()];
+        let list: Failover = "tcp://two".parse().unwrap();
+        let socket = dial(&list.addresses[0], &places, quickly).await.unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), places[1]);
+        let failure = dial(&list.addresses[0], &places[..1], quickly).await.unwrap_err();
+        assert_eq!(failure.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

@@ -43,13 +43,15 @@ pub enum Error {
     /// sent before may have been stored.
     #[error("no connection within the timeout")]
     Timeout,
-    /// An `ssl://` address whose certificate or key files cannot be used.
+    /// An `ssl://` address whose certificate or key files cannot be used; or a broker there that is
+    /// not to be trusted, does not trust this client, or does not speak TLS.
     #[error("TLS: {0}")]
     Tls(String),
     /// The client was closed.
     #[error("the client is closed")]
     Closed,
-    /// Something that the protocol cannot carry, e.g. a name of more than 255 bytes.
+    /// Something that the protocol cannot carry, e.g. a name of more than 255 bytes; or a client
+    /// outside of a tokio runtime.
     #[error("{0}")]
     Invalid(&'static str),
     /// The other side does not keep to the protocol.

@@ -25,7 +25,8 @@
 //!   those it has: a publish's future survives, and its message is stored once;
 //! - subscriptions are made again. Deliveries of the former connection are void: settling them
 //!   yields [`Error::Stale`] or `false`, and the broker delivers them again;
-//! - requests without an answer are sent again, where repeating them does no harm;
+//! - requests without an answer are sent again, where repeating them does no harm: what declares
+//!   and binds. The others yield [`Error::ConnectionLost`];
 //! - of a transaction without an answer the broker is asked whether it has it: see
 //!   [`Transaction::commit`].
 //!
@@ -37,6 +38,10 @@
 //! # TLS
 //! `ssl://host:port?cacertfile=/etc/understudy/ca.pem`, or [`ConnectOptions::tls`]; with a
 //! certificate of its own and an empty user the client is who the certificate says.
+//!
+//! # Runtime
+//! A client is a task of the tokio runtime in which it was connected, which needs its drivers of
+//! I/O and time. When the runtime ends, everything that waits yields [`Error::Closed`].
 //!
 //! # Dropping futures
 //! Every future of this crate may be dropped. What was handed over to the background task

@@ -1,10 +1,11 @@
 use bytes::Bytes;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 use understudy_native::{AckMode, Table, Text};
 
 /// What a connection is opened with, besides the address.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConnectOptions {
     /// Overrides the address's; `guest` if neither has one. Empty: the user that the client's
     /// certificate stands for.
@@ -27,6 +28,17 @@ pub struct ConnectOptions {
     pub frame_bytes_max: usize,
     /// For `ssl://` addresses.
     pub tls: TlsOptions,
+}
+
+/// Without the password.
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, vhost, client_name, heartbeat, publish_window, tls, .. } = self;
+        let mut shown = f.debug_struct("ConnectOptions");
+        shown.field("user", user).field("vhost", vhost).field("client_name", client_name);
+        shown.field("heartbeat", heartbeat).field("publish_window", publish_window);
+        shown.field("tls", tls).finish_non_exhaustive()
+    }
 }
 
 /// PEM files for `ssl://` addresses; an address may name its own.

@@ -1,5 +1,5 @@
 use std::time::Duration;
-use understudy_client::{Error, Failover};
+use understudy_client::{ConnectOptions, Error, Failover};
 
 fn parse(text: &str) -> Failover {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -42,6 +42,15 @@ fn logins_and_vhosts_are_decoded() {
     assert_eq!(a.vhost.as_deref(), Some("/orders"));
     assert_eq!((&b.user, &b.vhost, &c.vhost), (&None, &None, &None));
     assert_eq!(d.vhost.as_deref(), Some("x"));
+}
+
+#[test]
+fn passwords_are_not_shown() {
+    let list = parse("failover:(tcp://me:hunter2@a)");
+    assert_eq!(list.addresses[0].password.as_deref(), Some("hunter2"));
+    let options = ConnectOptions { password: Some("hunter2".into()), ..Default::default() };
+    let shown = format!("{list:?} {options:?}");
+    assert!(shown.contains("me") && !shown.contains("hunter2"), "{shown}");
 }
 
 #[test]

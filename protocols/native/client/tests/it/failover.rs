@@ -126,6 +126,20 @@ async fn a_transaction_that_never_arrived_is_said_not_to_have_happened() {
 }
 
 #[tokio::test]
+async fn a_removal_without_an_answer_is_not_repeated() {
+    // The queue may be another by then, with messages of others in it.
+    let (store, a, _b, client) = pair().await;
+    let asking = client.clone();
+    let delete = tokio::spawn(async move { asking.delete_queue("q", Default::default()).await });
+    until("asked", || store.lock().unwrap().deletes == 1).await;
+    a.kill().await;
+    let lost = soon(delete).await.unwrap();
+    assert!(matches!(lost, Err(Error::ConnectionLost(_))), "{lost:?}");
+    client.declare_queue("q", QueueOptions::default()).await.unwrap();
+    assert_eq!(store.lock().unwrap().deletes, 1);
+}
+
+#[tokio::test]
 async fn a_client_waits_until_a_broker_is_back() {
     let store = Shared::default();
     let server = Server::start(&store).await;

@@ -25,6 +25,8 @@ pub(crate) struct Store {
     pub(crate) connects: usize,
     pub(crate) commits: BTreeSet<u64>,
     pub(crate) outcomes: usize,
+    /// Of the queue: asked for, and never answered.
+    pub(crate) deletes: usize,
     last_lsn: u64,
     last_sequence: u64,
     /// From here on publishes vanish, as if the master died before it stored them.
@@ -163,6 +165,7 @@ impl Store {
                     reply(token, Reply::Done);
                 }
             }
+            Request::DeleteQueue(_) => self.deletes += 1,
             Request::Cancel { token, consumer } => {
                 consumers.retain(|other| *other != consumer);
                 reply(token, Reply::Done);

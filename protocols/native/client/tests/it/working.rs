@@ -85,6 +85,15 @@ async fn a_wrong_login_is_no_reason_to_try_again() {
     assert!(matches!(refused, Err(Error::Refused { code: 403, .. })), "{refused:?}");
 }
 
+#[test]
+fn outside_of_a_runtime_there_is_no_client_and_no_panic() {
+    let mut connect = std::pin::pin!(Client::connect("tcp://localhost"));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let polled = connect.as_mut().poll(&mut context);
+    let std::task::Poll::Ready(Err(Error::Invalid(why))) = polled else { panic!("{polled:?}") };
+    assert!(why.contains("runtime"), "{why}");
+}
+
 #[tokio::test]
 async fn get_takes_one_message_or_none() {
     let store = Arc::default();

@@ -12,6 +12,7 @@ mod support;
 
 mod failover;
 mod lapin_suite;
+mod native_examples;
 mod native_python;
 mod rounds;
 

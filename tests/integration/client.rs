@@ -82,6 +82,77 @@ async fn what_is_declared_is_there_and_what_is_removed_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_have_the_codes_of_the_documentation() {
+    let (_directory, node, client) = client(ConnectOptions::default()).await;
+    let other = Client::connect(&format!("tcp://{}", node.ports.native)).await.unwrap();
+    let exclusive = QueueOptions { exclusive: true, ..QueueOptions::default() };
+    client.declare_queue("mine", exclusive).await.unwrap();
+    let theirs = other.declare_queue("mine", QueueOptions::default()).await;
+    assert_eq!(code(&theirs.unwrap_err()), 405);
+    client.declare_queue("q", QueueOptions::default()).await.unwrap();
+    let otherwise = QueueOptions { durable: false, ..QueueOptions::default() };
+    assert_eq!(code(&client.declare_queue("q", otherwise).await.unwrap_err()), 406);
+    let unknown = client.declare_exchange("e", "no such kind", ExchangeOptions::default()).await;
+    assert_eq!(code(&unknown.unwrap_err()), 503);
+    assert_eq!(code(&client.get("none", AckMode::Manual).await.unwrap_err()), 404);
+    let none = client.subscribe("none", SubscribeOptions::default()).await;
+    assert_eq!(code(&none.unwrap_err()), 404);
+
+    let alone = SubscribeOptions { exclusive: true, ..SubscribeOptions::default() };
+    let alone = client.subscribe("q", alone).await.unwrap();
+    let second = other.subscribe("q", SubscribeOptions::default()).await;
+    assert_eq!(code(&second.unwrap_err()), 403);
+    let if_unused = DeleteQueueOptions { if_unused: true, ..DeleteQueueOptions::default() };
+    assert_eq!(code(&client.delete_queue("q", if_unused).await.unwrap_err()), 406);
+    assert_eq!(client.delete_queue("none", if_unused).await, Ok(0));
+    drop(alone);
+
+    for missing in [Binding::to_queue("none", "q", ""), Binding::to_queue("amq.direct", "none", "")]
+    {
+        assert_eq!(code(&client.bind(missing.clone()).await.unwrap_err()), 404);
+        client.unbind(missing).await.unwrap();
+    }
+    let of_default = Binding::to_queue("", "q", "q");
+    assert_eq!(code(&client.unbind(of_default).await.unwrap_err()), 403);
+    client.delete_exchange("none", true).await.unwrap();
+    let long = client.declare_queue("q".repeat(256), QueueOptions::default()).await;
+    assert!(matches!(long, Err(Error::Invalid(_))), "{long:?}");
+    client.close().await;
+    let closed = other.clone();
+    other.close().await;
+    assert_eq!(closed.purge_queue("q").await, Err(Error::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_transaction_changes_nothing_and_its_deliveries_may_be_finished_otherwise() {
+    let (_directory, _node, client) = client(ConnectOptions::default()).await;
+    client.declare_queue("q", QueueOptions::default()).await.unwrap();
+    client.declare_queue("out", QueueOptions::default()).await.unwrap();
+    fill(&client, "q", 0..2).await;
+    let first = take(&client, "q").await.unwrap();
+    let mut transaction = client.transaction();
+    transaction.publish(Message::to_queue("out", "kept back")).unwrap();
+    transaction.publish(Message::to_exchange("none", "", "lost")).unwrap();
+    transaction.settle(&first);
+    assert_eq!(code(&transaction.commit().await.unwrap_err()), 404);
+    assert_eq!(ready(&client, "out").await, 0);
+    assert!(first.give_back());
+    let again = take(&client, "q").await.unwrap();
+    assert!(again.redelivered() && again.body() == "0");
+
+    // What is settled when it is handed out is no part of a transaction.
+    let auto = client.get("q", AckMode::Auto).await.unwrap().unwrap();
+    let mut transaction = client.transaction();
+    transaction.publish(Message::to_queue("out", "done")).unwrap();
+    transaction.settle(&auto);
+    transaction.settle(&again);
+    assert!(!transaction.commit().await.unwrap().already);
+    assert_eq!(ready(&client, "out").await, 1);
+    assert!(take(&client, "q").await.is_none());
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_given_back_comes_again_and_what_is_discarded_is_dead_lettered() {
     let (_directory, _node, client) = client(ConnectOptions::default()).await;
     let mut arguments = Table::default();

@@ -9,6 +9,7 @@ use crate::tls::Tls;
 use crate::transport::Transport;
 use crate::web_socket::WebSocketStream;
 use anyhow::Context;
+use rustix::net::sockopt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -46,6 +47,7 @@ pub struct Shared {
     pub auth: Authenticator,
     pub clock: Clock,
     pub connections_max: usize,
+    pub unreachable_s: u32,
     pub connections: Arc<AtomicUsize>,
     pub next_connection: Arc<AtomicU64>,
     pub opened: watch::Sender<Listeners>,
@@ -65,7 +67,7 @@ impl Listener {
             if serving.wait_for(|serving| *serving).await.is_err() {
                 return Ok(());
             }
-            let listener = self.bind_patiently(&address).await?;
+            let listener = self.bind_patiently(&address, shared.unreachable_s).await?;
             let bound = listener.local_addr()?;
             address = bound.to_string();
             tracing::info!(protocol = self.protocol, address = %bound, "listening");
@@ -86,10 +88,14 @@ impl Listener {
 
     /// A slave's port is its own only from the takeover on: some client's outgoing connection may
     /// sit on it for a moment, and that must not end the last node that serves.
-    async fn bind_patiently(&self, address: &str) -> anyhow::Result<TcpListener> {
+    async fn bind_patiently(
+        &self,
+        address: &str,
+        unreachable_s: u32,
+    ) -> anyhow::Result<TcpListener> {
         let mut tries_left = BIND_TRIES;
         loop {
-            let error = match bind(address).await {
+            let error = match bind_to_clients(address, unreachable_s).await {
                 Ok(listener) => return Ok(listener),
                 Err(error) => error,
             };
@@ -171,15 +177,40 @@ impl Drop for Slot {
     }
 }
 
+/// For those whose protocol sees to a peer that says nothing.
 pub(crate) async fn bind(address: &str) -> anyhow::Result<TcpListener> {
+    bind_to_clients(address, 0).await
+}
+
+/// `unreachable_s`: as `limits.unreachable_s`.
+pub(crate) async fn bind_to_clients(
+    address: &str,
+    unreachable_s: u32,
+) -> anyhow::Result<TcpListener> {
     let address = tokio::net::lookup_host(address).await?.next().context("no such address")?;
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Connections of the last run may linger in TIME_WAIT; they must not keep a restart out.
     socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it: a host that vanished is noticed some day even without beats.
+    // Accepted sockets inherit it: a host that vanished is noticed even without beats.
     socket.set_keepalive(true)?;
+    if unreachable_s > 0 {
+        let (idle, interval, probes) = keep_alive(unreachable_s);
+        sockopt::set_tcp_keepidle(&socket, idle)?;
+        sockopt::set_tcp_keepintvl(&socket, interval)?;
+        sockopt::set_tcp_keepcnt(&socket, probes)?;
+    }
     socket.bind(address)?;
     Ok(socket.listen(BACKLOG)?)
+}
+
+/// Silence before the first probe, pauses between them, and how many in vain close the connection:
+/// 60 s, 10 s and 6 of 120 s. There is no TCP_USER_TIMEOUT with them: it would also close what is
+/// still there and only does not read, as a consumer at work may for hours.
+fn keep_alive(unreachable_s: u32) -> (Duration, Duration, u32) {
+    let idle_s = (unreachable_s / 2).max(1);
+    let interval_s = (unreachable_s / 12).max(1);
+    let probes = ((unreachable_s - idle_s) / interval_s).max(1);
+    (Duration::from_secs(idle_s.into()), Duration::from_secs(interval_s.into()), probes)
 }
 
 pub(crate) fn announce(

@@ -12,7 +12,7 @@ use crate::config::{ArbiterKind, ArbiterSettings, BackendKind, LinkTls, Role, Se
 use crate::driver::{Driver, Event, Shells, Turn};
 use crate::handle::{Listeners, NodeHandle, Overview};
 use crate::inbox::{ClientSender, Desk, EventSender};
-use crate::listener::{Listener, Shared, announce, bind};
+use crate::listener::{Listener, Shared, announce, bind_to_clients};
 use crate::log_writer::LogWriter;
 use crate::node::{Input, Node, NodeOptions, Outputs};
 use crate::ownership::Ownership;
@@ -197,6 +197,7 @@ async fn serve_node(
         auth: authenticator,
         clock,
         connections_max: settings.limits.connections_max,
+        unreachable_s: settings.limits.unreachable_s,
         connections: Arc::new(AtomicUsize::new(0)),
         next_connection: Arc::new(AtomicU64::new(1)),
         opened,
@@ -495,7 +496,9 @@ async fn start_listeners(
     };
     start_control(&settings.data_dir, admin.clone());
     if let Some(address) = &settings.listen.http {
-        let listener = bind(address).await.with_context(|| format!("listen.http: {address}"))?;
+        let listener = bind_to_clients(address, shared.unreachable_s)
+            .await
+            .with_context(|| format!("listen.http: {address}"))?;
         let bound = listener.local_addr()?;
         announce(&shared.opened, "http", Some(bound));
         tracing::info!(protocol = "http", address = %bound, "listening");

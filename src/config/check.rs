@@ -353,6 +353,9 @@ impl Checker<'_> {
         if given.storage.commit_interval_ms > 1_000 {
             return self.wrong("storage.commit_interval_ms", "must be 0 to 1000");
         }
+        if limits.unreachable_s > 65_534 {
+            return self.wrong("limits.unreachable_s", "must be 0 to 65534 s");
+        }
         if !(1..=64).contains(&limits.worker_threads) {
             return self.wrong("limits.worker_threads", "must be 1 to 64");
         }

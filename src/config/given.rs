@@ -113,6 +113,7 @@ pub(super) struct User {
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
     pub connections_max: usize,
+    pub unreachable_s: u32,
     pub message_bytes_max: u64,
     pub group_bytes_max: usize,
     pub inflight_bytes_max: usize,
@@ -256,6 +257,7 @@ impl Default for LimitSettings {
     fn default() -> Self {
         Self {
             connections_max: 50_000,
+            unreachable_s: 120,
             message_bytes_max: 16 << 20,
             group_bytes_max: 1 << 20,
             inflight_bytes_max: 32 << 20,

@@ -56,6 +56,7 @@ fn start_with(connections_max: usize, sessions: SessionFactory) -> Fixture {
         auth: Authenticator::new(users).unwrap(),
         clock: Clock::start(),
         connections_max,
+        unreachable_s: 120,
         connections: Arc::default(),
         next_connection: Arc::default(),
         opened,
@@ -135,4 +136,21 @@ async fn without_randomness_a_connection_is_refused_and_its_place_is_free_again(
     assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
     let _second = TcpStream::connect(&address).await.unwrap();
     assert!(matches!(fixture.driver.recv().await, Some(ClientEvent::Opened { .. })));
+}
+
+/// Sockets that are accepted have what the listener has.
+#[tokio::test]
+async fn a_machine_that_is_gone_is_asked_for_as_often_as_the_limit_allows() {
+    for (limit_s, idle_s, interval_s, probes) in
+        [(120, 60, 10, 6), (1, 1, 1, 1), (2, 1, 1, 1), (65_534, 32_767, 5_461, 6)]
+    {
+        let listener = bind_to_clients("127.0.0.1:0", limit_s).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (socket, _) = accepted.unwrap();
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(idle_s));
+        assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap(), Duration::from_secs(interval_s));
+        assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), probes);
+    }
 }

@@ -116,6 +116,30 @@ fn a_master_whose_machine_lost_its_power_is_replaced_when_its_time_is_over() {
     });
 }
 
+/// It promised no heart-beats and nothing is on its way to it: only TCP can find out.
+#[test]
+fn a_client_whose_machine_lost_its_power_is_closed_when_its_time_is_over() {
+    on_machines(|network| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut node = Node::standalone_on(network.machine(), directory.path());
+        node.configure("[limits]\nunreachable_s = 3\n");
+        node.start_serving();
+        let machine = network.machine();
+        let stomp = node.ports.stomp.clone();
+        let mut client = machine.inside(|| Stomp::connect_as(USER, &stomp));
+        client.send("SUBSCRIBE\nid:1\ndestination:/queue/q\nreceipt:1\n\n");
+        client.receive();
+        node.wait("with it", |status| status["counts"]["consumers"] == 1);
+        network.unplug(&machine);
+        let off = Instant::now();
+        node.wait("without it", |status| status["counts"]["connections"] == 0);
+        let after = off.elapsed();
+        let range = Duration::from_secs(2)..Duration::from_secs(8);
+        assert!(range.contains(&after), "closed after {after:?}");
+        eprintln!("closed after {after:?}");
+    });
+}
+
 fn numbers(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {
     range.map(|n| n.to_string())
 }

@@ -137,6 +137,15 @@ impl Node {
         Self::new("standalone", directory, Ports::free(), "backend = \"standalone\"")
     }
 
+    /// Reached from inside the network; clients log in as `USER`.
+    pub fn standalone_on(machine: Machine, directory: &std::path::Path) -> Self {
+        let ports = Ports::on(&machine.address, &machine.address);
+        let mut node = Self::new("standalone", directory, ports, "backend = \"standalone\"");
+        node.machine = Some(Arc::new(machine));
+        node.configure(USERS);
+        node
+    }
+
     /// One of the brokers that share the data directory `shared`.
     pub fn sharing(name: &'static str, directory: &std::path::Path) -> Self {
         let replication = "backend = \"shared_storage\"\n";

@@ -119,8 +119,8 @@ class Client:
             for address in [moved] if following else self.addresses:
                 try:
                     return self._open(address)
-                except OSError as error:
-                    last = error
+                except OSError as error:  # Trying again makes a certificate no better.
+                    last, moved = error, isinstance(error, ConnectionError) and moved
             time.sleep(0.002 if following else 0.05)
         raise ConnectionError(f"no broker of {self.addresses}: {last}")
 

@@ -63,7 +63,20 @@ fn native_python_follows_a_switchover_under_tls() {
     follows_a_switchover(&pair, &suite);
 }
 
-/// It knows the master alone, and follows it to the other node: nothing lost, nothing stored twice.
+/// The certificates are for a name, and the master tells an address: it goes on with its list.
+#[test]
+fn native_python_is_not_kept_by_a_place_that_no_certificate_is_for() {
+    let Some(mut suite) = suite("native_python_switchover", "native_switchover.py") else { return };
+    let mut pair = Pair::new("", "");
+    let directory = pair.directory.path().to_owned();
+    let [one, two] = [&mut pair.master, &mut pair.slave].map(|node| Tls::make(&directory, node));
+    two.sign_for("node", "both", &["localhost"]);
+    pair.start_in_sync();
+    suite.arg(format!("{},{}", one.native_port, two.native_port)).arg(&two.client_files[0]);
+    follows_a_switchover(&pair, &suite);
+}
+
+/// It goes along to the other node at once: nothing lost, nothing stored twice.
 fn follows_a_switchover(pair: &Pair, suite: &Command) {
     let mut child = limited(suite).stdout(Stdio::piped()).spawn().unwrap();
     let mut counted = serde_json::Value::Null;

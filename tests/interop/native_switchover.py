@@ -1,6 +1,7 @@
 """The Python client of the native protocol while the roles of a pair are exchanged: the argument is
-the native port of the sitting master alone, so where to go is what the master says. Under TLS with
-the authority's file as a second one. Prints SWITCHOVER when it is at work, and counts at the end."""
+the native port of the sitting master alone, so where to go is what the master says; or those of both,
+with a comma between. Under TLS with the authority's file as a second one. Prints SWITCHOVER when it
+is at work, and counts at the end."""
 import contextlib
 import json
 import ssl
@@ -11,10 +12,11 @@ import understudy
 
 AFTER, WINDOW, QUEUE = 200, 20, "interop.native.switchover"
 
-port, *ca = sys.argv[1:]
+ports, *ca = sys.argv[1:]
 tls = ssl.create_default_context(cafile=ca[0]) if ca else None
+nodes = [("localhost", int(port)) for port in ports.split(",")]
 
-with contextlib.closing(understudy.Client([("127.0.0.1", int(port))], tls=tls)) as client:
+with contextlib.closing(understudy.Client(nodes, tls=tls)) as client:
     client.declare_queue(QUEUE)
     client.consume(QUEUE, credit=WINDOW)
     first, published, since_then = client.socket, 0, 0

@@ -2,8 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared by test binaries")]
 
 use crate::support::{Node, Ports};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
-use std::net::{IpAddr, Ipv4Addr};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::path::{Path, PathBuf};
 
 /// The user that the client's certificate stands for.
@@ -58,10 +57,15 @@ impl Tls {
         tls
     }
 
-    /// Writes `NAME.pem` and `NAME.key`, signed by the authority.
+    /// Writes `FILE.pem` and `FILE.key`, signed by the authority, good for this machine.
     pub fn sign(&self, file: &str, name: &str) {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        self.sign_for(file, name, &["localhost", "127.0.0.1"]);
+    }
+
+    /// Good for these names and addresses only.
+    pub fn sign_for(&self, file: &str, name: &str, places: &[&str]) {
+        let places: Vec<String> = places.iter().map(|place| (*place).to_owned()).collect();
+        let mut params = CertificateParams::new(places).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();

@@ -165,6 +165,7 @@ impl Broker {
         decided: &mut Decided<'_>,
     ) {
         let stripped;
+        let as_sent = publish;
         let publish = match &routed.properties {
             None => publish,
             Some(properties) => {
@@ -193,7 +194,8 @@ impl Broker {
         };
         if queues.is_empty() {
             if publish.mandatory {
-                decided.effect(connection, Effect::Returned(Box::new(unroutable(publish))));
+                // Native clients know their own by its whole content.
+                decided.effect(connection, Effect::Returned(Box::new(unroutable(as_sent))));
             }
             decided.confirm(connection, publish);
             return;

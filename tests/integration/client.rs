@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use understudy_client::{
     AckMode, Binding, Client, ConnectOptions, DeleteQueueOptions, Delivery, Error, ExchangeOptions,
-    Message, QueueOptions, SubscribeOptions, Table, Value,
+    Message, Properties, QueueOptions, SubscribeOptions, Table, Value,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,7 +54,17 @@ async fn what_is_declared_is_there_and_what_is_removed_is_gone() {
     let binding = Binding::to_queue("some", "tea", "order.#");
     client.bind(binding.clone()).await.unwrap();
 
-    let order = || Message::to_exchange("all", "order.tea", "one").mandatory();
+    // A returned one is known by its whole content: with nothing in it changed on the way.
+    let mut headers = Table::default();
+    headers.push("BCC", Value::Array(vec![Value::text("nowhere")]));
+    let properties = Properties {
+        headers: Some(headers),
+        message_id: Some("1".into()),
+        user_id: Some("guest".into()),
+        ..Properties::default()
+    };
+    let order =
+        || Message::to_exchange("all", "order.tea", "one").properties(&properties).mandatory();
     client.publish(order()).await.unwrap();
     assert_eq!(take(&client, "tea").await.unwrap().body(), "one");
     client.unbind(binding).await.unwrap();
@@ -133,6 +143,8 @@ async fn a_refused_transaction_changes_nothing_and_its_deliveries_may_be_finishe
     let mut transaction = client.transaction();
     transaction.publish(Message::to_queue("out", "kept back")).unwrap();
     transaction.publish(Message::to_exchange("none", "", "lost")).unwrap();
+    let mandatory = transaction.publish(Message::to_queue("nowhere", "").mandatory());
+    assert!(matches!(mandatory, Err(Error::Invalid(_))), "{mandatory:?}");
     transaction.settle(&first);
     assert_eq!(code(&transaction.commit().await.unwrap_err()), 404);
     assert_eq!(ready(&client, "out").await, 0);

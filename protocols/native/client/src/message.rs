@@ -56,7 +56,8 @@ impl Message {
         self
     }
 
-    /// Asks that the publish fail with [`Error::Returned`] if no queue takes the message.
+    /// Asks that the publish fail with [`Error::Returned`] if no queue takes the message. Not for
+    /// transactions.
     #[must_use]
     pub fn mandatory(mut self) -> Self {
         self.mandatory = true;

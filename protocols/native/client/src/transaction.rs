@@ -50,12 +50,16 @@ impl Transaction {
     /// Adds a message.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for names or properties that cannot be encoded, and for too many.
+    /// [`Error::Invalid`] for names or properties that cannot be encoded, for too many, and for a
+    /// mandatory one: the broker's answer to a transaction cannot tell it.
     pub fn publish(&mut self, message: Message) -> Result<()> {
         if self.publishes.len() == LIST_ITEMS_MAX {
             return Err(Error::Invalid("a transaction has at most 65536 messages"));
         }
         let publish = message.into_publish()?;
+        if publish.flags.mandatory {
+            return Err(Error::Invalid("a message of a transaction cannot be mandatory"));
+        }
         self.weight = self.weight.saturating_add(Client::weight(publish.body.len()));
         self.publishes.push(publish);
         Ok(())

@@ -2,7 +2,10 @@ use super::*;
 use crate::SubscribeOptions;
 use bytes::BytesMut;
 use tokio::sync::{mpsc, oneshot};
-use understudy_native::{Decoder, Done, Return, Settle};
+use understudy_native::{
+    AlreadyCommitted, Cancelled, Confirm, Decoder, Done, GetEmpty, Login, Moved, Nack, Open,
+    Publish, Refused, Removed, Return, Returned, Settle,
+};
 
 fn engine() -> Engine {
     let (commands, _) = mpsc::unbounded_channel();
@@ -97,6 +100,39 @@ fn a_subscription_nobody_took_is_cancelled_and_its_deliveries_go_back() {
     let written = written(&mut engine);
     assert!(matches!(&written[0], Frame::Cancel(cancel) if cancel.consumer == 1));
     assert!(matches!(&written[1], Frame::Return(back) if back.deliveries.lsns == [9]));
+}
+
+#[test]
+fn what_a_broken_broker_says_is_taken_or_refused() {
+    let mut engine = engine();
+    let _inbox = delivered(&mut engine, 1);
+    let (done, mut answered) = oneshot::channel();
+    let publish = Publish::default();
+    engine.on_command(Command::Publish(vec![NewPublish { publish, weight: 1, done }]));
+    let text = Text::from_static("?");
+    for request in [0, 1, 3, u64::MAX] {
+        for frame in [
+            Frame::from(Done { request }),
+            AlreadyCommitted { request }.into(),
+            Removed { request, messages: u32::MAX }.into(),
+            GetEmpty { request }.into(),
+            Refused { request, code: 0, text: text.clone() }.into(),
+            Nack { sequence: request.wrapping_add(1) }.into(),
+            Returned { code: 0, ..Returned::default() }.into(),
+            Deliver { consumer: request as u32, lsn: request, ..Deliver::default() }.into(),
+            Cancelled { consumer: request as u32 }.into(),
+            Moved { addresses: ",://,ssl://[".into() }.into(),
+        ] {
+            engine.on_frame(frame).unwrap();
+        }
+    }
+    assert!(answered.try_recv().is_ok(), "nacked");
+    engine.on_frame(Confirm { through: u64::MAX }.into()).unwrap();
+    assert!(engine.unconfirmed.is_empty());
+    let strange = [Frame::from(Login::default()), Open::default().into(), Credit::default().into()];
+    for frame in strange {
+        assert!(matches!(engine.on_frame(frame), Err(Error::Protocol(_))));
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(super) fn histogram() -> anyhow::Result<Histogram<u64>> {
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) published: AtomicU64,
+    /// Of the published, those whose confirm was lost with its connection before.
+    pub(super) sent_again: AtomicU64,
     /// Or published, if confirms are not asked for.
     pub(super) confirmed: AtomicU64,
     pub(super) nacked: AtomicU64,

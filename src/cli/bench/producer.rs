@@ -119,9 +119,10 @@ impl Producer {
     pub(super) fn fill(&mut self, wire: &mut dyn Wire, out: &mut Vec<u8>, shared: &Shared) {
         let Some(began_ns) = shared.began() else { return };
         let now_ns = shared.now_ns();
-        let mut published = 0;
+        let (mut published, mut sent_again) = (0, 0);
         while out.len() < OUTPUT_BYTES_MAX && !self.window_is_full() {
             let message = if let Some(message) = self.again.pop_front() {
+                sent_again += 1;
                 message
             } else if self.is_finished(shared) {
                 break;
@@ -145,6 +146,7 @@ impl Producer {
             }
         }
         add(&shared.counters.published, published);
+        add(&shared.counters.sent_again, sent_again);
         if !self.load.confirms() && published > 0 {
             add(&shared.counters.confirmed, published);
             shared.counters.last_ns.fetch_max(now_ns, Ordering::Relaxed);

@@ -27,6 +27,9 @@ impl Progress {
         }
         let now = [&counters.published, &counters.confirmed, &counters.received].map(Counters::get);
         let rate = |at: usize| (now[at] - self.last[at]) * 1_000_000_000 / since_ns;
+        // What is sent again is still the same message.
+        let [nacked, again] = [&counters.nacked, &counters.sent_again].map(Counters::get);
+        let answered = now[1] + nacked + again;
         let line = format!(
             "{} {:>4} s: published {}/s, confirmed {}/s, received {}/s; unconfirmed {}, \
              duplicates {}, out of order {}, reconnects {}",
@@ -35,7 +38,7 @@ impl Progress {
             rate(0),
             rate(1),
             rate(2),
-            now[0].saturating_sub(now[1] + Counters::get(&counters.nacked)),
+            now[0].saturating_sub(answered),
             Counters::get(&counters.duplicates),
             Counters::get(&counters.out_of_order),
             Counters::get(&counters.reconnects),

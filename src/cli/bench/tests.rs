@@ -234,6 +234,8 @@ fn what_is_sent_again_keeps_its_number_and_the_gap_counts_the_time_without_a_con
     confirm(&mut second, &mut producer, 10, now_ns + OUTAGE_NS + 1);
     assert_eq!(Counters::get(&shared.counters.confirm_gap_ns), OUTAGE_NS);
     assert_eq!(Counters::get(&shared.counters.confirmed), 10);
+    let counts = [&shared.counters.published, &shared.counters.sent_again].map(Counters::get);
+    assert_eq!(counts, [16, 6]);
     assert_eq!(shared.producers_left.load(Ordering::Acquire), 0);
 
     // Nothing was awaited when the connection went: the gap begins then.

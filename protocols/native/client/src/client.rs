@@ -389,8 +389,8 @@ impl Client {
     /// the answer: a message taken with [`AckMode::Auto`] may be gone.
     ///
     /// # Cancel safety
-    /// Dropped, the message may be taken: with [`AckMode::Manual`] it comes again when the
-    /// connection ends, with [`AckMode::Auto`] it is gone.
+    /// Dropped, the message may be taken: with [`AckMode::Manual`] it goes back, at the latest when
+    /// the connection ends, with [`AckMode::Auto`] it is gone.
     pub async fn get(&self, queue: impl Into<Text>, ack: AckMode) -> Result<Option<Delivery>> {
         let queue = queue.into();
         check_name(&queue)?;

@@ -444,9 +444,14 @@ impl Engine {
         // with auto ack it ignores.
         if undelivered {
             self.on_command(Command::Unsubscribe { consumer });
-            let (verb, through, answer) = (Verb::Return, false, None);
-            self.finish(Finish { verb, generation, consumer, queue, lsn, number, through, answer });
+            self.give_back(consumer, queue, lsn, number);
         }
+    }
+
+    fn give_back(&mut self, consumer: u32, queue: u64, lsn: u64, number: u64) {
+        let generation = self.generation.load(Ordering::Acquire);
+        let (verb, through, answer) = (Verb::Return, false, None);
+        self.finish(Finish { verb, generation, consumer, queue, lsn, number, through, answer });
     }
 
     fn answered(&mut self, request: u64, result: Result<Frame, Error>) {
@@ -456,7 +461,12 @@ impl Engine {
         match flight.reply {
             Reply::To(answer) => {
                 let generation = self.generation.load(Ordering::Acquire);
-                let _ = answer.send(result.map(|frame| (generation, frame)));
+                let unheard = answer.send(result.map(|frame| (generation, frame)));
+                // The caller's future was dropped: the message is for others.
+                if let Err(Ok((_, Frame::Got(got)))) = unheard {
+                    let Deliver { consumer, queue, lsn, .. } = got.delivery;
+                    self.give_back(consumer, queue, lsn, 0);
+                }
             }
             Reply::Transaction { sequence } => {
                 let already = |frame| matches!(frame, Frame::AlreadyCommitted(_));

@@ -3,8 +3,8 @@ use crate::SubscribeOptions;
 use bytes::BytesMut;
 use tokio::sync::{mpsc, oneshot};
 use understudy_native::{
-    AlreadyCommitted, Cancelled, Confirm, Decoder, Done, GetEmpty, Login, Moved, Nack, Open,
-    Publish, Refused, Removed, Return, Returned, Settle,
+    AlreadyCommitted, Cancelled, Confirm, Decoder, Done, Get, GetEmpty, Got, Login, Moved, Nack,
+    Open, Publish, Refused, Removed, Return, Returned, Settle,
 };
 
 fn engine() -> Engine {
@@ -47,6 +47,23 @@ fn settles_of_a_run_go_out_as_one_frame() {
     let settle = Settle { request: 0, deliveries: of(vec![4, 5, 9]) };
     let back = Return { request: 0, deliveries: of(vec![10]) };
     assert_eq!(written(&mut engine), [settle.into(), Frame::from(back)]);
+}
+
+#[test]
+fn a_message_that_nobody_waits_for_any_more_goes_back() {
+    let mut engine = engine();
+    let (answer, answered) = oneshot::channel();
+    let queue = Text::from_static("q");
+    let make =
+        Box::new(move |request| Get { request, queue: queue.clone(), ack: AckMode::Manual }.into());
+    engine.on_command(Command::Request { make, repeat: false, answer });
+    let [Frame::Get(get)] = &written(&mut engine)[..] else { panic!("get") };
+    let request = get.request;
+    drop(answered);
+    let delivery = Deliver { queue: 7, lsn: 9, ..Deliver::default() };
+    engine.on_frame(Got { request, remaining: 0, delivery }.into()).unwrap();
+    let deliveries = Deliveries { consumer: 0, queue: 7, lsns: vec![9] };
+    assert_eq!(written(&mut engine), [Return { request: 0, deliveries }.into()]);
 }
 
 /// Consumer 1, its messages with the LSNs of their numbers.

@@ -52,6 +52,8 @@ pub(super) struct PhaseResult {
     pub(super) tenths: Option<(f64, f64)>,
     /// Everything that was to come has come.
     pub(super) complete: bool,
+    /// With a rate: messages whose time had come when publishing ended, and which no latency tells of.
+    pub(super) not_sent: Option<u64>,
 }
 
 impl PhaseResult {
@@ -73,6 +75,8 @@ struct Watched {
     /// Nanoseconds since the beginning, messages by then.
     samples: Vec<(u64, u64)>,
     complete: bool,
+    /// With a rate: messages whose time came before publishing was ended.
+    due: Option<u64>,
 }
 
 impl Run {
@@ -107,6 +111,9 @@ impl Run {
         let began_ns = shared.began_ns.into_inner();
         let last_ns = Counters::get(&shared.counters.last_ns).max(began_ns + 1);
         self.keep_books(kind, &shared.counters);
+        let [published, again] =
+            [&shared.counters.published, &shared.counters.sent_again].map(Counters::get);
+        let not_sent = watched.due.map(|due| due.saturating_sub(published - again));
         Ok(PhaseResult {
             kind,
             seconds: (last_ns - began_ns) as f64 / 1e9,
@@ -116,6 +123,7 @@ impl Run {
             servers: watched.servers,
             client_cpu: watched.client_cpu,
             complete: watched.complete,
+            not_sent,
         })
     }
 
@@ -186,6 +194,9 @@ impl Run {
         let mut samples = Vec::new();
         let (mut next_sample, mut complete) = (Instant::now(), false);
         let (mut seen, mut seen_at) = (0, Instant::now());
+        // If nothing ends it earlier, all of them are sent.
+        let rate = self.load.rate.filter(|_| kind.publishes());
+        let mut due = rate.map(|_| self.load.messages);
         while !shared.stop.load(Ordering::Acquire) {
             std::thread::sleep(LOOK_EVERY);
             let counters = &shared.counters;
@@ -196,7 +207,11 @@ impl Run {
                 sample_memory(&mut servers);
                 progress.show(elapsed_ns, counters);
                 if self.load.duration.is_some_and(|most| elapsed_ns as u128 >= most.as_nanos()) {
-                    shared.stop_publishing.store(true, Ordering::Release);
+                    let ended = shared.stop_publishing.swap(true, Ordering::AcqRel);
+                    if let Some(rate) = rate.filter(|_| !ended) {
+                        let by_now = (rate * elapsed_ns as f64 / 1e9) as u64;
+                        due = Some(by_now.min(self.load.messages));
+                    }
                 }
             }
             let now = moved(counters);
@@ -218,7 +233,7 @@ impl Run {
         }
         progress.finish();
         let own_now = process::cpu(std::process::id()).unwrap_or_default();
-        Ok(Watched { servers, client_cpu: own_now.saturating_sub(own), samples, complete })
+        Ok(Watched { servers, client_cpu: own_now.saturating_sub(own), samples, complete, due })
     }
 
     fn await_connections(&self, shared: &Shared) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ import pika
 from counting import Count
 
 NODES = [pika.ConnectionParameters("127.0.0.1", int(port), connection_attempts=1, socket_timeout=2,
-                                   heartbeat=5) for port in sys.argv[1:]]
+                                   stack_timeout=3, heartbeat=5) for port in sys.argv[1:]]
 QUEUE = "failover.pika"
 LOST = (pika.exceptions.AMQPError, OSError)
 count = Count()

@@ -2,7 +2,7 @@
 //! verification sees a loss.
 
 use crate::certificates::Tls;
-use crate::support::{Node, Pair};
+use crate::support::{Node, Pair, free_address};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -176,10 +176,17 @@ fn every_protocol_carries_its_load_under_tls() {
         let files = format!("cacertfile={ca}&certfile={certificate}&keyfile={key}");
         good(&format!("{anonymous}?{files}"), "--messages 500 --quiet");
 
+        let nobody = format!("{}://{}", url.split("://").next().unwrap(), free_address());
         for (wrong, code, why) in [
             (format!("{anonymous}?cacertfile={ca}"), 69, "the broker says"),
             (format!("{url}?cacertfile={ca}&server_name_indication=elsewhere"), 69, "certificate"),
             (format!("{url}?cacertfile={certificate}"), 69, "certificate"),
+            // Nor does it wait for the others of the list.
+            (
+                format!("failover:({url},{nobody})?nested.cacertfile={certificate}"),
+                69,
+                "certificate",
+            ),
             (url.clone(), 64, "cacertfile"),
         ] {
             let output = bench(&wrong, "--messages 1 --quiet").output().unwrap();

@@ -9,7 +9,7 @@ use super::native::NativeWire;
 use super::producer::Producer;
 use super::stomp::StompWire;
 use super::stream::{Input, Stream};
-use super::wire::{Event, Purpose, Wire};
+use super::wire::{Event, Purpose, Refused, Wire};
 use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::ErrorKind;
@@ -293,15 +293,19 @@ pub(super) fn run_errand(load: &Arc<Load>, purpose: &Purpose) -> anyhow::Result<
         for address in &load.servers {
             match try_errand(address, load, purpose, until) {
                 Ok(()) => return Ok(()),
-                Err(error) if !load.reconnects || error.is::<super::wire::Refused>() => {
-                    return Err(error);
-                }
+                Err(error) if !load.reconnects || is_final(&error) => return Err(error),
                 Err(error) => last = Some(error),
             }
         }
         std::thread::sleep(Duration::from_nanos(RETRY_NS));
     }
     Err(last.unwrap_or_else(|| anyhow::anyhow!("no time was left")))
+}
+
+/// Another server, or the same one later, would say no better: a refusal, or no trust under TLS.
+fn is_final(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    error.is::<Refused>() || io.is_some_and(|error| error.kind() == ErrorKind::InvalidData)
 }
 
 fn try_errand(

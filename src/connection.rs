@@ -169,6 +169,7 @@ impl Connection {
                 timer.as_mut().reset(self.clock.instant(deadline).into());
             }
             let may_read = !state.blocked
+                && state.inbox.has_room()
                 && state.waiting.is_empty()
                 && state.checking.is_none()
                 && state.outbox.write.len() < UNSENT_BYTES_MAX;
@@ -287,6 +288,7 @@ impl Connection {
         }
         if !state.outbox.requests.is_empty() {
             let requests = std::mem::take(&mut state.outbox.requests);
+            state.inbox.sent_requests();
             self.tell(state, ClientEvent::Requests { connection: self.id, requests });
         }
     }

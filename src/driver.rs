@@ -33,6 +33,9 @@ pub enum Event {
 
 /// Batches of client events taken in one turn at most.
 const CLIENT_EVENTS_PER_TURN: usize = 256;
+/// No more are taken in the turn after so many requests, fewer than a turn hands out at most. With
+/// long turns, who publishes without waiting for confirms takes the node's time from the consumers.
+const REQUESTS_PER_TURN: usize = 1_024;
 const OVERVIEW_INTERVAL_MS: u64 = 100;
 /// A task takes at most so many turns in a row: a request, its commit, and what that releases.
 const TURNS_OF_A_TASK: usize = 4;
@@ -244,9 +247,16 @@ impl Driver {
             self.on_event(now_ms, event)?;
         }
         if self.accepts() {
+            let mut taken = 0;
             for _ in 0..CLIENT_EVENTS_PER_TURN {
                 let Ok(event) = self.clients.try_recv() else { break };
+                if let ClientEvent::Requests { requests, .. } = &event {
+                    taken += requests.len();
+                }
                 self.on_client(now_ms, event);
+                if taken >= REQUESTS_PER_TURN {
+                    break;
+                }
             }
         }
         if self.node.deadline_ms().is_some_and(|deadline| deadline <= now_ms) {
@@ -281,6 +291,9 @@ impl Driver {
                 }
             }
             ClientEvent::Requests { connection, requests } => {
+                if let Some(client) = turn.connections.get(&connection) {
+                    client.effects.taken();
+                }
                 self.node.on_input(now_ms, Input::Requests { connection, requests }, out);
             }
             ClientEvent::Drained { connection, bytes } => {

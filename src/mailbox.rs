@@ -1,5 +1,6 @@
-//! Effects on their way from the node to one connection. What tokio's channel keeps ready for speed,
-//! over a kilobyte, is much where ten thousand connections are quiet: this one keeps nothing.
+//! Effects on their way from the node to one connection, and word of how far the node is with its
+//! requests. What tokio's channel keeps ready for speed, over a kilobyte, is much where ten thousand
+//! connections are quiet: this one keeps nothing.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,9 +8,18 @@ use std::task::{Poll, Waker};
 use tokio::task::coop::cooperative;
 use understudy_model::Effect;
 
+/// Batches of requests that a connection may be ahead of the node: 1 MiB at the most. All connections
+/// share one channel, in which everybody else would wait behind what one of them sends without end.
+pub(crate) const BATCHES_AHEAD_MAX: usize = 16;
+
 #[derive(Default)]
 struct State {
     effects: Vec<Effect>,
+    /// Batches of requests that the node has not taken yet.
+    ahead: usize,
+    /// The receiver waits until half of those are taken, and is told once.
+    wants_room: bool,
+    has_news_of_room: bool,
     /// Of the receiver that waits.
     waker: Option<Waker>,
     sender_gone: bool,
@@ -60,6 +70,23 @@ impl EffectSender {
     }
 }
 
+impl EffectSender {
+    /// The node has taken a batch of the connection's requests.
+    pub fn taken(&self) {
+        let mut state = lock(&self.0);
+        state.ahead = state.ahead.saturating_sub(1);
+        if !state.wants_room || state.ahead > BATCHES_AHEAD_MAX / 2 {
+            return;
+        }
+        (state.wants_room, state.has_news_of_room) = (false, true);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 impl Drop for EffectSender {
     fn drop(&mut self) {
         let mut state = lock(&self.0);
@@ -73,13 +100,14 @@ impl Drop for EffectSender {
 }
 
 impl EffectReceiver {
-    /// All that has come, in order, once something has; None: the sender is gone, and nothing is
-    /// left. Cancel-safe: a future that is dropped has taken nothing.
+    /// All that has come, in order, once something has, or nothing once there is room for requests
+    /// again; None: the sender is gone, and nothing is left. Cancel-safe: a future that is dropped has
+    /// taken nothing.
     pub async fn recv(&mut self) -> Option<Vec<Effect>> {
         // A connection under load must leave its thread to others now and then.
         cooperative(poll_fn(|context| {
             let mut state = lock(&self.0);
-            if !state.effects.is_empty() {
+            if !state.effects.is_empty() || std::mem::take(&mut state.has_news_of_room) {
                 return Poll::Ready(Some(std::mem::take(&mut state.effects)));
             }
             if state.sender_gone {
@@ -93,7 +121,19 @@ impl EffectReceiver {
         .await
     }
 
-    /// As [`Self::recv`], if something is there.
+    /// A batch of requests is on its way to the node.
+    pub fn sent_requests(&self) {
+        lock(&self.0).ahead += 1;
+    }
+
+    /// Whether the connection may send more requests. If not, [`Self::recv`] tells when it may.
+    pub fn has_room(&self) -> bool {
+        let mut state = lock(&self.0);
+        state.wants_room = state.ahead >= BATCHES_AHEAD_MAX;
+        !state.wants_room
+    }
+
+    /// As [`Self::recv`], if effects are there.
     pub fn try_recv(&mut self) -> Option<Vec<Effect>> {
         let mut state = lock(&self.0);
         (!state.effects.is_empty()).then(|| std::mem::take(&mut state.effects))
@@ -113,6 +153,7 @@ impl Drop for EffectReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::Future;
     use std::time::Duration;
 
     fn unblocked(count: usize) -> Vec<Effect> {
@@ -134,6 +175,32 @@ mod tests {
         let (sender, receiver) = mailbox();
         drop(receiver);
         assert!(sender.send(unblocked(1)).is_err());
+    }
+
+    #[tokio::test]
+    async fn who_is_too_far_ahead_is_told_once_when_half_is_taken() {
+        let (sender, mut receiver) = mailbox();
+        for _ in 0..BATCHES_AHEAD_MAX {
+            assert!(receiver.has_room());
+            receiver.sent_requests();
+        }
+        assert!(!receiver.has_room());
+        let told = |receiver: &mut EffectReceiver| {
+            let mut context = std::task::Context::from_waker(Waker::noop());
+            match std::pin::pin!(receiver.recv()).poll(&mut context) {
+                Poll::Ready(effects) => effects,
+                Poll::Pending => None,
+            }
+        };
+        for _ in 1..BATCHES_AHEAD_MAX / 2 {
+            sender.taken();
+            assert_eq!(told(&mut receiver), None);
+        }
+        sender.taken();
+        assert_eq!(told(&mut receiver), Some(vec![]));
+        assert!(receiver.has_room());
+        sender.taken();
+        assert_eq!(told(&mut receiver), None);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,8 +23,8 @@ pub struct ReadAhead {
     pub lsns: Vec<Lsn>,
 }
 
-/// So many messages are asked for in one read at most.
-pub(crate) const READ_AHEAD_MAX: usize = 1_024;
+/// So many messages are asked for in one read at most; how many of them come is a matter of bytes.
+pub(crate) const READ_AHEAD_MAX: usize = 4_096;
 /// A turn ends after so many deliveries, so that other work is not kept waiting.
 const DELIVERIES_PER_TURN_MAX: usize = 4_096;
 

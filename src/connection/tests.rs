@@ -1,7 +1,7 @@
 use super::*;
 use crate::handle::Overview;
 use crate::inbox::ClientSender;
-use crate::mailbox::EffectSender;
+use crate::mailbox::{BATCHES_AHEAD_MAX, EffectSender};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -101,6 +101,35 @@ async fn a_read_is_one_batch_and_the_end_is_told_once_and_last() {
         rest.push(event);
     }
     assert!(matches!(rest[..], [ClientEvent::Requests { .. }, ClientEvent::Closed { .. }]));
+}
+
+#[tokio::test]
+async fn who_is_far_ahead_of_the_node_is_not_read_until_it_has_taken_some() {
+    let mut fixture = connect(1_024).await;
+    for _ in 0..BATCHES_AHEAD_MAX {
+        fixture.client.write_all(b"a").await.unwrap();
+        assert!(matches!(fixture.driver.recv().await, Some(ClientEvent::Requests { .. })));
+    }
+    fixture.client.write_all(b"bc").await.unwrap();
+    // It still gets what the node has for it.
+    for _ in 0..20 {
+        fixture.effects.send(answer()).unwrap();
+        fixture.client.read_exact(&mut vec![0; ECHO_BYTES]).await.unwrap();
+    }
+    while let Ok(event) = fixture.driver.try_recv() {
+        assert!(matches!(event, ClientEvent::Drained { .. }));
+    }
+    for _ in 0..BATCHES_AHEAD_MAX / 2 {
+        fixture.effects.taken();
+    }
+    let requests = loop {
+        match fixture.driver.recv().await {
+            Some(ClientEvent::Requests { requests, .. }) => break requests,
+            Some(_) => {}
+            None => panic!("no requests"),
+        }
+    };
+    assert_eq!(requests.len(), 2, "what it sent meanwhile");
 }
 
 #[tokio::test]

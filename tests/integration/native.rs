@@ -2,7 +2,7 @@
 
 use crate::certificates::{CLIENT, Tls};
 use crate::support::wire::{Way, Wire};
-use crate::support::{Node, Pair};
+use crate::support::{Node, Pair, free_address};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -242,10 +242,14 @@ async fn the_client_speaks_tls_and_its_certificate_is_its_login() {
 
     let wrong_name = format!("{plain}?server_name_indication=elsewhere");
     let failure = Client::connect_with(&wrong_name, options.clone()).await.unwrap_err();
-    assert!(matches!(&failure, Error::Tls(why) if why.contains("certificate")), "{failure}");
+    assert!(matches!(&failure, Error::Untrusted(why) if why.contains("certificate")), "{failure}");
+    // Nor is it tried again and again.
+    let list = format!("failover:({wrong_name},ssl://{})", free_address());
+    let failure = Client::connect_with(&list, options.clone()).await.unwrap_err();
+    assert!(matches!(&failure, Error::Untrusted(_)), "{failure}");
     let no_tls_there = format!("ssl://{}", node.ports.native);
     let failure = Client::connect_with(&no_tls_there, options).await.unwrap_err();
-    assert!(matches!(failure, Error::Tls(_) | Error::NoConnection(_)), "{failure}");
+    assert!(matches!(failure, Error::Untrusted(_) | Error::NoConnection(_)), "{failure}");
     let failure = Client::connect(&plain).await.unwrap_err();
     assert!(matches!(failure, Error::Tls(_)), "{failure}");
 }

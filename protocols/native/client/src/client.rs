@@ -91,10 +91,10 @@ impl Client {
     /// Connects to the first broker of the list that lets it in.
     ///
     /// # Errors
-    /// [`Error::Address`] for one that cannot be understood, [`Error::Tls`] for its files,
-    /// [`Error::Refused`] for a wrong login or vhost. When the attempts allowed at start are used
-    /// up [`Error::NoConnection`], or [`Error::Tls`] if a broker was not to be trusted.
-    /// [`Error::Invalid`] outside of a tokio runtime.
+    /// [`Error::Address`] for one that cannot be understood, [`Error::Tls`] for its files. If no
+    /// broker of the list lets it in: [`Error::Refused`] for a wrong login or vhost,
+    /// [`Error::Untrusted`] under TLS, [`Error::NoConnection`] when the attempts allowed at start are
+    /// used up. [`Error::Invalid`] outside of a tokio runtime.
     ///
     /// # Cancel safety
     /// Dropped, it goes on in the background until it has a connection or gives up, and closes.

@@ -86,7 +86,7 @@ impl Target {
                     let (host, port) = (&address.host, address.port);
                     tracing::debug!(host, port, %error, "no connection");
                     // They tell more than "connection refused" of the slave behind them.
-                    if !failure.is_refusal() && !matches!(failure, Error::Tls(_)) {
+                    if !failure.is_final() {
                         failure = error;
                     }
                 }
@@ -129,7 +129,7 @@ impl Target {
         let lost = |error: io::Error| {
             let text = format!("{}:{}: {error}", address.host, address.port);
             match error.kind() {
-                io::ErrorKind::InvalidData => Error::Tls(text),
+                io::ErrorKind::InvalidData => Error::Untrusted(text),
                 _ => Error::NoConnection(text),
             }
         };

@@ -43,10 +43,13 @@ pub enum Error {
     /// sent before may have been stored.
     #[error("no connection within the timeout")]
     Timeout,
-    /// An `ssl://` address whose certificate or key files cannot be used; or a broker there that is
-    /// not to be trusted, does not trust this client, or does not speak TLS.
+    /// An `ssl://` address whose certificate or key files cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
+    /// The broker at an `ssl://` address is not to be trusted, does not trust this client, or does
+    /// not speak TLS.
+    #[error("no trust: {0}")]
+    Untrusted(String),
     /// The client was closed.
     #[error("the client is closed")]
     Closed,
@@ -60,8 +63,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the broker answered, so that asking again at another address is no help.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Invalid(_))
+    /// Whether asking again is no help: the broker answered, or is not to be trusted.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Invalid(_) | Self::Untrusted(_))
     }
 }

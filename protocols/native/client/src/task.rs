@@ -127,7 +127,7 @@ impl Task {
             match self.round(vec![moved], since).await? {
                 Ok(connection) => return Ok(connection),
                 // Trying again makes a certificate no better.
-                Err(Error::Tls(_)) => break,
+                Err(Error::Untrusted(_)) => break,
                 Err(_) => self.wait(MOVED_RETRY, since).await?,
             }
         }
@@ -144,7 +144,7 @@ impl Task {
                 Ok(connection) => return Ok(connection),
                 Err(failure) => failure,
             };
-            if failure.is_refusal() && lost.is_none() {
+            if failure.is_final() && lost.is_none() {
                 return Err(failure);
             }
             rounds += 1;

@@ -1,7 +1,7 @@
 //! Groups between sealing and commit, and what their commit releases.
 //!
 //! Cursors: `applied ≤ durable ≤ appended`. A group leaves at its commit; its effects go out then
-//! and not before, which is the one rule of release (design.md section 4).
+//! and not before, which is the one rule of release (ARCHITECTURE.md, "The idea").
 
 use std::collections::{BTreeMap, VecDeque};
 use understudy_model::{ConnectionId, Effect, Group, Lsn, OpenGroup};

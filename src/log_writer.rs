@@ -1,6 +1,6 @@
 //! The one thread that writes the log. It takes every job that waits, commits appends together
 //! with one sync, and reports what is durable. A failed sync ends the process: what the disk then
-//! holds is not known, and no later answer may pretend that it is (replication.md decision 9).
+//! holds is not known, and no later answer may pretend that it is (docs/replication.md, invariant 14).
 
 use crate::damage;
 use crate::driver::Event;

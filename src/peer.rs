@@ -173,7 +173,7 @@ async fn accept(
                         tracing::warn!(%peer, suppressed, "replication link refused: {error}");
                     }
                 }
-                // A look whether we are alive: see `probe` in the replication protocol.
+                // Who only looks whether the port is open.
                 Err(_) => tracing::debug!(%peer, "replication link: no handshake"),
             }
         });

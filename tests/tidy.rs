@@ -170,12 +170,48 @@ fn the_clients_futures_say_what_dropping_them_does() {
 
 #[test]
 fn documents_that_are_named_are_there() {
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
-        let text = std::fs::read_to_string(root().join(document)).unwrap();
+    let mut documents = vec![];
+    for folder in [root().to_owned(), root().join("docs")] {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        documents.extend(entries.filter(|path| path.extension().is_some_and(|end| end == "md")));
+    }
+    assert!(documents.len() > 10, "the documents have moved");
+    for document in documents {
+        let text = std::fs::read_to_string(&document).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !link.starts_with("http") {
-                assert!(root().join(link).exists(), "{document} names {link}, which is not there");
-            }
+            let file = link.split('#').next().unwrap_or_default();
+            let is_there = document.parent().unwrap().join(file).exists();
+            let named = document.display();
+            assert!(
+                file.starts_with("http") || is_there,
+                "{named} names {link}, which is not there"
+            );
         }
     }
+}
+
+/// `docs/replication.md section 7.4` in a comment.
+#[test]
+fn sections_that_the_code_points_to_are_there() {
+    let text = std::fs::read_to_string(root().join("docs/replication.md")).unwrap();
+    let headings = text.lines().filter_map(|line| line.strip_prefix("##"));
+    let sections: Vec<&str> = headings
+        .filter_map(|line| line.trim_start_matches('#').split_whitespace().next())
+        .map(|number| number.trim_end_matches('.'))
+        .collect();
+    let mut count = 0;
+    for path in files_below(&["src", "replication", "tests/simulation"]) {
+        let code = std::fs::read_to_string(&path).unwrap();
+        for rest in code.split("docs/replication.md section ").skip(1) {
+            let number = rest.split(|c: char| c != '.' && !c.is_ascii_digit()).next();
+            let number = number.unwrap_or_default().trim_end_matches('.');
+            let file = path.display();
+            assert!(
+                sections.contains(&number),
+                "{file} names section {number}, which is not there"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count}: the words have changed");
 }

@@ -1,5 +1,5 @@
 //! After a partition in which both nodes served: what the losing side had confirmed is brought
-//! into the state of the winning one (replication.md 8.2).
+//! into the state of the winning one (docs/replication.md section 7.4).
 //!
 //! Both sides share the log up to the common point, so LSNs up to there name the same messages and
 //! queues. Behind it, queues are found by name. The rules, all idempotent, so that a transfer that

@@ -1,6 +1,6 @@
 //! Epoch history: which mastership wrote which part of the log.
 //!
-//! Comparing two histories finds the point up to which two logs are equal (replication.md R6):
+//! Comparing two histories finds the point up to which two logs are equal (docs/replication.md, R6):
 //! within one epoch only one node appends, so the shorter copy is a prefix of the longer.
 
 use crate::{Epoch, Lsn, Malformed, NodeId, Reader, Writer};

@@ -1,5 +1,5 @@
 //! The arbiter: one register for each pair, kept in a third place. Who may lead is a won
-//! [`ArbiterCall::Swap`] and nothing else (replication.md 8.2, 8.3).
+//! [`ArbiterCall::Swap`] and nothing else (docs/replication.md section 11).
 //!
 //! The seam is four calls. A backend emits them, the shell carries them out in order, one at a
 //! time, and promises one thing: a call that stayed without answer is not carried out behind a

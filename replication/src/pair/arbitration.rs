@@ -135,7 +135,7 @@ impl Arbitration {
     }
 
     /// For how long the arbiter keeps the other node out: longer than this one relies on it, for
-    /// clocks that differ in speed (replication.md 8.6).
+    /// clocks that differ in speed (docs/replication.md section 11).
     fn hold_ms(&self) -> u64 {
         hold_ms(self.lease_ms)
     }

@@ -209,7 +209,8 @@ impl Lead {
     }
 
     /// The slave's process ends, and its disk says that its copy is out of date from now on: it can lead
-    /// nowhere, so this is no failure, and the master serves on under every policy (replication.md 8.6).
+    /// nowhere, so this is no failure, and the master serves on under every policy
+    /// (docs/replication.md section 10).
     fn left(&mut self, core: &mut Core, link: LinkId, out: &mut Vec<Output>) {
         core.say(true, "the slave has said goodbye".into(), out);
         core.drop_link(link, out);

@@ -77,7 +77,7 @@ impl Default for PairConfig {
     }
 }
 
-/// Who may go on alone by itself (replication.md 8.2).
+/// Who may go on alone by itself (docs/replication.md section 2).
 ///
 /// A flag that either node's file sets holds for both: the stricter reading is the safe one, and
 /// each flag is naturally written into the file of the node that it stops.

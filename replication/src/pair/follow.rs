@@ -272,7 +272,7 @@ impl Follow {
         core.commit_through(self.leader_commit.min(core.log.durable), out);
     }
 
-    /// SIGTERM on a slave: give up the claim on disk, then say so (8.6).
+    /// SIGTERM on a slave: give up the claim on disk, then say so (docs/replication.md section 10).
     pub(crate) fn stopping(&mut self, core: &mut Core, out: &mut Vec<Output>) -> Next {
         if self.heir {
             // The master may have given up its right already; somebody must keep one.

@@ -1,5 +1,5 @@
 //! Switchover: the slave agrees, the master drains, gives up its right on disk, and tells the in-sync slave to lead
-//! (replication.md 8.6). A crash or a lost message in between leaves the slave in-sync and this
+//! (docs/replication.md section 10). A crash or a lost message in between leaves the slave in-sync and this
 //! node lagging: then the slave leads at their next meeting, or takes over as its policy allows.
 
 use crate::pair::core::Core;

@@ -196,7 +196,7 @@ impl Idle {
         next
     }
 
-    /// Whether to go on without the peer, which is gone or silent (8.2).
+    /// Whether to go on without the peer, which is gone or silent (docs/replication.md section 2).
     fn decide(&mut self, core: &mut Core, why: &str, out: &mut Vec<Output>) -> Next {
         self.deadline_ms = None;
         if core.has_arbiter() {

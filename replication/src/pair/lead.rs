@@ -314,7 +314,7 @@ impl Lead {
         matches!(self.saving, Saving::Shrink { .. })
     }
 
-    /// The in-sync slave is gone, silent or useless: the policy decides (8.2).
+    /// The in-sync slave is gone, silent or useless: the policy decides (docs/replication.md section 2).
     pub(crate) fn slave_failed(
         &mut self,
         core: &mut Core,

@@ -12,7 +12,7 @@ use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Status};
 use bytes::Bytes;
 use understudy_model::{Epoch, Features, Lsn};
 
-/// One node of a master and slave pair. Holds the rules R1 to R9 of replication.md 8.4.
+/// One node of a master and slave pair. Holds the rules R1 to R9 of docs/replication.md section 4.
 #[derive(Clone)]
 pub struct Pair {
     pub(crate) core: Core,
@@ -20,8 +20,9 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A node starts from what its disk says (8.2): `Alone` leads at once in a new epoch; every
-    /// other standing follows until a meeting or the policy says otherwise.
+    /// A node starts from what its disk says (docs/replication.md sections 2 and 3): `Alone` leads
+    /// at once in a new epoch; every other standing follows until a meeting or the policy says
+    /// otherwise.
     ///
     /// # Errors
     /// The view record is unreadable or belongs to something else.

@@ -1,4 +1,4 @@
-//! Who leads, decided alike by both sides from the two hellos of a link (replication.md 8.6).
+//! Who leads, decided alike by both sides from the two hellos of a link (docs/replication.md section 6).
 
 use crate::pair::config::Role;
 use crate::pair::hello::Hello;

@@ -1,4 +1,4 @@
-//! Frames between the two nodes (replication.md 8.5). A frame is one byte of kind and the rest.
+//! Frames between the two nodes (docs/replication.md section 5.4). A frame is one byte of kind and the rest.
 
 use crate::pair::compare::Comparison;
 use crate::pair::copying::Taken;

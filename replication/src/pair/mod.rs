@@ -1,4 +1,4 @@
-//! Master and slave without a third service (replication.md part 8).
+//! Master and slave without a third service (docs/replication.md).
 //!
 //! `state` says what a node does; each state is one file: `idle`, `follow`, `lead` (with `attend`,
 //! its side of the links, and `feed`, what it sends). `meeting` and `plan` are pure decisions.

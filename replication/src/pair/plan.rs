@@ -1,4 +1,4 @@
-//! How a follower's log is made to continue the leader's (replication.md R6).
+//! How a follower's log is made to continue the leader's (docs/replication.md section 7.1 and R6).
 
 use crate::pair::core::Core;
 use crate::pair::hello::Hello;

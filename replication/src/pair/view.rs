@@ -1,4 +1,4 @@
-//! What a node keeps on disk about itself (replication.md 8.3).
+//! What a node keeps on disk about itself (docs/replication.md section 3).
 
 use crate::Boot;
 use crate::pair::config::{PairConfig, Policy, Role};

@@ -1,4 +1,4 @@
-//! What must hold at every step and at rest (design.md section 9, replication.md part 9).
+//! What must hold at every step and at rest (docs/replication.md section 13).
 
 use crate::world::Side;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! Two real [`understudy::node::Node`]s in a world made from a seed: disks that lose what was not
 //! synced, a link that delays and breaks, clients that publish, consume, settle and reconnect.
-//! The checks of design.md section 9 run at every step and at rest.
+//! The invariants of docs/replication.md section 13 are checked at every step and at rest.
 
 mod arbiter;
 mod checks;

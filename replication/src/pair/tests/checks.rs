@@ -1,4 +1,4 @@
-//! What must hold at every step, whatever happens (replication.md part 9).
+//! What must hold at every step, whatever happens (docs/replication.md section 13).
 
 use super::disk::Job;
 use super::world::World;

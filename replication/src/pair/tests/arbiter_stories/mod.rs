@@ -1,4 +1,4 @@
-//! The failure table's right column (replication.md 8.7), row by row.
+//! What an arbiter changes at each failure (docs/replication.md sections 11 and 14), as stories.
 
 mod failures;
 mod outages;

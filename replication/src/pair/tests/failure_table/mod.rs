@@ -1,5 +1,5 @@
-//! The failure table (replication.md 8.7): what follows each event under each survival policy, without
-//! and with an arbiter. A row is one test; its outcomes are data, and the world's checks hold at each step.
+//! The failure table (docs/replication.md section 14): what follows each event under each survival
+//! policy, without and with an arbiter. A row is one test; its outcomes are data, and the world's checks hold at each step.
 
 mod crashes;
 mod disks;
@@ -19,7 +19,7 @@ const SEEDS: u64 = 6;
 /// Longer than every deadline of the pair: meeting, takeover, lease, and the pauses between them.
 const SETTLE_MS: u64 = 20_000;
 
-/// Who may go on alone by itself (replication.md 8.2), in the order of every row's outcomes.
+/// Who may go on alone by itself (docs/replication.md section 2), in the order of every row's outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Survivor {
     Both,

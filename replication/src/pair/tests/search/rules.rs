@@ -1,4 +1,4 @@
-//! What must hold in every state (replication.md part 9), and what must be seen now and then.
+//! What must hold in every state (docs/replication.md section 13), and what must be seen now and then.
 
 use super::world::{REGISTER, World};
 use crate::pair::config::Survival;
@@ -352,7 +352,7 @@ impl World {
         }
     }
 
-    /// The survival right, by what is on disk and nothing else (8.2).
+    /// The survival right, by what is on disk and nothing else (docs/replication.md section 2).
     fn has_right(&self, host: usize) -> bool {
         let Some(view) = self.view(host) else { return false };
         let config = &self.configs[host];

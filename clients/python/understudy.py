@@ -112,7 +112,7 @@ class Client:
         self._connect()
 
     def _connect(self):
-        start, moved, self.moved = time.monotonic(), self.moved, None
+        start, moved, self.moved, last = time.monotonic(), self.moved, None, "no time is left"
         while time.monotonic() < start + self.timeout:
             # Where the broker has sent us clients are let in soon; then it is the list's turn.
             following = moved and time.monotonic() < start + 2
@@ -129,7 +129,7 @@ class Client:
         if self.tls:
             self.socket = self.tls.wrap_socket(self.socket, server_hostname=address[0])
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.input, self.interval, self.sent = bytearray(), self.heartbeat, time.monotonic()
+        self.input, self.interval, self.sent = bytearray(), min(self.heartbeat, 1), time.monotonic()
         self.heard, self.answers, self.deliveries = self.sent, {}, collections.deque()
         hello = encode("Hello", "understudy.py", self.producer, self.heartbeat * 1000)
         self._send(PREAMBLE + hello + encode("Login", *self.login))
@@ -183,7 +183,7 @@ class Client:
 
     def _receive(self, deadline):
         match self._receive_frame(deadline):
-            case "HelloOk", *_, heartbeat_ms:
+            case "HelloOk", *_, heartbeat_ms:  # Until then one that stands still has 2 s.
                 self.interval = heartbeat_ms / 1000 or 1e6
             case "Ping", number:
                 self._send(encode("Pong", number))

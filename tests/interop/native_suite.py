@@ -3,7 +3,9 @@ nodes, sitting master first. Prints KILL when the master may be killed, and coun
 """
 import contextlib
 import json
+import socket
 import sys
+import time
 
 import understudy
 
@@ -142,7 +144,16 @@ def takeover(client):
                       "duplicates": duplicates, "lost": lost}), flush=True)
 
 
+def passes_over_a_broker_that_stands_still():
+    """As of a stopped process: the kernel takes the connection, and nobody says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as still:
+        begun = time.monotonic()
+        understudy.Client([still.getsockname(), *ADDRESSES]).close()
+        assert time.monotonic() < begun + 10
+
+
 refused(403, understudy.Client, ADDRESSES, password="wrong")
+passes_over_a_broker_that_stands_still()
 with contextlib.closing(understudy.Client(ADDRESSES)) as client:
     basics(client)
     repeated_commit(client)

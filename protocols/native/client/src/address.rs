@@ -82,7 +82,8 @@ pub struct Failover {
     /// `startupMaxReconnectAttempts`, -1: the same for the first connection; -1 for as many as
     /// after a loss.
     pub startup_max_reconnect_attempts: i64,
-    /// `timeout`, -1 for none: how long publishes and requests wait without a connection.
+    /// `timeout`, milliseconds, 0 or -1 for none: how long each publish, request and subscription
+    /// waits without a connection, from when it was made or the connection was lost.
     pub timeout: Option<Duration>,
     /// `warnAfterReconnectAttempts`, 10: log a warning each so many rounds. 0: never.
     pub warn_after_reconnect_attempts: u64,
@@ -152,7 +153,8 @@ impl Failover {
             }
             "timeout" => {
                 let ms: i64 = number(name, value)?;
-                self.timeout = u64::try_from(ms).ok().map(Duration::from_millis);
+                let ms = u64::try_from(ms).ok().filter(|ms| *ms > 0);
+                self.timeout = ms.map(Duration::from_millis);
             }
             "warnAfterReconnectAttempts" => {
                 self.warn_after_reconnect_attempts = number::<i64>(name, value)?.max(0) as u64;
@@ -348,8 +350,9 @@ fn wrong(name: &str, value: &str) -> Error {
     Error::Address(format!("{name}: '{value}' is not understood"))
 }
 
+/// In any case of letters, as Java takes it; what is neither is more likely a mistake than a "false".
 fn flag(name: &str, value: &str) -> Result<bool, Error> {
-    match value {
+    match value.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(wrong(name, value)),

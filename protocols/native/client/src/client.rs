@@ -4,7 +4,7 @@ use crate::command::{Command, NewPublish, Subscribe};
 use crate::connection::Target;
 use crate::message::{check_name, checked_table};
 use crate::subscription::Link;
-use crate::unconfirmed::Stored;
+use crate::unconfirmed::{Held, Stored};
 use crate::{
     AckMode, Binding, ConnectOptions, DeleteQueueOptions, Delivery, Error, ExchangeOptions,
     Failover, Message, QueueInfo, QueueOptions, Result, SubscribeOptions, Subscription,
@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use understudy_native::{
     Bind, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Frame, Get, PurgeQueue, Text,
     Unbind,
@@ -64,9 +65,9 @@ pub enum ConnectionState {
 ///
 /// What every request and subscription may fail with besides the errors that stand by it:
 /// [`Error::Invalid`] for names of more than 255 bytes and what a frame cannot carry,
-/// [`Error::Timeout`] without a connection for the `timeout` of the address, [`Error::NoConnection`]
-/// when the attempts are used up, [`Error::Closed`] afterwards, and [`Error::Refused`] with 403 if the
-/// user may not do it.
+/// [`Error::Timeout`] without a connection for the `timeout` of the address, [`Error::NoConnection`],
+/// or what the last attempt failed with, once the attempts are used up, [`Error::Closed`] after
+/// [`Client::close`], and [`Error::Refused`] with 403 if the user may not do it.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) link: Link,
@@ -113,7 +114,8 @@ impl Client {
         let window_max = options.publish_window.clamp(1, permits_max);
         let window = Arc::new(Semaphore::new(window_max as usize));
         let (commands, inbox) = mpsc::unbounded_channel();
-        let link = Link { commands, generation: Arc::new(AtomicU64::new(1)) };
+        let (generation, ended) = (Arc::new(AtomicU64::new(1)), Arc::default());
+        let link = Link { commands, generation, ended };
         let (published, state) = watch::channel(ConnectionState::Connecting);
         let (ready, started) = oneshot::channel();
         runtime.spawn(task::run(target, link.clone(), window.clone(), inbox, published, ready));
@@ -150,12 +152,11 @@ impl Client {
     /// # Cancel safety
     /// Dropped, nothing is published.
     pub async fn publish_nowait(&self, message: Message) -> Result<Confirmation> {
-        let publish = message.into_publish()?;
+        let (made, publish) = (Instant::now(), message.into_publish()?);
         let weight = self.reserve(Self::weight(publish.body.len())).await?;
         let (done, answer) = oneshot::channel();
-        if !self.link.send(Command::Publish(vec![NewPublish { publish, weight, done }])) {
-            return Err(Error::Closed);
-        }
+        let held = Held { weight, commit: None, made };
+        self.link.send(Command::Publish(vec![NewPublish { publish, held, done }]))?;
         Ok(Confirmation(answer))
     }
 
@@ -173,6 +174,7 @@ impl Client {
         &self,
         messages: impl IntoIterator<Item = Message>,
     ) -> Result<Vec<Confirmation>> {
+        let made = Instant::now();
         let publishes = messages.into_iter().map(Message::into_publish);
         let mut publishes = publishes.collect::<Result<Vec<_>>>()?.into_iter().peekable();
         let mut confirmations = Vec::with_capacity(publishes.len());
@@ -188,12 +190,11 @@ impl Client {
                 reserved += weight;
                 let (done, answer) = oneshot::channel();
                 confirmations.push(Confirmation(answer));
-                batch.push(NewPublish { publish, weight, done });
+                let held = Held { weight, commit: None, made };
+                batch.push(NewPublish { publish, held, done });
             }
             self.reserve(reserved).await?;
-            if !self.link.send(Command::Publish(batch)) {
-                return Err(Error::Closed);
-            }
+            self.link.send(Command::Publish(batch))?;
         }
         Ok(confirmations)
     }
@@ -373,10 +374,9 @@ impl Client {
         check_name(&queue)?;
         let (events, inbox) = mpsc::unbounded_channel();
         let (ready, subscribed) = oneshot::channel();
-        let command = Subscribe { queue, options, events, ready: Some(ready) };
-        if !self.link.send(Command::Subscribe(command)) {
-            return Err(Error::Closed);
-        }
+        let made = Instant::now();
+        let command = Subscribe { queue, options, made, events, ready: Some(ready) };
+        self.link.send(Command::Subscribe(command))?;
         let consumer = subscribed.await.unwrap_or(Err(Error::Closed))?;
         let SubscribeOptions { ack, credit, .. } = options;
         Ok(Subscription::new(self.link.clone(), consumer, ack, credit, inbox))
@@ -410,7 +410,7 @@ impl Client {
     /// Dropped, it closes in the background.
     pub async fn close(self) {
         let (done, closed) = oneshot::channel();
-        if self.link.send(Command::Close { done }) {
+        if self.link.send(Command::Close { done }).is_ok() {
             let _ = closed.await;
         }
     }
@@ -422,7 +422,7 @@ impl Client {
     /// Takes a place in the publish window; what is heavier than the window waits for all of it.
     pub(crate) async fn reserve(&self, weight: u32) -> Result<u32> {
         let weight = weight.min(self.window_max);
-        let permits = self.window.acquire_many(weight).await.map_err(|_| Error::Closed)?;
+        let permits = self.window.acquire_many(weight).await.map_err(|_| self.link.error())?;
         // Given back by the task when the answer is there.
         permits.forget();
         Ok(weight)
@@ -447,9 +447,8 @@ impl Client {
         repeat: bool,
     ) -> Result<(u64, Frame)> {
         let (answer, answered) = oneshot::channel();
-        if !self.link.send(Command::Request { make: Box::new(make), repeat, answer }) {
-            return Err(Error::Closed);
-        }
+        let (make, made) = (Box::new(make), Instant::now());
+        self.link.send(Command::Request { make, repeat, made, answer })?;
         answered.await.unwrap_or(Err(Error::Closed))
     }
 }

@@ -5,7 +5,10 @@ use crate::{
     subscription::Event,
     unconfirmed::{Done, Held},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use understudy_native::{Deliveries, Discard, Frame, Publish, Return, Settle, Text, Transaction};
 
 /// Makes a request's frame from its number.
@@ -25,10 +28,11 @@ pub(crate) enum Command {
         places: Vec<(u32, u64)>,
         done: Done,
     },
-    /// `repeat`: no harm is done if the broker sees it twice.
+    /// `repeat`: no harm is done if the broker sees it twice. `made`: see [`Held`].
     Request {
         make: Make,
         repeat: bool,
+        made: Instant,
         answer: Answer,
     },
     Finish(Finish),
@@ -48,7 +52,7 @@ pub(crate) enum Command {
 
 pub(crate) struct NewPublish {
     pub(crate) publish: Publish,
-    pub(crate) weight: u32,
+    pub(crate) held: Held,
     pub(crate) done: Done,
 }
 
@@ -86,6 +90,8 @@ impl Verb {
 pub(crate) struct Subscribe {
     pub(crate) queue: Text,
     pub(crate) options: SubscribeOptions,
+    /// See [`Held`].
+    pub(crate) made: Instant,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     /// Told its number once the broker has taken it.
     pub(crate) ready: Option<oneshot::Sender<Result<u32, Error>>>,

@@ -4,7 +4,7 @@ use crate::{
     Address, ConnectOptions, Error, Failover, backoff::random_id, stream::Stream, tls::secure,
 };
 use bytes::{Bytes, BytesMut};
-use std::{io, net::SocketAddr, time::Duration};
+use std::{fmt::Display, io, net::SocketAddr, time::Duration};
 use tokio::{
     net::{TcpSocket, TcpStream, lookup_host},
     time::timeout,
@@ -15,7 +15,7 @@ use understudy_tls::Secure;
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// With other addresses to go on to: a machine that is off does not even refuse.
 const CONNECTION_TIMEOUT_OF_MANY: Duration = Duration::from_secs(2);
-/// A broker that accepts but does not answer.
+/// A broker that has begun to answer may be busy: a password takes its time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A list grows by what brokers tell, but not beyond this.
@@ -100,40 +100,73 @@ impl Target {
             1 => CONNECTION_TIMEOUT,
             _ => CONNECTION_TIMEOUT_OF_MANY,
         });
-        let place = || format!("{}:{}", address.host, address.port);
-        let no_connection = |why: String| Error::NoConnection(format!("{}: {why}", place()));
-        let silent = || no_connection(format!("no answer in {} ms", limit.as_millis()));
         let name = (address.host.as_str(), address.port);
-        let places = timeout(limit, lookup_host(name)).await.map_err(|_| silent())?;
-        let places: Vec<SocketAddr> = places.map_err(|e| no_connection(e.to_string()))?.collect();
-        let socket = dial(address, &places, limit).await;
-        let socket = socket.map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => silent(),
-            _ => no_connection(error.to_string()),
-        })?;
+        let places = timeout(limit, lookup_host(name)).await.map_err(|_| silent(address, limit))?;
+        let places: Vec<SocketAddr> = places.map_err(|e| no_connection(address, &e))?.collect();
+        self.connect_to_any(&places, index, address, limit).await
+    }
+
+    /// Each of a name's places has its part of the limit: behind one that is off, or stands still,
+    /// another may serve.
+    async fn connect_to_any(
+        &self,
+        places: &[SocketAddr],
+        index: usize,
+        address: &Address,
+        limit: Duration,
+    ) -> Result<Connection, Error> {
+        let limit = limit / u32::try_from(places.len()).unwrap_or(u32::MAX).max(1);
+        let mut failure = no_connection(address, &"the name has no address");
+        for place in places {
+            failure = match self.connect_to(*place, index, address, limit).await {
+                Ok(connection) => return Ok(connection),
+                Err(failure) if failure.is_final() => return Err(failure),
+                Err(failure) => failure,
+            };
+        }
+        Err(failure)
+    }
+
+    async fn connect_to(
+        &self,
+        place: SocketAddr,
+        index: usize,
+        address: &Address,
+        limit: Duration,
+    ) -> Result<Connection, Error> {
+        let socket = timeout(limit, dial(address, place)).await;
+        let socket = socket.map_err(|_| silent(address, limit))?;
+        let socket = socket.map_err(|error| no_connection(address, &error))?;
         let secure = self.secure.get(index).and_then(Option::as_ref);
-        let stream =
-            Stream::new(socket, secure).map_err(|error| no_connection(error.to_string()))?;
-        timeout(HANDSHAKE_TIMEOUT, self.handshake(stream, index, address))
+        let stream = Stream::new(socket, secure);
+        let stream = stream.map_err(|error| no_connection(address, &error))?;
+        // The kernel takes connections for a process that stands still: such a one is to cost no
+        // more than a machine that is off, and no more than when it falls silent later.
+        let inactivity_max = address.inactivity_max.filter(|max| !max.is_zero());
+        let first = limit.min(HANDSHAKE_TIMEOUT).min(inactivity_max.unwrap_or(Duration::MAX));
+        timeout(HANDSHAKE_TIMEOUT, self.handshake(stream, index, address, first))
             .await
-            .map_err(|_| no_connection("no answer to the handshake".into()))?
+            .map_err(|_| no_connection(address, &"the handshake did not end"))?
     }
 
     /// All of the client's part goes out at once: one round trip, whatever the broker checks.
+    /// `first`: for the broker to say anything.
     async fn handshake(
         &self,
         mut stream: Stream,
         index: usize,
         address: &Address,
+        first: Duration,
     ) -> Result<Connection, Error> {
-        let lost = |error: io::Error| {
-            let text = format!("{}:{}: {error}", address.host, address.port);
-            match error.kind() {
-                io::ErrorKind::InvalidData => Error::Untrusted(text),
-                _ => Error::NoConnection(text),
-            }
+        let lost = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => Error::Untrusted(at(address, &error)),
+            _ => no_connection(address, &error),
         };
-        stream.write_all(&self.introduction(address)).await.map_err(lost)?;
+        let greeting = async {
+            stream.write_all(&self.introduction(address)).await?;
+            stream.answer().await
+        };
+        timeout(first, greeting).await.map_err(|_| silent(address, first))?.map_err(lost)?;
         let frame_bytes_max = self.frame_bytes_max(index);
         let decoder = Decoder { frame_bytes_max, text_bytes_max: usize::MAX };
         let mut input = BytesMut::new();
@@ -185,25 +218,23 @@ impl Target {
     }
 }
 
-/// Each of a name's places has its part of the limit: behind one that is off another may serve.
-async fn dial(address: &Address, places: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    let mut failure = io::Error::from(io::ErrorKind::NotFound);
-    let each = limit / u32::try_from(places.len()).unwrap_or(u32::MAX).max(1);
-    for place in places {
-        match timeout(each, dial_one(address, *place)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => failure = error,
-            Err(_) => failure = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(failure)
-}
-
-async fn dial_one(address: &Address, place: SocketAddr) -> io::Result<TcpStream> {
+async fn dial(address: &Address, place: SocketAddr) -> io::Result<TcpStream> {
     let socket = if place.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_keepalive(address.keep_alive)?;
     socket.set_nodelay(address.no_delay)?;
     socket.connect(place).await
+}
+
+fn at(address: &Address, why: &dyn Display) -> String {
+    format!("{}:{}: {why}", address.host, address.port)
+}
+
+fn no_connection(address: &Address, why: &dyn Display) -> Error {
+    Error::NoConnection(at(address, why))
+}
+
+fn silent(address: &Address, limit: Duration) -> Error {
+    no_connection(address, &format!("no answer in {} ms", limit.as_millis()))
 }
 
 /// What a frame means that ends a connection.
@@ -219,6 +250,8 @@ pub(crate) fn turned_away(frame: Frame) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
+    use understudy_native::Done;
 
     fn target(address: &str) -> Target {
         Target::new(address.parse().unwrap(), ConnectOptions::default()).unwrap()
@@ -242,28 +275,52 @@ mod tests {
         assert_eq!(fixed.learn(0, "tcp://b:61616"), Some(1), "one of its own");
     }
 
+    fn listen(backlog: u32) -> (SocketAddr, TcpListener) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(backlog).unwrap();
+        (listener.local_addr().unwrap(), listener)
+    }
+
     #[tokio::test]
-    async fn behind_a_place_that_is_off_another_may_serve() {
-        let bind = || {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            socket
-        };
-        // Nobody accepts, and its queue is soon full: it says nothing more.
-        let silent = bind().listen(1).unwrap();
-        let silent = (silent.local_addr().unwrap(), silent);
-        let mut queued = Vec::new();
+    async fn behind_a_place_that_is_off_or_stands_still_another_may_serve() {
         let quickly = Duration::from_millis(200);
-        while let Ok(socket) = timeout(quickly, TcpStream::connect(silent.0)).await {
+        // Nobody accepts, and its queue is soon full: it says nothing more.
+        let off = listen(1);
+        let mut queued = Vec::new();
+        while let Ok(socket) = timeout(quickly, TcpStream::connect(off.0)).await {
             queued.push(socket.unwrap());
         }
-        let serving = bind().listen(8).unwrap();
-        let places = [silent.0, serving.local_addr().unwrap()];
-        let list: Failover = "tcp://two".parse().unwrap();
-        let socket = dial(&list.addresses[0], &places, quickly).await.unwrap();
-        assert_eq!(socket.peer_addr().unwrap(), places[1]);
-        let failure = dial(&list.addresses[0], &places[..1], quickly).await.unwrap_err();
-        assert_eq!(failure.kind(), io::ErrorKind::TimedOut);
+        // As of a stopped process: the kernel takes the connection.
+        let still = listen(8);
+        let serving = listen(8);
+        let broker = tokio::spawn(async move {
+            let (mut socket, _) = serving.1.accept().await.unwrap();
+            let mut out = WriteBuffer::default();
+            Frame::from(HelloOk::default()).encode(&mut out);
+            Frame::from(Done { request: OPEN_REQUEST }).encode(&mut out);
+            socket.write_all(&out.take_all()).await.unwrap();
+            socket
+        });
+        let target = target("failover:(tcp://two,tcp://three)");
+        let address = &target.failover.addresses[0];
+        let places = [off.0, still.0, serving.0];
+        let since = Instant::now();
+        target.connect_to_any(&places, 0, address, 3 * quickly).await.map(drop).unwrap();
+        assert!(since.elapsed() >= 2 * quickly && since.elapsed() < HANDSHAKE_TIMEOUT / 2);
+        drop(broker);
+        for (place, limit_ms, inactivity_max_ms, wanted) in [
+            (off.0, 200, 100, "two:61616: no answer in 200 ms"),
+            (still.0, 200, 300, "two:61616: no answer in 200 ms"),
+            (still.0, 200, 0, "two:61616: no answer in 200 ms"),
+            (still.0, 300, 200, "two:61616: no answer in 200 ms"),
+        ] {
+            let inactivity_max = Some(Duration::from_millis(inactivity_max_ms));
+            let address = Address { inactivity_max, ..address.clone() };
+            let limit = Duration::from_millis(limit_ms);
+            let failure = target.connect_to_any(&[place], 0, &address, limit).await.map(drop);
+            assert_eq!(failure, Err(Error::NoConnection(wanted.into())));
+        }
     }
 
     #[test]

@@ -16,8 +16,9 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use understudy_native::{
     Cancel, Consume, Credit, Deliver, Deliveries, Frame, HelloOk, LIST_ITEMS_MAX, Pong, Text,
     Transaction, WriteBuffer,
@@ -27,7 +28,21 @@ struct InFlight {
     /// None: is on its way, and must not be asked twice.
     make: Option<Make>,
     repeat: bool,
+    /// Of what may wait for a connection: see [`Held`].
+    made: Option<Instant>,
     reply: Reply,
+}
+
+impl InFlight {
+    fn new(reply: Reply) -> Self {
+        Self { make: None, repeat: false, made: None, reply }
+    }
+
+    fn fail(self, error: &Error) {
+        if let Reply::To(answer) = self.reply {
+            let _ = answer.send(Err(error.clone()));
+        }
+    }
 }
 
 enum Reply {
@@ -42,8 +57,11 @@ pub(crate) struct Engine {
     generation: Arc<AtomicU64>,
     server: HelloOk,
     online: bool,
-    /// Set while everything new fails at once.
-    refusing: Option<Error>,
+    /// How long anything waits without a connection.
+    timeout: Option<Duration>,
+    lost_at: Instant,
+    /// Set once no connection will come any more.
+    ended: Option<Error>,
     next_sequence: u64,
     next_request: u64,
     next_consumer: u32,
@@ -61,12 +79,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(link: &Link, window: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(link: &Link, window: Arc<Semaphore>, timeout: Option<Duration>) -> Self {
         Self {
             generation: link.generation.clone(),
             server: HelloOk::default(),
             online: false,
-            refusing: None,
+            timeout,
+            lost_at: Instant::now(),
+            ended: None,
             next_sequence: 1,
             // 1 opened the vhost.
             next_request: 2,
@@ -100,7 +120,6 @@ impl Engine {
     pub(crate) fn on_connected(&mut self, server: HelloOk) {
         self.server = server;
         self.online = true;
-        self.refusing = None;
         for (&request, flight) in &mut self.requests {
             if let Some(make) = &flight.make {
                 make(request).encode(&mut self.out);
@@ -121,8 +140,9 @@ impl Engine {
         self.moved.take()
     }
 
-    pub(crate) fn on_lost(&mut self, error: &Error) {
+    pub(crate) fn on_lost(&mut self, error: &Error, now: Instant) {
         self.online = false;
+        self.lost_at = now;
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.out = WriteBuffer::default();
         self.run = None;
@@ -130,31 +150,55 @@ impl Engine {
         self.unconfirmed.on_lost();
         let lost = Error::ConnectionLost(error.to_string());
         let kept = self.requests.extract_if(.., |_, flight| flight.make.is_none());
-        for (_, flight) in kept.collect::<Vec<_>>() {
-            if let Reply::To(answer) = flight.reply {
-                let _ = answer.send(Err(lost.clone()));
-            }
+        for (_, flight) in kept {
+            flight.fail(&lost);
         }
         for (sequence, request) in self.unconfirmed.transactions() {
             let reply = Reply::Transaction { sequence };
-            self.requests.insert(request, InFlight { make: None, repeat: false, reply });
+            self.requests.insert(request, InFlight::new(reply));
         }
     }
 
-    /// Everything fails, and whatever comes until there is a connection.
-    pub(crate) fn refuse(&mut self, error: &Error) {
+    /// Without a connection: when something will have waited for as long as it may.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let asked = self.requests.values().find_map(|flight| flight.made);
+        let subscribed = self.subscriptions.values().find(|each| each.ready.is_some());
+        let subscribed = subscribed.map(|each| each.made);
+        let first =
+            [self.unconfirmed.first_made(), asked, subscribed].into_iter().flatten().min()?;
+        Some(first.max(self.lost_at) + self.timeout?)
+    }
+
+    /// Fails what has waited for as long as it may: without a connection, since it was made or the
+    /// connection was lost.
+    pub(crate) fn time_out(&mut self, now: Instant) {
+        let Some(through) = self.timeout.and_then(|timeout| now.checked_sub(timeout)) else {
+            return;
+        };
+        if through < self.lost_at {
+            return;
+        }
+        for request in self.unconfirmed.fail_made_through(through, &Error::Timeout) {
+            self.requests.remove(&request);
+        }
+        let late = |_: &u64, each: &mut InFlight| each.made.is_some_and(|made| made <= through);
+        for (_, flight) in self.requests.extract_if(.., late) {
+            flight.fail(&Error::Timeout);
+        }
+        let late = |_: &u32, each: &mut Subscribe| each.ready.is_some() && each.made <= through;
+        for (_, subscription) in self.subscriptions.extract_if(.., late) {
+            end_subscription(subscription, Error::Timeout);
+        }
+    }
+
+    /// No connection will come any more: everything fails, and whatever is still asked.
+    pub(crate) fn end(&mut self, error: &Error) {
+        self.online = false;
+        self.ended = Some(error.clone());
         self.unconfirmed.fail_all(error);
         for (_, flight) in std::mem::take(&mut self.requests) {
-            if let Reply::To(answer) = flight.reply {
-                let _ = answer.send(Err(error.clone()));
-            }
+            flight.fail(error);
         }
-        self.refusing = Some(error.clone());
-    }
-
-    /// No connection will come any more.
-    pub(crate) fn end(&mut self, error: &Error) {
-        self.refuse(error);
         for (_, subscription) in std::mem::take(&mut self.subscriptions) {
             end_subscription(subscription, error.clone());
         }
@@ -173,7 +217,9 @@ impl Engine {
                         .for_each(|(consumer, number)| self.done_with(consumer, number));
                 }
             }
-            Command::Request { make, repeat, answer } => self.ask(make, repeat, answer),
+            Command::Request { make, repeat, made, answer } => {
+                self.ask(make, repeat, made, answer);
+            }
             Command::Finish(finish) => self.finish(finish),
             Command::Subscribe(subscription) => self.subscribe(subscription),
             Command::Unsubscribe { consumer } => {
@@ -194,11 +240,11 @@ impl Engine {
     }
 
     fn publish(&mut self, new: NewPublish) {
-        let NewPublish { mut publish, weight, done } = new;
+        let NewPublish { mut publish, held, done } = new;
         publish.sequence = self.next_sequence;
         self.next_sequence += 1;
         let sequence = publish.sequence;
-        self.keep(sequence, Held { weight, commit: None }, publish.into(), done);
+        self.keep(sequence, held, publish.into(), done);
     }
 
     /// False: it failed.
@@ -235,7 +281,7 @@ impl Engine {
 
     /// Keeps what is to be confirmed, and sends it if there is a connection. False: it failed.
     fn keep(&mut self, sequence: u64, held: Held, frame: Frame, done: Done) -> bool {
-        let failure = match &self.refusing {
+        let failure = match &self.ended {
             Some(error) => Some(error.clone()),
             None => self.too_long(&frame),
         };
@@ -260,8 +306,8 @@ impl Engine {
             .then_some(Error::Invalid("the frame is longer than the broker allows"))
     }
 
-    fn ask(&mut self, make: Make, repeat: bool, answer: Answer) {
-        let failure = self.refusing.clone().or_else(|| self.too_long(&make(0)));
+    fn ask(&mut self, make: Make, repeat: bool, made: Instant, answer: Answer) {
+        let failure = self.ended.clone().or_else(|| self.too_long(&make(0)));
         if let Some(error) = failure {
             let _ = answer.send(Err(error));
             return;
@@ -269,7 +315,7 @@ impl Engine {
         let request = self.request(Reply::To(answer));
         self.send(make(request));
         if let Some(flight) = self.requests.get_mut(&request) {
-            flight.repeat = repeat;
+            (flight.repeat, flight.made) = (repeat, Some(made));
             // What waits for a connection is not repeated by being sent then.
             flight.make = (repeat || !self.online).then_some(make);
         }
@@ -278,7 +324,7 @@ impl Engine {
     fn request(&mut self, reply: Reply) -> u64 {
         let request = self.next_request;
         self.next_request += 1;
-        self.requests.insert(request, InFlight { make: None, repeat: false, reply });
+        self.requests.insert(request, InFlight::new(reply));
         request
     }
 
@@ -356,7 +402,7 @@ impl Engine {
     }
 
     fn subscribe(&mut self, subscription: Subscribe) {
-        if let Some(error) = self.refusing.clone() {
+        if let Some(error) = self.ended.clone() {
             return end_subscription(subscription, error);
         }
         let consumer = self.next_consumer;

@@ -7,7 +7,8 @@ pub enum Error {
     /// The address cannot be understood.
     #[error("address: {0}")]
     Address(String),
-    /// No address of the list could be connected to in the number of attempts allowed.
+    /// No address of the list could be connected to in the number of attempts allowed. The client
+    /// is closed then, and says so again for whatever is asked of it.
     #[error("no connection: {0}")]
     NoConnection(String),
     /// The connection was lost while the answer was awaited, and asking again could do harm.
@@ -39,8 +40,8 @@ pub enum Error {
     /// transaction happened as a whole, or not at all, and which is not known.
     #[error("the connection was lost in a commit, its outcome is not known")]
     InDoubt,
-    /// There was no connection for as long as the `timeout` option allows. A publish that was
-    /// sent before may have been stored.
+    /// There was no connection for as long as the `timeout` option lets each wait. A publish that
+    /// was sent before may have been stored.
     #[error("no connection within the timeout")]
     Timeout,
     /// An `ssl://` address whose certificate or key files cannot be used.
@@ -50,7 +51,7 @@ pub enum Error {
     /// not speak TLS.
     #[error("no trust: {0}")]
     Untrusted(String),
-    /// The client was closed.
+    /// The program closed the client, or its runtime ended.
     #[error("the client is closed")]
     Closed,
     /// Something that the protocol cannot carry, e.g. a name of more than 255 bytes; or a client

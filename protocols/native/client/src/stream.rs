@@ -70,16 +70,26 @@ impl Stream {
         }
     }
 
+    async fn flush(&mut self) -> io::Result<()> {
+        self.send_rest()?;
+        while self.has_unsent() {
+            self.writable().await?;
+            self.send_rest()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the other side says anything, be it of a handshake.
+    pub(crate) async fn answer(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.readable().await
+    }
+
     /// Waits for bytes; 0: the end.
     pub(crate) async fn read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         loop {
             // A handshake under way has words of its own.
-            self.send_rest()?;
-            if self.has_unsent() {
-                self.writable().await?;
-                continue;
-            }
-            self.readable().await?;
+            self.answer().await?;
             match self.try_read_buf(input) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
@@ -105,11 +115,7 @@ impl Stream {
         if let Self::Tls(stream) = self {
             stream.say_goodbye();
         }
-        self.send_rest()?;
-        while self.has_unsent() {
-            self.writable().await?;
-            self.send_rest()?;
-        }
+        self.flush().await?;
         match self {
             Self::Clear(socket) => socket.shutdown().await,
             Self::Tls(stream) => stream.socket_mut().shutdown().await,

@@ -3,8 +3,8 @@
 use crate::command::{Command, Finish, Verb};
 use crate::{AckMode, Error, Result};
 use bytes::Bytes;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 use understudy_native::{Deliver, Properties};
 
@@ -14,12 +14,20 @@ pub(crate) struct Link {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     /// Number of the connection; a delivery of a former one is void.
     pub(crate) generation: Arc<AtomicU64>,
+    /// Why the client ended by itself; told by the background task before it goes.
+    pub(crate) ended: Arc<OnceLock<Error>>,
 }
 
 impl Link {
-    /// False if the client is closed.
-    pub(crate) fn send(&self, command: Command) -> bool {
-        self.commands.send(command).is_ok()
+    /// # Errors
+    /// As [`Self::error`].
+    pub(crate) fn send(&self, command: Command) -> Result<()> {
+        self.commands.send(command).map_err(|_| self.error())
+    }
+
+    /// Of whatever is asked of a client that has ended.
+    pub(crate) fn error(&self) -> Error {
+        self.ended.get().cloned().unwrap_or(Error::Closed)
     }
 
     fn is_current(&self, generation: u64) -> bool {
@@ -109,14 +117,14 @@ impl Subscription {
         self.read += 1;
         if self.read >= self.credit.div_ceil(2) {
             let credit = std::mem::take(&mut self.read);
-            self.link.send(Command::Refill { consumer: self.consumer, generation, credit });
+            let _ = self.link.send(Command::Refill { consumer: self.consumer, generation, credit });
         }
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.link.send(Command::Unsubscribe { consumer: self.consumer });
+        let _ = self.link.send(Command::Unsubscribe { consumer: self.consumer });
         self.events.close();
         while let Ok(event) = self.events.try_recv() {
             if let Event::Deliver { generation, number, deliver } = event
@@ -245,6 +253,6 @@ impl Delivery {
         let (consumer, queue, lsn) = self.reference();
         let (generation, number) = (self.generation, self.number);
         let finish = Finish { verb, generation, consumer, queue, lsn, number, through, answer };
-        self.link.send(Command::Finish(finish))
+        self.link.send(Command::Finish(finish)).is_ok()
     }
 }

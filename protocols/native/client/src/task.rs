@@ -53,15 +53,22 @@ pub(crate) async fn run(
     state: watch::Sender<ConnectionState>,
     ready: oneshot::Sender<Result<()>>,
 ) {
-    let engine = Engine::new(&link, window.clone());
+    let engine = Engine::new(&link, window.clone(), target.failover.timeout);
+    let ended = link.ended.clone();
     // The task's own handle must not keep its inbox open.
     drop(link);
     let backoff = Backoff::default();
     let mut task = Task { target, engine, inbox, state, closing: None, abandoned: false, backoff };
     let error = task.life(ready).await;
     task.engine.end(&error);
+    let _ = ended.set(error);
     task.state.send_replace(ConnectionState::Closed);
     window.close();
+    // What was asked meanwhile is answered; what comes later is told why by its link.
+    task.inbox.close();
+    while let Some(command) = task.inbox.recv().await {
+        task.engine.on_command(command);
+    }
     if let Some(done) = task.closing.take() {
         let _ = done.send(());
     }
@@ -98,7 +105,7 @@ impl Task {
             self.state.send_replace(ConnectionState::Connecting);
             let moved = self.engine.take_moved();
             let moved = moved.and_then(|uris| self.target.learn(lost_address, &uris));
-            self.engine.on_lost(&lost);
+            self.engine.on_lost(&lost, Instant::now());
             if self.closing.is_some() && self.engine.is_idle() {
                 return Error::Closed;
             }
@@ -106,7 +113,7 @@ impl Task {
                 self.backoff.reset();
             }
             let attempts = self.target.failover.max_reconnect_attempts;
-            connection = match self.connect(moved, Some(lost_address), attempts).await {
+            connection = match self.connect(moved, Some((lost_address, lost)), attempts).await {
                 Ok(connection) => connection,
                 Err(error) => return error,
             };
@@ -114,33 +121,35 @@ impl Task {
     }
 
     /// To where the broker has sent us, else rounds through the list until one lets us in.
-    /// Commands are taken meanwhile.
+    /// Commands are taken meanwhile. `lost`: the address that we were at, and why we left.
     async fn connect(
         &mut self,
         moved: Option<usize>,
-        lost: Option<usize>,
+        lost: Option<(usize, Error)>,
         attempts: i64,
     ) -> Result<Connection> {
         let since = Instant::now();
+        let (lost, why) = lost.unzip();
         while let Some(moved) = moved.filter(|_| attempts != 0 && since.elapsed() < MOVED_PATIENCE)
         {
-            match self.round(vec![moved], since).await? {
+            match self.round(vec![moved]).await? {
                 Ok(connection) => return Ok(connection),
                 // Trying again makes a certificate no better.
                 Err(Error::Untrusted(_)) => break,
-                Err(_) => self.wait(MOVED_RETRY, since).await?,
+                Err(_) => self.wait(MOVED_RETRY).await?,
             }
         }
         let mut rounds = 0;
-        let mut failure = Error::NoConnection("the address allows no reconnect".into());
+        let why = why.map_or(String::new(), |why| format!("{why}; "));
+        let mut failure = Error::NoConnection(format!("{why}the address allows no reconnect"));
         loop {
             if attempts >= 0 && rounds >= attempts {
                 return Err(failure);
             }
             let delay = self.backoff.next_delay(&self.target.failover);
-            self.wait(delay, since).await?;
+            self.wait(delay).await?;
             let order = round(&self.target.failover, lost);
-            failure = match self.round(order, since).await? {
+            failure = match self.round(order).await? {
                 Ok(connection) => return Ok(connection),
                 Err(failure) => failure,
             };
@@ -155,18 +164,15 @@ impl Task {
     }
 
     /// One round, while commands go on being taken.
-    async fn round(&mut self, order: Vec<usize>, since: Instant) -> Result<Result<Connection>> {
+    async fn round(&mut self, order: Vec<usize>) -> Result<Result<Connection>> {
         let Self { target, engine, inbox, closing, abandoned, .. } = self;
-        // Of a timeout that is over the wait before the round has seen to.
-        let timeout = target.failover.timeout.map(|timeout| since + timeout);
-        let mut timeout = timeout.filter(|at| *at > Instant::now());
         let mut attempt = std::pin::pin!(target.round(order));
         loop {
+            let timeout = engine.next_timeout();
             tokio::select! {
                 result = &mut attempt => return Ok(result),
-                () = sleep_until(timeout.unwrap_or(since)), if timeout.is_some() => {
-                    engine.refuse(&Error::Timeout);
-                    timeout = None;
+                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
+                    engine.time_out(Instant::now());
                 }
                 command = inbox.recv(), if !*abandoned => {
                     take(engine, closing, abandoned, command);
@@ -176,18 +182,15 @@ impl Task {
         }
     }
 
-    async fn wait(&mut self, delay: Duration, since: Instant) -> Result<()> {
+    async fn wait(&mut self, delay: Duration) -> Result<()> {
         let until = Instant::now() + delay;
-        let timeout = self.target.failover.timeout.map(|timeout| since + timeout);
         loop {
             gone(&self.engine, self.closing.is_some(), self.abandoned)?;
-            if timeout.is_some_and(|at| at <= Instant::now()) {
-                self.engine.refuse(&Error::Timeout);
-            }
+            self.engine.time_out(Instant::now());
             if until <= Instant::now() {
                 return Ok(());
             }
-            let wake = timeout.filter(|at| *at > Instant::now()).map_or(until, |at| at.min(until));
+            let wake = self.engine.next_timeout().map_or(until, |at| at.min(until));
             tokio::select! {
                 () = sleep_until(wake) => {}
                 command = self.inbox.recv(), if !self.abandoned => {

@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::command::Command;
 use crate::unconfirmed::Held;
 use crate::{Delivery, Error, Message, Result};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use understudy_native::{Deliveries, LIST_ITEMS_MAX, Publish, Transaction as Frame};
 
 /// A transaction is on disk on the master, and on the slave while that is in-sync.
@@ -101,7 +101,8 @@ impl Transaction {
     /// [`Error::Stale`] if a delivery is of a former connection, or the connection was lost and
     /// the broker has not got the transaction: nothing happened, and the deliveries come again.
     /// [`Error::Refused`] if the broker refuses a publish: nothing happened. [`Error::InDoubt`]
-    /// if the connection was lost and no other could be had to ask. [`Error::Closed`].
+    /// if the connection was lost and no other could be had to ask. [`Error::Timeout`] and those
+    /// after which the client is closed: nothing happened.
     ///
     /// # Cancel safety
     /// Dropped before it is handed over, nothing happens; afterwards the answer alone is lost.
@@ -109,6 +110,7 @@ impl Transaction {
         if self.stale {
             return Err(Error::Stale);
         }
+        let made = Instant::now();
         let commit = self.client.reserve_commit().await?;
         let weight = self.client.reserve(self.weight.max(1)).await?;
         let transaction = Frame {
@@ -121,11 +123,9 @@ impl Transaction {
         };
         let (done, answered) = oneshot::channel();
         let (generation, places) = (self.generation, self.places);
-        let held = Held { weight, commit: Some(commit) };
+        let held = Held { weight, commit: Some(commit), made };
         let command = Command::Transaction { transaction, held, generation, places, done };
-        if !self.client.link.send(command) {
-            return Err(Error::Closed);
-        }
+        self.client.link.send(command)?;
         let stored = answered.await.unwrap_or(Err(Error::Closed))?;
         Ok(Committed { commit: stored.sequence, already: stored.already })
     }

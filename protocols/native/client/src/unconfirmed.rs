@@ -3,7 +3,10 @@
 
 use crate::Error;
 use std::{collections::VecDeque, sync::Arc};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::Instant,
+};
 use understudy_native::{Frame, Outcome, Returned};
 
 /// What is committed, and how that is known.
@@ -17,12 +20,14 @@ pub(crate) struct Stored {
 
 pub(crate) type Done = oneshot::Sender<Result<Stored, Error>>;
 
-/// What a publish or transaction holds until it is answered.
+/// What a publish or transaction has to itself until it is answered.
 pub(crate) struct Held {
     /// Of the publish window.
     pub(crate) weight: u32,
     /// Of the transactions that may be without an answer.
     pub(crate) commit: Option<OwnedSemaphorePermit>,
+    /// When the program asked for it: `timeout` counts from then.
+    pub(crate) made: Instant,
 }
 
 /// AMQP's code: the broker has no such transaction.
@@ -62,6 +67,21 @@ impl Entry {
         // No one may be waiting: then the answer is not wanted.
         let _ = done.send(result.map(|already| Stored { sequence: self.sequence, already }));
     }
+
+    /// What became of a transaction that was sent is then not known.
+    fn fail(&mut self, error: &Error) {
+        let in_doubt = self.sent && !matches!(self.frame, Frame::Publish(_));
+        self.finish(Err(if in_doubt { Error::InDoubt } else { error.clone() }));
+    }
+
+    /// Of a transaction.
+    fn request(&self) -> Option<u64> {
+        match &self.frame {
+            Frame::Transaction(transaction) => Some(transaction.request),
+            Frame::Outcome(outcome) => Some(outcome.request),
+            _ => None,
+        }
+    }
 }
 
 impl Unconfirmed {
@@ -95,11 +115,7 @@ impl Unconfirmed {
     /// Numbers and requests of the transactions without an answer.
     pub(crate) fn transactions(&self) -> impl Iterator<Item = (u64, u64)> {
         let unanswered = self.entries.iter().filter(|entry| entry.done.is_some());
-        unanswered.filter_map(|entry| match &entry.frame {
-            Frame::Transaction(transaction) => Some((entry.sequence, transaction.request)),
-            Frame::Outcome(outcome) => Some((entry.sequence, outcome.request)),
-            _ => None,
-        })
+        unanswered.filter_map(|entry| Some((entry.sequence, entry.request()?)))
     }
 
     /// Publishes up to `through` are committed. Transactions are answered one by one.
@@ -163,12 +179,27 @@ impl Unconfirmed {
         }
     }
 
-    /// What became of a transaction that was sent is then not known.
-    pub(crate) fn fail_all(&mut self, error: &Error) {
-        for entry in &mut self.entries {
-            let in_doubt = entry.sent && !matches!(entry.frame, Frame::Publish(_));
-            entry.finish(Err(if in_doubt { Error::InDoubt } else { error.clone() }));
+    /// When the first was made that has no answer.
+    pub(crate) fn first_made(&self) -> Option<Instant> {
+        // An answered one does not stay in front.
+        self.entries.front().map(|entry| entry.held.made)
+    }
+
+    /// Fails those made up to `through`; returns the requests of transactions among them. A later
+    /// one ends the search: they come in the order in which they were made, but for those that
+    /// waited for another to commit.
+    pub(crate) fn fail_made_through(&mut self, through: Instant, error: &Error) -> Vec<u64> {
+        let mut requests = Vec::new();
+        for entry in self.entries.iter_mut().take_while(|entry| entry.held.made <= through) {
+            requests.extend(entry.request());
+            entry.fail(error);
         }
+        self.release();
+        requests
+    }
+
+    pub(crate) fn fail_all(&mut self, error: &Error) {
+        self.entries.iter_mut().for_each(|entry| entry.fail(error));
         self.release();
     }
 
@@ -210,7 +241,7 @@ mod tests {
 
         fn push(&mut self, sequence: u64, frame: Frame) {
             let (done, answer) = oneshot::channel();
-            let held = Held { weight: 1, commit: None };
+            let held = Held { weight: 1, commit: None, made: Instant::now() };
             self.unconfirmed.push(sequence, held, frame, true, done);
             self.answers.push(answer);
         }

@@ -98,7 +98,14 @@ fn options_go_where_they_belong() {
     assert_eq!(list.priority_uris, ["b:61616", "c:61617"]);
     assert_eq!(list.addresses[1].frame_bytes_max, Some(1_048_576));
     assert_eq!(parse("failover:(tcp://a)?reconnectDelayExponent=3").back_off_multiplier, 3.0);
-    assert_eq!(parse("failover:(tcp://a)?timeout=-1").timeout, None);
+    for none in ["failover:(tcp://a)?timeout=-1", "failover:(tcp://a)?timeout=0"] {
+        assert_eq!(parse(none).timeout, None, "{none}");
+    }
+    let list = parse(
+        "failover:(tcp://a?keepAlive=TRUE&tcpNoDelay=False)?randomize=False&priorityBackup=True",
+    );
+    assert!(list.addresses[0].keep_alive && !list.addresses[0].no_delay);
+    assert!(!list.randomize && list.priority_backup);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::server::{Server, Store};
 use crate::soon;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use understudy_client::*;
 
 type Shared = Arc<Mutex<Store>>;
@@ -171,7 +171,12 @@ async fn without_attempts_everything_ends() {
     assert!(matches!(confirmation.await, Err(Error::NoConnection(_))));
     while q.next().await.is_some() {}
     assert!(matches!(q.error(), Some(Error::NoConnection(_))));
-    assert_eq!(client.publish(Message::to_queue("q", "m")).await, Err(Error::Closed));
+    let why = client.publish(Message::to_queue("q", "m")).await.unwrap_err().to_string();
+    let ends = ("no connection: the connection was lost: ", "; the address allows no reconnect");
+    assert!(why.starts_with(ends.0) && why.ends_with(ends.1), "{why}");
+    let told = client.subscribe("q", SubscribeOptions::default()).await.unwrap_err();
+    assert_eq!(told.to_string(), why);
+    assert_eq!(client.purge_queue("q").await.unwrap_err().to_string(), why);
 
     for list in [
         format!("tcp://{address}"),
@@ -192,15 +197,20 @@ async fn the_timeout_ends_the_waiting_but_not_the_client() {
     let address = server.kill().await;
     let mut state = client.state();
     state.wait_for(|state| *state == ConnectionState::Connecting).await.unwrap();
-    let waiting = client.publish(Message::to_queue("q", "m"));
-    assert_eq!(timeout(Duration::from_secs(5), waiting).await.unwrap(), Err(Error::Timeout));
-    let later = client.declare_queue("q", QueueOptions::default());
-    let later = timeout(Duration::from_secs(5), later).await.unwrap();
+    // One after the other: the second begins to wait when the first has given up.
+    for body in ["m", "n"] {
+        let since = Instant::now();
+        let waiting = soon(client.publish(Message::to_queue("q", body))).await;
+        assert_eq!(waiting, Err(Error::Timeout));
+        assert!(since.elapsed() >= Duration::from_millis(60), "{:?}", since.elapsed());
+    }
+    let later = soon(client.declare_queue("q", QueueOptions::default())).await;
     assert_eq!(later, Err(Error::Timeout));
 
     let _server = Server::start_at(address, &store).await;
     state.wait_for(|state| matches!(state, ConnectionState::Connected(_))).await.unwrap();
     assert!(client.publish(Message::to_queue("q", "again")).await.is_ok());
+    assert_eq!(store.lock().unwrap().stored, ["again"]);
 }
 
 #[tokio::test]
@@ -238,4 +248,19 @@ async fn a_broker_that_falls_silent_is_left() {
     let mut state = client.state();
     let left = state.wait_for(|state| *state == live_name);
     timeout(Duration::from_secs(5), left).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_stands_still_is_passed_over() {
+    // As of a stopped process: the kernel takes the connection, and nobody says anything.
+    let still = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let live = Server::start(&Shared::default()).await;
+    let list = format!(
+        "failover:(tcp://{},tcp://{})?randomize=false&nested.wireFormat.maxInactivityDuration=300",
+        still.local_addr().unwrap(),
+        live.address
+    );
+    let connecting = timeout(Duration::from_secs(5), Client::connect(&list)).await;
+    let client = connecting.unwrap().unwrap();
+    assert_eq!(*client.state().borrow(), ConnectionState::Connected(live.address.to_string()));
 }

@@ -10,6 +10,7 @@ pub(super) struct ConsumeArguments {
     /// Address of the node or the pair, e.g. failover:(tcp://one:61616,tcp://two:61616)
     #[arg(long, default_value = "tcp://127.0.0.1:61616")]
     url: String,
+    /// Name of the queue.
     #[arg(long)]
     queue: String,
     /// End after so many messages; without it, never.

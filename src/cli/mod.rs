@@ -203,3 +203,20 @@ fn start_client_logging() {
 fn complain(text: &str) {
     eprintln!("understudy: {text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options_without_help(command: &clap::Command) -> Vec<String> {
+        let options = command.get_arguments().filter(|argument| !argument.is_positional());
+        let silent = options.filter(|option| option.get_help().is_none());
+        let named = silent.map(|option| format!("{} {}", command.get_name(), option.get_id()));
+        named.chain(command.get_subcommands().flat_map(options_without_help)).collect()
+    }
+
+    #[test]
+    fn every_option_of_every_verb_has_a_help_text() {
+        assert_eq!(options_without_help(&Cli::command()), [""; 0]);
+    }
+}

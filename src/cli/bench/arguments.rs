@@ -49,6 +49,7 @@ pub(in crate::cli) struct BenchArguments {
     /// Unconfirmed publishes (STOMP: receipts) of a producer; 0: ask for no confirms.
     #[arg(long, default_value_t = 1_000)]
     window: usize,
+    /// How a consumer settles (STOMP's modes: auto, client, client-individual).
     #[arg(long, value_enum, default_value_t = Ack::Cumulative)]
     ack: Ack,
     /// Deliveries settled at a time.

@@ -69,11 +69,11 @@ pub(super) fn wire(address: &Address, load: &Arc<Load>, purpose: Purpose) -> Box
 
 impl Link {
     fn open(address: &Address, load: &Arc<Load>, purpose: Purpose) -> anyhow::Result<Self> {
-        let stream = Stream::connect(address)?;
+        // Large messages take their time to be made, and a broker does not wait long for a login.
         let mut wire = wire(address, load, purpose);
-        let mut output = Vec::new();
+        let (input, mut output) = (Input::new(), Vec::new());
         wire.open(&mut output);
-        let input = Input::new();
+        let stream = Stream::connect(address)?;
         Ok(Self { stream, wire, input, output, written: 0, ready: false, closing: false })
     }
 
@@ -97,7 +97,8 @@ impl Link {
     /// False: nothing is there.
     fn read(&mut self) -> anyhow::Result<bool> {
         match self.stream.read(&mut self.input) {
-            Ok(0) => bail!("the broker closed the connection"),
+            Ok(0) if self.ready => bail!("the broker closed the connection"),
+            Ok(0) => bail!("the broker closed the connection before it was open"),
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
@@ -146,7 +147,7 @@ impl Connection {
     }
 
     /// Everything that can be done without waiting, but reading.
-    pub(super) fn work(&mut self, shared: &Shared) {
+    pub(super) fn work(&mut self, shared: &Shared, latencies: &mut Latencies) {
         if self.ended {
             return;
         }
@@ -169,7 +170,20 @@ impl Connection {
             }
         }
         if let Err(error) = link.flush() {
-            self.lose(error, shared);
+            self.hear_out(error, shared, latencies);
+        }
+    }
+
+    /// A broker that refuses says why before it closes: that tells more than a write that failed.
+    fn hear_out(&mut self, error: anyhow::Error, shared: &Shared, latencies: &mut Latencies) {
+        while let Some(link) = &mut self.link {
+            let said = match link.read() {
+                Ok(true) => self.take_events(shared, latencies),
+                _ => return self.lose(error, shared),
+            };
+            if let Err(reason) = said {
+                return self.lose(reason, shared);
+            }
         }
     }
 

@@ -1,7 +1,8 @@
-//! Without sockets: what a broker says in any pieces, and how a producer keeps count.
+//! Without a broker: what one says in any pieces, before it closes too, and how a producer keeps count.
 
 use super::address::Address;
 use super::amqp::AmqpWire;
+use super::connection::{Connection, Role};
 use super::load::{Ack, Load};
 use super::meter::{Counters, Latencies, Shared};
 use super::native::NativeWire;
@@ -9,6 +10,8 @@ use super::producer::Producer;
 use super::seen::Ledger;
 use super::stomp::StompWire;
 use super::wire::{Event, Purpose, Stamp, Wire};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -242,4 +245,38 @@ fn what_is_sent_again_keeps_its_number_and_the_gap_counts_the_time_without_a_con
     producer.on_lost_connection(now_ns + 2 * OUTAGE_NS);
     producer.confirm(1, true, now_ns + 4 * OUTAGE_NS, &mut Latencies::new().unwrap(), &shared);
     assert_eq!(Counters::get(&shared.counters.confirm_gap_ns), 2 * OUTAGE_NS);
+}
+
+#[test]
+fn what_a_broker_says_before_it_closes_is_heard_though_writing_fails() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("stomp://{}", listener.local_addr().unwrap());
+    let load = Arc::new(Load {
+        servers: vec![url.parse().unwrap()],
+        size: 300_000,
+        window: 1_000,
+        messages: 1_000,
+        ..(*load(Ack::Auto)).clone()
+    });
+    let (shared, mut latencies) = (shared(), Latencies::new().unwrap());
+    let producer = Producer::new(0, Arc::clone(&load), Vec::new()).unwrap();
+    let mut connection = Connection::new(load, Role::Producer(Box::new(producer)));
+    connection.work(&shared, &mut latencies);
+    let (mut broker, _) = listener.accept().unwrap();
+    let mut connect = [0; 7];
+    broker.read_exact(&mut connect).unwrap();
+    assert_eq!(&connect, b"CONNECT");
+    broker.write_all(b"CONNECTED\n\n\0").unwrap();
+    while shared.opening.load(Ordering::Acquire) > 0 {
+        connection.read(&shared, &mut latencies);
+    }
+    connection.work(&shared, &mut latencies);
+    // It closes without having read the rest: what is written from now on is refused.
+    broker.write_all(b"ERROR\nmessage:Too large\n\nwhy\0").unwrap();
+    drop(broker);
+    while !connection.is_ended() {
+        connection.work(&shared, &mut latencies);
+    }
+    let failure = shared.failure.lock().unwrap().take().unwrap();
+    assert_eq!(failure.root_cause().to_string(), "the broker says: Too large: why");
 }

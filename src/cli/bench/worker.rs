@@ -31,7 +31,7 @@ pub(super) fn run(mut connections: Vec<Connection>, shared: &Arc<Shared>) -> Vec
             }
         }
         for connection in &mut connections {
-            connection.work(shared);
+            connection.work(shared, &mut latencies);
         }
         wait(&connections, shared, &mut readable);
         for &at in &readable {

@@ -52,6 +52,7 @@ pub(crate) struct WithPassword {
 
 #[derive(Args, Debug)]
 pub(crate) struct InVhost {
+    /// The vhost meant.
     #[arg(short = 'p', long, default_value = "/")]
     vhost: String,
     #[command(flatten)]
@@ -108,6 +109,7 @@ pub(crate) struct Policy {
     pattern: String,
     /// As JSON, e.g. {"max-length": 1000}
     definition: String,
+    /// Of the policies that match a name the one with the highest counts.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
     /// queues, exchanges or all
@@ -120,8 +122,10 @@ pub(crate) struct Policy {
 #[derive(Args, Debug)]
 pub(crate) struct DeleteQueue {
     name: String,
+    /// Only if no message is ready.
     #[arg(short = 'e', long)]
     if_empty: bool,
+    /// Only if it has no consumer.
     #[arg(short = 'u', long)]
     if_unused: bool,
     #[command(flatten)]

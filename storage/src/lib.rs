@@ -10,6 +10,9 @@ mod log;
 mod pages;
 mod piece;
 mod reader;
+mod redo;
+#[cfg(test)]
+mod redo_tests;
 mod repair;
 #[cfg(test)]
 mod repair_tests;

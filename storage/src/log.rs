@@ -4,10 +4,13 @@ use crate::cold::{self, Records};
 use crate::guard::{self, Guard};
 use crate::pages::MappedPages;
 use crate::piece;
+use crate::redo::{self, Redo};
 use crate::{LogReader, StorageError};
 use bytes::Bytes;
 use heed::types::Bytes as Raw;
-use heed::{Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls};
+use heed::{
+    Database, Env, EnvFlags, EnvOpenOptions, FlagSetMode, PutFlags, RoTxn, RwTxn, WithoutTls,
+};
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::path::Path;
@@ -73,6 +76,7 @@ pub struct Log {
     cold: Records,
     pub(crate) scratch: Vec<u8>,
     guard: Option<Guard>,
+    redo: Option<Redo>,
 }
 
 #[derive(Clone, Copy)]
@@ -89,7 +93,7 @@ const MAP_FACTOR: usize = 2;
 const VIEW: &[u8] = b"view";
 const FORMAT: &[u8] = b"format";
 /// Of the whole data directory. 2: the crc of a piece covers its key; 3: that of a slice of state, too;
-/// 4: the queue list of an enqueue begins with its length in bytes.
+/// 4: the queue list of an enqueue begins with its length in bytes, and there is a place for [`Redo`].
 const FORMAT_VERSION: u32 = 4;
 const BASE: &[u8] = b"base";
 /// A commit deletes so many pieces, and twice as many as it appends: freeing keeps up with
@@ -128,13 +132,16 @@ impl Log {
         let path = dir.join("log");
         std::fs::create_dir_all(&path)?;
         let env = open_env(&path, options.map_bytes_max * MAP_FACTOR, 3)?;
+        let last_transaction = env.info().last_txn_id as u64;
         let mut txn = env.write_txn()?;
         let log = env.create_database(&mut txn, Some("log"))?;
         let cold = env.create_database(&mut txn, Some("cold"))?;
         let meta = env.create_database(&mut txn, Some("meta"))?;
         check_format(&mut txn, log, meta)?;
+        Redo::create(&mut txn, meta)?;
         txn.commit()?;
-        let pages = Arc::new(MappedPages::find(&path.join("data.mdb")));
+        let data_file = path.join("data.mdb");
+        let pages = Arc::new(MappedPages::find(&data_file));
         let bytes_max = options.map_bytes_max as u64;
         let tables = Tables { env, log, cold, meta, pages, bytes_max };
         let reader = LogReader::new(tables.clone());
@@ -142,8 +149,26 @@ impl Log {
         let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
         let (reclaim, cold) = (VecDeque::new(), Records::new());
         let (blocked_by, untold) = (None, None);
-        let log = Self { tables, end, blocked_by, untold, reclaim, cold, scratch, guard: None };
+        let (guard, redo) = (None, None);
+        let mut log = Self { tables, end, blocked_by, untold, reclaim, cold, scratch, guard, redo };
+        if damage.is_none() {
+            log.redo(last_transaction, &data_file)?;
+        }
         Ok((log, reader, damage))
+    }
+
+    /// Appends what a power loss has undone, and finds the place for what comes.
+    fn redo(&mut self, last_transaction: u64, data_file: &Path) -> Result<(), StorageError> {
+        let tables = self.tables.clone();
+        let txn = tables.env.read_txn()?;
+        let undone = redo::undone(&txn, tables.meta, last_transaction)?;
+        let place = Redo::find(&txn, tables.meta, &tables.pages, data_file)?;
+        drop(txn);
+        for groups in undone {
+            self.write(&Batch { groups: &groups, view: None })?;
+        }
+        self.redo = place;
+        Ok(())
     }
 
     /// Asked before each commit, from now on.
@@ -202,6 +227,8 @@ impl Log {
         let mut txn = tables.env.write_txn()?;
         let mut end = self.end;
         let mut pieces = 0;
+        // What was packed away is relied on when its log is deleted, a view by the peer.
+        let only_groups = batch.view.is_none() && self.cold.is_empty();
         for group in batch.groups {
             if group.first() != end.last.next() {
                 return Err(StorageError::Gap { first: group.first(), last: end.last });
@@ -222,7 +249,15 @@ impl Log {
             self.delete_some(&mut txn, &mut end, RECLAIM_PIECES_MIN + 2 * pieces)?;
         }
         guard::ask(self.guard.as_ref())?;
-        txn.commit()?;
+        let is_redoable = match &mut self.redo {
+            Some(redo) if only_groups => redo.write(txn.id() as u64, batch.groups)?,
+            _ => false,
+        };
+        if is_redoable {
+            commit_flushed_once(&tables.env, txn)?;
+        } else {
+            txn.commit()?;
+        }
         self.end = end;
         tables.pages.touched(batch.groups.iter().map(|group| group.bytes().len()).sum());
         Ok(())
@@ -389,6 +424,18 @@ pub(crate) fn open_env(
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_bytes_max).max_dbs(tables);
     Ok(unsafe { options.open(path)? })
+}
+
+/// Leaves out the flush of the meta page.
+///
+/// Unsafe: a power loss may undo the transaction, which [`Redo`] is for; and no two threads may set
+/// flags at once, which the owner of the [`Log`] does alone.
+#[allow(unsafe_code)]
+fn commit_flushed_once(env: &Env<WithoutTls>, txn: RwTxn<'_>) -> Result<(), StorageError> {
+    unsafe { env.set_flags(EnvFlags::NO_META_SYNC, FlagSetMode::Enable)? };
+    let committed = txn.commit();
+    unsafe { env.set_flags(EnvFlags::NO_META_SYNC, FlagSetMode::Disable)? };
+    Ok(committed?)
 }
 
 fn delete_pieces(

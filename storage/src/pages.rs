@@ -32,6 +32,12 @@ impl MappedPages {
         Self { start, len, touched: AtomicUsize::new(0) }
     }
 
+    /// Where in the data file a part of the mapping lies; None: it is not known.
+    pub(crate) fn offset_of(&self, part: &[u8]) -> Option<u64> {
+        let offset = (part.as_ptr() as usize).checked_sub(self.start)?;
+        (offset + part.len() <= self.len).then_some(offset as u64)
+    }
+
     /// So many bytes were read or written; releases the pages when it is time.
     pub(crate) fn touched(&self, bytes: usize) {
         if self.touched.fetch_add(bytes, Ordering::Relaxed) + bytes < RELEASE_AFTER_BYTES {

@@ -153,10 +153,15 @@ fn a_reset_log_begins_behind_the_copy() {
     assert_eq!(log.load_view().unwrap().unwrap(), &b"view"[..]);
 }
 
+/// Where the log holds `needle`: behind the place of what may have to be done again, which holds it, too.
+pub(crate) fn place_of(needle: &[u8], file: &[u8]) -> usize {
+    file.windows(needle.len()).rposition(|window| window == needle).unwrap()
+}
+
 /// Finds `needle` in the file and flips a bit of it.
 pub(crate) fn corrupt(path: &Path, needle: &[u8]) {
     let mut bytes = std::fs::read(path).unwrap();
-    let at = bytes.windows(needle.len()).position(|w| w == needle).unwrap();
+    let at = place_of(needle, &bytes);
     bytes[at + 3] ^= 1;
     std::fs::write(path, bytes).unwrap();
 }

@@ -26,7 +26,7 @@ impl Lead {
                     && synced(&theirs)
                     && core.view.standing.is_synced(self.epoch)
                     && !self.is_saving_alone();
-                self.attach(core, link, resumes);
+                self.attach(core, link, resumes.then_some(&theirs), out);
                 #[cfg(test)]
                 if broken::is(Broken::TrustsHello) {
                     self.came_back_without_claim(core, out);
@@ -64,13 +64,22 @@ impl Lead {
         }
     }
 
-    fn attach(&mut self, core: &mut Core, link: LinkId, resumes: bool) {
+    /// `resumes`: the hello of a slave that is in-sync already. Its process may be a new one, started with
+    /// other settings.
+    fn attach(
+        &mut self,
+        core: &mut Core,
+        link: LinkId,
+        resumes: Option<&Hello>,
+        out: &mut Vec<Output>,
+    ) {
         core.reinjecting = false;
-        if resumes {
+        let version = resumes.map(|theirs| {
             self.slave_is_back(core);
-        }
-        let mut feed = Feed::new(core, link, self.epoch, resumes);
-        if let (true, Peer::Lost { progress_ms, acked, .. }) = (resumes, &self.peer)
+            core.keep_peer(theirs, out)
+        });
+        let mut feed = Feed::new(core, link, self.epoch, version);
+        if let (Some(_), Peer::Lost { progress_ms, acked, .. }) = (version, &self.peer)
             && *acked < core.log.appended
         {
             feed.progress_ms = *progress_ms;
@@ -115,10 +124,7 @@ impl Lead {
                     let stage = feed.stage;
                     match stage {
                         Stage::Copying => self.begin_copy(core, link, position.taken, out),
-                        Stage::Synced => {
-                            self.in_sync(core, out);
-                            self.keep_registered(core);
-                        }
+                        Stage::Resuming { version } => self.resume(core, version, out),
                         _ => {}
                     }
                     if stage != Stage::Copying {
@@ -177,10 +183,23 @@ impl Lead {
         if sensible { None } else { self.nonsense(core, link, out) }
     }
 
+    /// R8: who calls the pair in-sync may rely on a policy that neither disk forgets.
+    pub(crate) fn resume(&mut self, core: &mut Core, version: u64, out: &mut Vec<Output>) {
+        if version <= core.saved()
+            && let Peer::Attached(feed) = &mut self.peer
+        {
+            feed.stage = Stage::Synced;
+            self.in_sync(core, out);
+            self.keep_registered(core);
+        }
+    }
+
     fn in_sync(&mut self, core: &mut Core, out: &mut Vec<Output>) {
         core.paired = true;
         self.readmission.synced(core.now_ms);
-        core.say(false, format!("the slave is in-sync in epoch {}", self.epoch), out);
+        let policy = core.policy().name();
+        let text = format!("the slave is in-sync in epoch {}, policy {policy}", self.epoch);
+        core.say(false, text, out);
     }
 
     fn nonsense(&mut self, core: &mut Core, link: LinkId, out: &mut Vec<Output>) -> Next {

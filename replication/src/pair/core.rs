@@ -209,6 +209,14 @@ impl Core {
         self.peer_client_addresses = theirs.client_addresses.clone();
     }
 
+    /// As `adopt_peer`, and on disk once the version is saved that this returns.
+    pub(crate) fn keep_peer(&mut self, theirs: &Hello, out: &mut Vec<Output>) -> u64 {
+        let kept = |view: &View| (view.peer, view.peer_address.clone(), view.peer_policy);
+        let before = kept(&self.view);
+        self.adopt_peer(theirs);
+        if kept(&self.view) == before { self.version } else { self.save(out) }
+    }
+
     /// The pause before the next attempt is random, lest two nodes that dial each other do so in
     /// step for ever. True if the outcome tells something.
     pub(crate) fn dial_ended(&mut self) -> bool {

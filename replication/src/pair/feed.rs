@@ -36,6 +36,10 @@ pub(crate) enum Stage {
     },
     /// The slave is told, and saves `Synced` last.
     Inviting,
+    /// It was in-sync already, and what it told anew of itself is being saved.
+    Resuming {
+        version: u64,
+    },
     Synced,
 }
 
@@ -44,8 +48,9 @@ pub(crate) struct Feed {
     pub(crate) link: LinkId,
     pub(crate) stage: Stage,
     epoch: Epoch,
-    /// The slave was in-sync in this epoch and both disks say so.
-    resumes: bool,
+    /// The slave was in-sync in this epoch and both disks say so, and has not told its position yet:
+    /// the version of the view that has what its hello tells of its flags and address.
+    resumes: Option<u64>,
     /// Last LSN that was sent, and the chain hash there.
     sent: Lsn,
     chain: u128,
@@ -73,7 +78,7 @@ pub(crate) struct Unfit {
 }
 
 impl Feed {
-    pub(crate) fn new(core: &Core, link: LinkId, epoch: Epoch, resumes: bool) -> Self {
+    pub(crate) fn new(core: &Core, link: LinkId, epoch: Epoch, resumes: Option<u64>) -> Self {
         let floor = core.links.theirs(link).map_or(core.log.appended, |theirs| theirs.last);
         Self {
             link,
@@ -98,13 +103,14 @@ impl Feed {
 
     /// Whether commit waits for this slave's acks.
     pub(crate) fn is_required(&self) -> bool {
-        self.resumes
+        self.resumes.is_some()
             || matches!(
                 self.stage,
                 Stage::Joining { .. }
                     | Stage::Widening { .. }
                     | Stage::Registering { .. }
                     | Stage::Inviting
+                    | Stage::Resuming { .. }
                     | Stage::Synced
             )
     }
@@ -151,7 +157,7 @@ impl Feed {
     pub(crate) fn position(&mut self, core: &Core, position: &Position) -> Result<bool, Unfit> {
         let expected = self.stage == Stage::Greeted
             && position.epoch == self.epoch
-            && position.synced == self.resumes;
+            && position.synced == self.resumes.is_some();
         if expected && position.copy {
             self.stage = Stage::Copying;
             self.floor = core.commit;
@@ -163,7 +169,8 @@ impl Feed {
         if position.last < core.log.base {
             return Err(Unfit { diverged: false });
         }
-        self.stage = if self.resumes { Stage::Synced } else { Stage::Tail };
+        let resumes = self.resumes.take();
+        self.stage = resumes.map_or(Stage::Tail, |version| Stage::Resuming { version });
         self.sent = position.last;
         self.floor = position.last;
         self.chain = position.chain;

@@ -91,6 +91,9 @@ impl Follow {
             && follow.leader.standing.is_synced(epoch);
         if member && plan == Plan::Continue {
             core.say(false, format!("back in-sync with the master of epoch {epoch}"), out);
+            // A master leads an epoch with one process and its settings, so the view has its flags and
+            // address since `accept`.
+            core.adopt_peer(&follow.leader);
             follow.send_position(core, out);
         } else {
             follow.accept(core, plan, out);

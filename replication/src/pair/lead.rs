@@ -107,7 +107,7 @@ impl Lead {
         core.say(false, format!("leading epoch {epoch} behind LSN {}", core.log.appended), out);
         if let Some(link) = link {
             core.greet(link, Some(epoch), None, out);
-            lead.peer = Peer::Attached(Box::new(Feed::new(core, link, epoch, false)));
+            lead.peer = Peer::Attached(Box::new(Feed::new(core, link, epoch, None)));
         }
         State::Lead(Box::new(lead))
     }
@@ -269,11 +269,12 @@ impl Lead {
             core.dialer.slow_down(core.now_ms);
             core.say(true, format!("going on without a slave since LSN {}", core.commit), out);
         }
-        if let Peer::Attached(feed) = &mut self.peer
-            && let Stage::Widening { target, version } = feed.stage
-            && version <= saved
-        {
-            self.register_or_invite(core, target, out);
+        match self.feed().map(|feed| feed.stage) {
+            Some(Stage::Widening { target, version }) if version <= saved => {
+                self.register_or_invite(core, target, out);
+            }
+            Some(Stage::Resuming { version }) => self.resume(core, version, out),
+            _ => {}
         }
         None
     }

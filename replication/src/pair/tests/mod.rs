@@ -10,6 +10,7 @@ mod failure_table;
 mod fetch;
 mod left_out;
 mod operator;
+mod resuming;
 mod search;
 mod stories;
 mod upgrade;

@@ -46,7 +46,8 @@ fn report(name: &str, arbiter: bool, outcome: &Outcome) {
 fn holds(name: &str, arbiter: bool, must_see: &[Sight]) {
     let starts = starts::all(Setting::new(name, arbiter));
     let outcome = search(name, arbiter, &starts, Bounds::states(states_max(70_000)));
-    for sight in ALWAYS.iter().chain(must_see) {
+    let apart = if arbiter { &[][..] } else { &WITHOUT_ARBITER };
+    for sight in ALWAYS.iter().chain(apart).chain(must_see) {
         assert!(outcome.saw(*sight), "{name}: no {}", Sight::NAMES[sight.index()]);
     }
 }
@@ -60,9 +61,22 @@ fn search(name: &str, arbiter: bool, starts: &[Start], bounds: Bounds) -> Outcom
     outcome
 }
 
-/// What comes about under every policy.
-const ALWAYS: [Sight; 5] =
-    [Sight::BY_TAIL, Sight::BY_COPY, Sight::PROMOTION, Sight::SWITCHOVER, Sight::ELECTION];
+/// What comes about under every policy. `STALE` is asked for nowhere: a node refuses a stale epoch only
+/// if it has promised a newer one between its hello and the meeting, for which two links have to cross
+/// an election. Of `both`, 350,000 states and with them each course with one departure do not have it.
+const ALWAYS: [Sight; 7] = [
+    Sight::BY_TAIL,
+    Sight::BY_COPY,
+    Sight::PROMOTION,
+    Sight::SWITCHOVER,
+    Sight::ELECTION,
+    Sight::FORGOTTEN,
+    Sight::RESYNC,
+];
+
+/// With an arbiter only force has two sides lead apart. That counts as two departures, and the states
+/// end among those with one.
+const WITHOUT_ARBITER: [Sight; 1] = [Sight::APART];
 
 #[test]
 fn the_rules_hold_when_the_slave_survives() {

@@ -2,7 +2,7 @@
 
 use super::world::{REGISTER, World};
 use crate::pair::config::Survival;
-use crate::pair::message::Message;
+use crate::pair::message::{Code, Message};
 use crate::pair::state::State;
 use crate::pair::tests::disk::Job;
 use crate::pair::view::{Standing, View};
@@ -168,7 +168,6 @@ impl World {
             ("going on without a slave", Sight::ALONE),
             ("promoted by the operator", Sight::PROMOTION),
             ("is handed over", Sight::SWITCHOVER),
-            ("STALE_EPOCH", Sight::STALE),
             ("has node", Sight::FORGOTTEN),
             ("resync by the operator", Sight::RESYNC),
             ("back in-sync with", Sight::RESUMED),
@@ -294,9 +293,14 @@ impl World {
         self.claim(epoch.is_none_or(|epoch| epoch <= promised), || {
             format!("host {host} speaks of epoch {epoch:?}, its disk has promised {promised} (R1)")
         });
-        if let Message::InSyncOk { .. } = message {
-            let copied = self.nodes[host].disk.base.0 > Lsn::ZERO;
-            self.sights |= if copied { Sight::BY_COPY } else { Sight::BY_TAIL };
+        match message {
+            Message::InSyncOk { .. } => {
+                let copied = self.nodes[host].disk.base.0 > Lsn::ZERO;
+                self.sights |= if copied { Sight::BY_COPY } else { Sight::BY_TAIL };
+            }
+            // A leader that hears so steps down and does not repeat the word.
+            Message::Reject { code: Code::StaleEpoch, .. } => self.sights |= Sight::STALE,
+            _ => {}
         }
     }
 

@@ -4,8 +4,7 @@
 //! flush the store stays whole, but the newest transaction may be undone when the machine loses its
 //! power. So the groups of a small commit are written a second time, into a place of the same file, where
 //! the first flush covers them: should their transaction be undone, they are appended again at the start.
-//! A disk that takes 4 ms for a flush answers a lone publisher in half the time, and one that takes 0.4 ms
-//! in two thirds.
+//! Where a flush takes milliseconds, flushes are what a lone publisher waits for.
 //!
 //! The place is a value of LMDB's, which nothing rewrites: its pages stay where they are. It has two slots
 //! that take turns. A transaction's meta page is flushed with the next one's pages, so at most the last

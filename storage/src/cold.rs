@@ -3,9 +3,9 @@
 //! its LSN. Whoever puts records between those of a chunk has the chunk written anew.
 
 use crate::StorageError;
-use crate::log::Table;
 use crate::piece::{self, CONTENT_BYTES_MAX, Key};
 use crate::reader::holding;
+use crate::tables::Table;
 use bytes::Bytes;
 use heed::{RwTxn, types::DecodeIgnore};
 use std::collections::BTreeMap;

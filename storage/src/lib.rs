@@ -19,6 +19,7 @@ mod repair_tests;
 mod scrub;
 mod space;
 mod state;
+mod tables;
 #[cfg(test)]
 mod tests;
 

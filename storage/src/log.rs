@@ -2,19 +2,15 @@
 
 use crate::cold::{self, Records};
 use crate::guard::{self, Guard};
-use crate::pages::MappedPages;
 use crate::piece;
 use crate::redo::{self, Redo};
+use crate::tables::{Table, Tables};
 use crate::{LogReader, StorageError};
 use bytes::Bytes;
-use heed::types::Bytes as Raw;
-use heed::{
-    Database, Env, EnvFlags, EnvOpenOptions, FlagSetMode, PutFlags, RoTxn, RwTxn, WithoutTls,
-};
+use heed::{PutFlags, RwTxn};
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
 use understudy_model::{Damage, Group, GroupHeader, Lsn, Place};
 
 #[derive(Clone, Debug)]
@@ -49,19 +45,6 @@ pub struct Batch<'a> {
     pub view: Option<&'a [u8]>,
 }
 
-pub(crate) type Table = Database<Raw, Raw>;
-
-#[derive(Clone)]
-pub(crate) struct Tables {
-    pub(crate) env: Env<WithoutTls>,
-    pub(crate) log: Table,
-    pub(crate) cold: Table,
-    pub(crate) meta: Table,
-    pub(crate) pages: Arc<MappedPages>,
-    /// [`LogOptions::map_bytes_max`].
-    pub(crate) bytes_max: u64,
-}
-
 /// Owned by one thread: LMDB's write transactions belong to the thread that began them.
 pub struct Log {
     pub(crate) tables: Tables,
@@ -87,15 +70,7 @@ struct Reclaim {
     keep_cold: bool,
 }
 
-/// The map is so much larger than what the log is meant to hold: LMDB gives up its search for a
-/// contiguous run of free pages and takes new ones, so a file that is full at one time grows on.
-const MAP_FACTOR: usize = 2;
 const VIEW: &[u8] = b"view";
-const FORMAT: &[u8] = b"format";
-/// Of the whole data directory. 2: the crc of a piece covers its key; 3: that of a slice of state, too;
-/// 4: the queue list of an enqueue begins with its length in bytes, and there is a place for [`Redo`].
-const FORMAT_VERSION: u32 = 4;
-const BASE: &[u8] = b"base";
 /// A commit deletes so many pieces, and twice as many as it appends: freeing keeps up with
 /// filling, and no commit waits long for it.
 const RECLAIM_PIECES_MIN: usize = 16;
@@ -131,19 +106,7 @@ impl Log {
     ) -> Result<(Self, LogReader, Option<StorageError>), StorageError> {
         let path = dir.join("log");
         std::fs::create_dir_all(&path)?;
-        let env = open_env(&path, options.map_bytes_max * MAP_FACTOR, 3)?;
-        let last_transaction = env.info().last_txn_id as u64;
-        let mut txn = env.write_txn()?;
-        let log = env.create_database(&mut txn, Some("log"))?;
-        let cold = env.create_database(&mut txn, Some("cold"))?;
-        let meta = env.create_database(&mut txn, Some("meta"))?;
-        check_format(&mut txn, log, meta)?;
-        Redo::create(&mut txn, meta)?;
-        txn.commit()?;
-        let data_file = path.join("data.mdb");
-        let pages = Arc::new(MappedPages::find(&data_file));
-        let bytes_max = options.map_bytes_max as u64;
-        let tables = Tables { env, log, cold, meta, pages, bytes_max };
+        let (tables, last_transaction) = Tables::open(&path, options)?;
         let reader = LogReader::new(tables.clone());
         let (end, damage) = find_end(&tables, &reader, known)?;
         let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
@@ -152,17 +115,17 @@ impl Log {
         let (guard, redo) = (None, None);
         let mut log = Self { tables, end, blocked_by, untold, reclaim, cold, scratch, guard, redo };
         if damage.is_none() {
-            log.redo(last_transaction, &data_file)?;
+            log.redo(last_transaction)?;
         }
         Ok((log, reader, damage))
     }
 
     /// Appends what a power loss has undone, and finds the place for what comes.
-    fn redo(&mut self, last_transaction: u64, data_file: &Path) -> Result<(), StorageError> {
+    fn redo(&mut self, last_transaction: u64) -> Result<(), StorageError> {
         let tables = self.tables.clone();
         let txn = tables.env.read_txn()?;
         let undone = redo::undone(&txn, tables.meta, last_transaction)?;
-        let place = Redo::find(&txn, tables.meta, &tables.pages, data_file)?;
+        let place = Redo::find(&txn, &tables)?;
         drop(txn);
         for groups in undone {
             self.write(&Batch { groups: &groups, view: None })?;
@@ -254,7 +217,7 @@ impl Log {
             _ => false,
         };
         if is_redoable {
-            commit_flushed_once(&tables.env, txn)?;
+            redo::commit_flushed_once(&tables.env, txn)?;
         } else {
             txn.commit()?;
         }
@@ -318,7 +281,7 @@ impl Log {
         let mut txn = self.tables.env.write_txn()?;
         self.tables.log.clear(&mut txn)?;
         self.tables.cold.clear(&mut txn)?;
-        self.put_base(&mut txn, at, chain)?;
+        self.tables.put_base(&mut txn, at, chain)?;
         txn.commit()?;
         self.end = LogEnd { base: at, base_chain: chain, last: at, last_chain: chain };
         Ok(self.end)
@@ -332,7 +295,7 @@ impl Log {
         let tables = self.tables.clone();
         let mut txn = tables.env.write_txn()?;
         self.write_cold(&mut txn)?;
-        self.put_base(&mut txn, at, chain)?;
+        self.tables.put_base(&mut txn, at, chain)?;
         txn.commit()?;
         self.end = LogEnd { base: at, base_chain: chain, last: at, last_chain: chain };
         Ok(self.end)
@@ -344,18 +307,6 @@ impl Log {
     /// What LMDB says.
     pub fn used_bytes(&self) -> Result<u64, StorageError> {
         Ok(self.tables.env.non_free_pages_size()?)
-    }
-
-    pub(crate) fn put_base(
-        &self,
-        txn: &mut RwTxn<'_>,
-        at: Lsn,
-        chain: u128,
-    ) -> Result<(), StorageError> {
-        let mut value = [0; 24];
-        value[..8].copy_from_slice(&at.0.to_be_bytes());
-        value[8..].copy_from_slice(&chain.to_be_bytes());
-        Ok(self.tables.meta.put(txn, BASE, &value)?)
     }
 
     fn write_cold(&mut self, txn: &mut RwTxn<'_>) -> Result<(), StorageError> {
@@ -377,7 +328,7 @@ impl Log {
                 // Before its header is deleted: the chain at the range's end becomes the base's.
                 let chain = self.chain_at(txn, range.last)?;
                 (end.base, end.base_chain) = (range.last, chain);
-                self.put_base(txn, range.last, chain)?;
+                self.tables.put_base(txn, range.last, chain)?;
             }
             let log = delete_pieces(self.tables.log, txn, range.first, range.last, pieces)?;
             pieces -= log;
@@ -413,31 +364,6 @@ impl Log {
     }
 }
 
-/// LMDB checks nothing of what is on disk, hence `unsafe`: a foreign or torn file is undefined
-/// behaviour. The data directory's lock keeps other writers out, and full syncs keep it whole.
-#[allow(unsafe_code)]
-pub(crate) fn open_env(
-    path: &Path,
-    map_bytes_max: usize,
-    tables: u32,
-) -> Result<Env<WithoutTls>, StorageError> {
-    let mut options = EnvOpenOptions::new().read_txn_without_tls();
-    options.map_size(map_bytes_max).max_dbs(tables);
-    Ok(unsafe { options.open(path)? })
-}
-
-/// Leaves out the flush of the meta page.
-///
-/// Unsafe: a power loss may undo the transaction, which [`Redo`] is for; and no two threads may set
-/// flags at once, which the owner of the [`Log`] does alone.
-#[allow(unsafe_code)]
-fn commit_flushed_once(env: &Env<WithoutTls>, txn: RwTxn<'_>) -> Result<(), StorageError> {
-    unsafe { env.set_flags(EnvFlags::NO_META_SYNC, FlagSetMode::Enable)? };
-    let committed = txn.commit();
-    unsafe { env.set_flags(EnvFlags::NO_META_SYNC, FlagSetMode::Disable)? };
-    Ok(committed?)
-}
-
 fn delete_pieces(
     table: Table,
     txn: &mut RwTxn<'_>,
@@ -452,32 +378,6 @@ fn delete_pieces(
     Ok(doomed.len())
 }
 
-/// A new store gets this program's format; of another one nothing is touched.
-fn check_format(txn: &mut RwTxn<'_>, log: Table, meta: Table) -> Result<(), StorageError> {
-    let known = FORMAT_VERSION;
-    let found = match meta.get(txn, FORMAT)? {
-        Some(found) if *found == known.to_be_bytes() => return Ok(()),
-        Some(found) => found.first_chunk().map(|found| u32::from_be_bytes(*found).to_string()),
-        None if meta.is_empty(txn)? && log.is_empty(txn)? => {
-            return Ok(meta.put(txn, FORMAT, &known.to_be_bytes())?);
-        }
-        None => Some("1".to_owned()),
-    };
-    let found = found.unwrap_or_else(|| "unreadable".to_owned());
-    Err(StorageError::Format { found, known })
-}
-
-/// Where the log is complete from, with the chain hash there.
-pub(crate) fn base_of(meta: Table, txn: &RoTxn<'_>) -> Result<Option<(Lsn, u128)>, StorageError> {
-    let Some(value) = meta.get(txn, BASE)? else { return Ok(None) };
-    match (value.first_chunk::<8>(), value.last_chunk::<16>()) {
-        (Some(at), Some(chain)) => {
-            Ok(Some((Lsn(u64::from_be_bytes(*at)), u128::from_be_bytes(*chain))))
-        }
-        _ => Err(StorageError::corrupt(Lsn::ZERO, "base record")),
-    }
-}
-
 /// The log's end, and what keeps its last group from being read.
 fn find_end(
     tables: &Tables,
@@ -485,7 +385,7 @@ fn find_end(
     known: Option<(Lsn, u128)>,
 ) -> Result<(LogEnd, Option<StorageError>), StorageError> {
     let txn = tables.env.read_txn()?;
-    let (base, base_chain) = base_of(tables.meta, &txn)?.unwrap_or_default();
+    let (base, base_chain) = tables.base(&txn)?.unwrap_or_default();
     let mut end = LogEnd { base, base_chain, last: base, last_chain: base_chain };
     let mut damage = None;
     for entry in tables.log.rev_iter(&txn)? {

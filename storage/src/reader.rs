@@ -2,10 +2,10 @@
 //! reader would keep LMDB from using freed pages again.
 
 use crate::StorageError;
-use crate::log::{Table, Tables, base_of};
 use crate::piece;
+use crate::tables::{Table, Tables};
 use bytes::{Bytes, BytesMut};
-use heed::{Env, RoTxn, WithoutTls};
+use heed::RoTxn;
 use std::ops::Bound;
 use understudy_model::{Damage, Group, GroupHeader, Lsn, Place};
 
@@ -17,14 +17,6 @@ pub struct LogReader {
 impl LogReader {
     pub(crate) fn new(tables: Tables) -> Self {
         Self { tables }
-    }
-
-    pub(crate) fn bytes_max(&self) -> u64 {
-        self.tables.bytes_max
-    }
-
-    pub(crate) fn env(&self) -> &Env<WithoutTls> {
-        &self.tables.env
     }
 
     /// The records at `lsns` (ascending), from the log or the cold store; those that are in
@@ -110,7 +102,7 @@ impl LogReader {
     fn expect_none(&self, txn: &RoTxn<'_>, next: Lsn) -> Result<(), StorageError> {
         let from = piece::key(next, 0);
         let bounds = (Bound::Included(&from[..]), Bound::Unbounded);
-        let base = base_of(self.tables.meta, txn)?.map_or(Lsn::ZERO, |(base, _)| base);
+        let base = self.tables.base(txn)?.map_or(Lsn::ZERO, |(base, _)| base);
         if next > base && self.tables.log.range(txn, &bounds)?.next().is_some() {
             return Err(StorageError::damaged(
                 Damage { place: Place::Log, lsn: next },

@@ -11,13 +11,11 @@
 //! promised one is undone, and the one behind it, which may have torn its own slot, was not promised yet.
 
 use crate::StorageError;
-use crate::log::Table;
-use crate::pages::MappedPages;
+use crate::tables::{Table, Tables};
 use bytes::{Buf, BufMut, Bytes};
-use heed::{RoTxn, RwTxn};
+use heed::{Env, EnvFlags, FlagSetMode, RoTxn, RwTxn, WithoutTls};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use understudy_model::Group;
 
 const KEY: &[u8] = b"redo";
@@ -53,15 +51,10 @@ impl Redo {
     }
 
     /// None where the mapping cannot be looked up: then each commit is flushed twice.
-    pub(crate) fn find(
-        txn: &RoTxn<'_>,
-        meta: Table,
-        pages: &MappedPages,
-        data_file: &Path,
-    ) -> Result<Option<Self>, StorageError> {
-        let offset = slots(txn, meta)?.and_then(|slots| pages.offset_of(slots));
+    pub(crate) fn find(txn: &RoTxn<'_>, tables: &Tables) -> Result<Option<Self>, StorageError> {
+        let offset = slots(txn, tables.meta)?.and_then(|slots| tables.pages.offset_of(slots));
         let Some(offset) = offset else { return Ok(None) };
-        let file = File::options().write(true).open(data_file)?;
+        let file = File::options().write(true).open(tables.data_file())?;
         Ok(Some(Self { file, offset, buffer: Vec::new() }))
     }
 
@@ -135,4 +128,19 @@ fn decode(slot: &[u8]) -> Option<Entry> {
         rest = behind;
     }
     Some(Entry { transaction, groups })
+}
+
+/// Leaves out the flush of the meta page.
+///
+/// Unsafe: a power loss may undo the transaction, which [`Redo`] is for; and no two threads may set
+/// flags at once, which the owner of the [`Log`] does alone.
+#[allow(unsafe_code)]
+pub(crate) fn commit_flushed_once(
+    env: &Env<WithoutTls>,
+    txn: RwTxn<'_>,
+) -> Result<(), StorageError> {
+    unsafe { env.set_flags(EnvFlags::NO_META_SYNC, FlagSetMode::Enable)? };
+    let committed = txn.commit();
+    unsafe { env.set_flags(EnvFlags::NO_META_SYNC, FlagSetMode::Disable)? };
+    Ok(committed?)
 }

@@ -2,8 +2,9 @@
 //! LMDB is all or nothing, so a bad piece is never an unfinished write: it is never skipped and never
 //! cut off.
 
-use crate::log::{Log, Table, base_of};
+use crate::log::Log;
 use crate::reader::{LogReader, holding};
+use crate::tables::Table;
 use crate::{StorageError, cold, piece};
 use bytes::Bytes;
 use heed::RoTxn;
@@ -110,7 +111,7 @@ impl Log {
                 if end.base > saved {
                     return Ok(Repair::NotSaved { until: end.base });
                 }
-                self.put_base(&mut txn, end.base, end.base_chain)?;
+                self.tables.put_base(&mut txn, end.base, end.base_chain)?;
             }
             cold::delete_chunk(table, &mut txn, damage.lsn)?;
         }
@@ -152,7 +153,7 @@ impl Log {
         let before = Lsn(group.first().0 - 1);
         let chain = match header_at_or_before(table, txn, before)? {
             Some(header) if header.last() == before => Some(header.chain),
-            _ => base_of(self.tables.meta, txn)?.filter(|base| base.0 == before).map(|base| base.1),
+            _ => self.tables.base(txn)?.filter(|base| base.0 == before).map(|base| base.1),
         };
         if chain.is_some_and(|chain| group.verify_chain(chain).is_err()) {
             return refuse("does not continue the group in front of it");

@@ -2,7 +2,6 @@
 //! of groups, and that each group continues the one in front of it.
 
 use crate::StorageError;
-use crate::log::base_of;
 use crate::piece::{self, Key};
 use crate::reader::LogReader;
 use crate::repair::{header_at_or_before, intact_header, is_damaged};
@@ -133,7 +132,7 @@ impl Scrub {
             && !continues((before.last(), before.chain))
         {
             let (last, chain) = (before.last(), before.chain);
-            let base = base_of(log.tables.meta, txn)?.map_or(Lsn::ZERO, |(base, _)| base);
+            let base = log.tables.base(txn)?.map_or(Lsn::ZERO, |(base, _)| base);
             let missing = last.max(base).next();
             if last.next() == header.first && header.verify_chain(chain).is_err() {
                 step.damaged.push(StorageError::damaged(

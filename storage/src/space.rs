@@ -22,12 +22,12 @@ impl LogReader {
     /// # Errors
     /// What LMDB and the file system say.
     pub fn space(&self) -> Result<Space, StorageError> {
-        let env = self.env();
+        let env = &self.tables.env;
         let used = env.non_free_pages_size()?;
         let reusable = env.real_disk_size()?.saturating_sub(used);
         let disk = statvfs(env.path()).map_err(std::io::Error::from)?;
         Ok(Space {
-            map_bytes: self.bytes_max().saturating_sub(used),
+            map_bytes: self.tables.map_bytes_max.saturating_sub(used),
             disk_bytes: disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(reusable),
         })
     }

@@ -3,7 +3,7 @@
 
 use crate::StorageError;
 use crate::guard::{self, Guard};
-use crate::log::{Table, open_env};
+use crate::tables::{Table, open_env};
 use bytes::{BufMut, Bytes, BytesMut};
 use heed::{Env, WithoutTls};
 use std::collections::BTreeMap;

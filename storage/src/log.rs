@@ -257,8 +257,7 @@ impl Log {
         let from = piece::key(after.next(), 0);
         let bounds = (Bound::Included(&from[..]), Bound::Unbounded);
         self.tables.log.delete_range(&mut txn, &bounds)?;
-        guard::ask(self.guard.as_ref())?;
-        txn.commit()?;
+        self.commit_owned(txn)?;
         let reader = LogReader::new(self.tables.clone());
         let (end, damage) = find_end(&self.tables, &reader, None)?;
         damage.map_or(Ok(()), Err)?;
@@ -282,7 +281,7 @@ impl Log {
         self.tables.log.clear(&mut txn)?;
         self.tables.cold.clear(&mut txn)?;
         self.tables.put_base(&mut txn, at, chain)?;
-        txn.commit()?;
+        self.commit_owned(txn)?;
         self.end = LogEnd { base: at, base_chain: chain, last: at, last_chain: chain };
         Ok(self.end)
     }
@@ -296,17 +295,15 @@ impl Log {
         let mut txn = tables.env.write_txn()?;
         self.write_cold(&mut txn)?;
         self.tables.put_base(&mut txn, at, chain)?;
-        txn.commit()?;
+        self.commit_owned(txn)?;
         self.end = LogEnd { base: at, base_chain: chain, last: at, last_chain: chain };
         Ok(self.end)
     }
 
-    /// Bytes in use, of at most [`LogOptions::map_bytes_max`].
-    ///
-    /// # Errors
-    /// What LMDB says.
-    pub fn used_bytes(&self) -> Result<u64, StorageError> {
-        Ok(self.tables.env.non_free_pages_size()?)
+    /// Commits with a full sync, unless another process has taken the store.
+    pub(crate) fn commit_owned(&self, txn: RwTxn<'_>) -> Result<(), StorageError> {
+        guard::ask(self.guard.as_ref())?;
+        Ok(txn.commit()?)
     }
 
     fn write_cold(&mut self, txn: &mut RwTxn<'_>) -> Result<(), StorageError> {

@@ -81,7 +81,7 @@ impl Log {
         piece::cut_group(group, &mut self.scratch, |key, piece| {
             Ok(tables.log.put(&mut txn, &key, piece)?)
         })?;
-        txn.commit()?;
+        self.commit_owned(txn)?;
         self.unblock();
         Ok(done)
     }
@@ -117,7 +117,7 @@ impl Log {
         }
         let records = records.iter().cloned().collect();
         cold::insert(tables.cold, &mut txn, records, &mut self.scratch)?;
-        txn.commit()?;
+        self.commit_owned(txn)?;
         self.end = end;
         self.unblock();
         Ok(Repair::Done { base: end.base })

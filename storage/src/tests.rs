@@ -2,7 +2,7 @@ use crate::state::part_key;
 use crate::{Batch, DataDirLock, Log, LogEnd, LogOptions, LogReader, StateStore, StorageError};
 use bytes::{BufMut, Bytes};
 use std::path::Path;
-use understudy_model::{Group, Lsn, OpenGroup};
+use understudy_model::{Damage, Group, Lsn, OpenGroup, Place};
 
 const OPTIONS: LogOptions = LogOptions { map_bytes_max: 1 << 30 };
 
@@ -134,6 +134,36 @@ fn a_cut_tail_can_be_written_anew() {
     .0;
     assert_eq!(log.end().last, kept.last());
     let _ = append(&mut log, &[5]);
+}
+
+#[test]
+fn whoever_has_lost_the_store_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, reader, _) = open(dir.path());
+    let whole = append(&mut log, &[5; 3]);
+    let end = log.end();
+    let mut state = StateStore::open(dir.path(), 1 << 30).unwrap();
+    state.put(&[("key".into(), Some("value".into()))]).unwrap();
+    log.set_guard(Box::new(|| false));
+    state.set_guard(Box::new(|| false));
+    let next = group(end, &[1]);
+    let damage = Damage { place: Place::Log, lsn: Lsn(2) };
+    let refused = [
+        log.commit(&Batch { groups: &[next], view: None }),
+        log.commit(&Batch { groups: &[], view: Some(b"a view") }),
+        log.truncate_after(Lsn::ZERO).map(drop),
+        log.reset(Lsn(9), 9).map(drop),
+        log.set_base(Lsn(3), 9).map(drop),
+        log.repair_records(damage, &[(Lsn(2), "a record".into())], Lsn(3)).map(drop),
+        state.put(&[("key".into(), None)]),
+        state.clear(),
+    ];
+    for (number, refused) in refused.into_iter().enumerate() {
+        assert!(matches!(refused, Err(StorageError::NotOwner)), "{number}: {refused:?}");
+    }
+    assert_eq!((log.end(), log.load_view().unwrap()), (end, None));
+    assert_eq!(reader.groups(Lsn::ZERO, usize::MAX).unwrap(), [whole]);
+    assert_eq!(state.load().unwrap().len(), 1);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! of `inbox.rs`, which says whose thread it runs on.
 
 mod outputs;
+#[cfg(test)]
+mod tests;
 
 use crate::arbiter::ArbiterHandle;
 use crate::clock::Clock;
@@ -230,18 +232,16 @@ impl Driver {
         while let Ok(event) = self.events.try_recv() {
             self.on_event(now_ms, event)?;
         }
-        if self.accepts() {
-            let mut taken = 0;
-            for _ in 0..CLIENT_EVENTS_PER_TURN {
-                let Ok(event) = self.clients.try_recv() else { break };
-                if let ClientEvent::Requests { requests, .. } = &event {
-                    taken += requests.len();
-                }
-                self.on_client(now_ms, event);
-                if taken >= REQUESTS_PER_TURN {
-                    break;
-                }
+        let mut taken = 0;
+        for _ in 0..CLIENT_EVENTS_PER_TURN {
+            if taken >= REQUESTS_PER_TURN || !self.accepts() {
+                break;
             }
+            let Ok(event) = self.clients.try_recv() else { break };
+            if let ClientEvent::Requests { requests, .. } = &event {
+                taken += requests.len();
+            }
+            self.on_client(now_ms, event);
         }
         if self.node.deadline_ms().is_some_and(|deadline| deadline <= now_ms) {
             self.node.on_input(now_ms, Input::Tick, &mut self.turn.outputs);

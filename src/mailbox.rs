@@ -8,8 +8,8 @@ use std::task::{Poll, Waker};
 use tokio::task::coop::cooperative;
 use understudy_model::Effect;
 
-/// Batches of requests that a connection may be ahead of the node: 1 MiB at the most. All connections
-/// share one channel, in which everybody else would wait behind what one of them sends without end.
+/// Batches of requests that a connection may be ahead of the node; each is what one read of at most 64 KiB
+/// has completed. All connections share one channel, in which everybody else would wait behind what one of them sends without end.
 pub(crate) const BATCHES_AHEAD_MAX: usize = 16;
 
 #[derive(Default)]
@@ -68,9 +68,7 @@ impl EffectSender {
         }
         Ok(())
     }
-}
 
-impl EffectSender {
     /// The node has taken a batch of the connection's requests.
     pub fn taken(&self) {
         let mut state = lock(&self.0);

@@ -5,7 +5,7 @@
 
 mod alarm;
 #[cfg(test)]
-mod alone;
+pub(crate) mod alone;
 mod commit_delay;
 mod compare;
 mod copy;
@@ -360,10 +360,6 @@ impl Node {
             }
             session.pending = session.pending.max(depends_on);
             let pending = session.pending;
-            // A long read of publishes must not grow the group without bound.
-            if self.inflight.open.bytes_len() >= self.options.group_bytes_max {
-                self.lazy_since_ms = None;
-            }
             if !self.inflight.place_effects(start, pending) {
                 let ready = self.inflight.open_effects.drain(start..);
                 ready.for_each(|(connection, effect)| push_effect(out, connection, effect));

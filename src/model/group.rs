@@ -289,9 +289,10 @@ impl OpenGroup {
     /// Closes the group and leaves an empty one behind that begins after it.
     ///
     /// # Panics
-    /// If the group is empty: the caller decides when there is something to seal.
+    /// If the group is empty, or 4 GiB long: the caller decides when there is something to seal.
     pub fn seal(&mut self, epoch: u64, time_ms: u64, previous_chain: u128) -> Group {
         assert!(!self.is_empty(), "an empty group cannot be sealed");
+        assert!(u32::try_from(self.bytes.len()).is_ok(), "a group's lengths have 32 bits");
         let mut bytes = std::mem::take(&mut self.bytes);
         let offsets: Arc<[u32]> = self.offsets.as_slice().into();
         let mut header = GroupHeader {

@@ -6,7 +6,7 @@ use understudy_broker::Limits;
 use understudy_model::{Connect, DeclareQueue, Effect, Protocol, Publish, Text, Token};
 use understudy_replication::{LogEnd, Standalone};
 
-pub(super) const CLIENT: ConnectionId = ConnectionId(1);
+pub(crate) const CLIENT: ConnectionId = ConnectionId(1);
 
 /// A node by itself, whose disk does at once what it is told, unless it is held.
 pub(super) struct Alone {
@@ -16,54 +16,62 @@ pub(super) struct Alone {
     pub(super) held: Option<Vec<LogJob>>,
 }
 
+/// A new standalone node, and what its start wants done.
+pub(crate) fn standalone(alarm_policy: AlarmPolicy, commit_interval_ms: u64) -> (Node, Outputs) {
+    let options = NodeOptions {
+        limits: Limits::default(),
+        group_bytes_max: 1 << 10,
+        commit_interval_ms,
+        cache_bytes_max: 1 << 10,
+        alarm_policy,
+        save_after_bytes: 1 << 20,
+        retain_bytes: 0,
+        digest_interval_ms: 0,
+        features: Features::KNOWN,
+        users: Vec::new(),
+        default_user: UserRecord {
+            name: Text::from_static("guest"),
+            password_hash: Text::default(),
+            tags: Vec::new(),
+        },
+    };
+    let found = Found { view: None, log: LogEnd::default(), damage: None, state: Ok(Vec::new()) };
+    let made = boot(
+        &options,
+        found,
+        0,
+        [1; 8],
+        |boot, out| -> Result<Box<dyn Backend>, String> {
+            Ok(Box::new(Standalone::new(boot, out).map_err(|error| error.to_string())?))
+        },
+        |_| Ok(Vec::new()),
+    );
+    made.unwrap()
+}
+
+/// A client's first requests: it connects and declares the queue `q`.
+pub(crate) fn connect() -> [Request; 2] {
+    let connect = Connect {
+        token: Token(1),
+        protocol: Protocol::Amqp,
+        vhost: Text::from_static("/"),
+        vhost_else: None,
+        user: Text::from_static("guest"),
+        client_name: Text::new(),
+        producer: None,
+    };
+    let name = Text::from_static("q");
+    let declare = DeclareQueue { token: Token(2), name, durable: true, ..DeclareQueue::default() };
+    [Request::Connect(connect), Request::DeclareQueue(declare)]
+}
+
 impl Alone {
     pub(super) fn new(alarm_policy: AlarmPolicy, commit_interval_ms: u64) -> Self {
-        let options = NodeOptions {
-            limits: Limits::default(),
-            group_bytes_max: 1 << 10,
-            commit_interval_ms,
-            cache_bytes_max: 1 << 10,
-            alarm_policy,
-            save_after_bytes: 1 << 20,
-            retain_bytes: 0,
-            digest_interval_ms: 0,
-            features: Features::KNOWN,
-            users: Vec::new(),
-            default_user: UserRecord {
-                name: Text::from_static("guest"),
-                password_hash: Text::default(),
-                tags: Vec::new(),
-            },
-        };
-        let found =
-            Found { view: None, log: LogEnd::default(), damage: None, state: Ok(Vec::new()) };
-        let made = boot(
-            &options,
-            found,
-            0,
-            [1; 8],
-            |boot, out| -> Result<Box<dyn Backend>, String> {
-                Ok(Box::new(Standalone::new(boot, out).map_err(|error| error.to_string())?))
-            },
-            |_| Ok(Vec::new()),
-        );
-        let (node, out) = made.unwrap();
+        let (node, out) = standalone(alarm_policy, commit_interval_ms);
         let mut alone = Self { node, now_ms: 0, held: None };
         alone.carry_out(out);
         assert!(alone.node.is_serving());
-        let name = Text::from_static("q");
-        let connect = Connect {
-            token: Token(1),
-            protocol: Protocol::Amqp,
-            vhost: Text::from_static("/"),
-            vhost_else: None,
-            user: Text::from_static("guest"),
-            client_name: Text::new(),
-            producer: None,
-        };
-        let declare =
-            DeclareQueue { token: Token(2), name, durable: true, ..DeclareQueue::default() };
-        alone.ask([Request::Connect(connect), Request::DeclareQueue(declare)]);
+        alone.ask(connect());
         alone
     }
 
@@ -105,7 +113,7 @@ impl Alone {
     }
 }
 
-pub(super) fn publish(number: u64) -> Publish {
+pub(crate) fn publish(number: u64) -> Publish {
     Publish {
         routing_key: Text::from_static("q"),
         properties: Bytes::from_static(&[0, 0]),

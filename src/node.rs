@@ -11,6 +11,7 @@ mod compare;
 mod copy;
 mod effects;
 pub(crate) mod features;
+mod order;
 mod reading;
 mod reinject;
 mod repair;
@@ -21,10 +22,10 @@ mod turn;
 
 use self::alarm::Alarm;
 pub use self::alarm::AlarmPolicy;
-use self::alarm::Room;
 use self::commit_delay::CommitDelay;
 use self::compare::Comparisons;
 use self::effects::push_effect;
+use self::order::SessionOrder;
 use self::reinject::Reinjection;
 pub use self::repair::Blocked;
 use self::repair::Repairs;
@@ -34,11 +35,10 @@ use crate::cache::Cache;
 use crate::inflight::Inflight;
 use crate::upkeep::Upkeep;
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use understudy_broker::{Broker, ConfiguredUser, Decided, Limits, Slice};
 use understudy_model::{
-    Command, ConnectionId, Digest, Epoch, Features, Group, Lsn, NewEpoch, NodeId, Request,
-    UserRecord,
+    Command, ConnectionId, Digest, Epoch, Features, Group, Lsn, NewEpoch, NodeId, UserRecord,
 };
 use understudy_replication::{Backend, Input as BackendInput, Output as BackendOutput, Status};
 
@@ -95,18 +95,6 @@ pub struct Node {
     epoch_begins: Lsn,
     users_seen: u64,
     more_to_serve: bool,
-}
-
-/// Keeps one connection's requests in order.
-#[derive(Default)]
-struct SessionOrder {
-    /// Last command that this connection caused.
-    pending: Lsn,
-    /// Last change of topology among them.
-    topology: Lsn,
-    held: VecDeque<Request>,
-    /// Of [`Node::held_bytes`].
-    held_bytes: usize,
 }
 
 impl Node {
@@ -294,94 +282,6 @@ impl Node {
         (self.applied(), digest.finish())
     }
 
-    fn requests(&mut self, connection: ConnectionId, requests: Vec<Request>, out: &mut Outputs) {
-        if !self.serving {
-            return;
-        }
-        let session = self.sessions.entry(connection).or_default();
-        if session.pending > self.broker.applied()
-            && requests.iter().any(|request| matches!(request, Request::Publish(_)))
-        {
-            self.commit_delay.pipelined();
-        }
-        if !session.held.is_empty() {
-            self.hold(connection, requests.into());
-            return;
-        }
-        let mut requests = VecDeque::from(requests);
-        self.decide_all(connection, &mut requests, out);
-        self.hold(connection, requests);
-    }
-
-    /// Decides from the front until one has to wait; that one and all behind it stay.
-    fn decide_all(
-        &mut self,
-        connection: ConnectionId,
-        requests: &mut VecDeque<Request>,
-        out: &mut Outputs,
-    ) {
-        while let Some(request) = requests.front() {
-            let refusal = match self.room_for(connection, request, out) {
-                Room::Enough => None,
-                Room::Wait => return,
-                Room::Refuse(refusal) => Some(refusal),
-            };
-            if let Some(until) = self.must_wait(connection, request) {
-                self.inflight.wait(connection, until);
-                return;
-            }
-            let start = self.inflight.open_effects.len();
-            let mut decided = Decided {
-                open: &mut self.inflight.open,
-                effects: &mut self.inflight.open_effects,
-                depends_on: Lsn::ZERO,
-                topology: false,
-            };
-            let before = decided.open.next_lsn();
-            let outcome = match refusal {
-                None => self.broker.decide(connection, request, &mut decided),
-                Some(refusal) => {
-                    self.broker.refuse_to_store(connection, request, refusal, &mut decided);
-                    Ok(())
-                }
-            };
-            if let Err(wait) = outcome {
-                self.inflight.wait(connection, wait.until);
-                return;
-            }
-            let (depends_on, topology) = (decided.depends_on, decided.topology);
-            let next = self.inflight.open.next_lsn();
-            let Some(session) = self.sessions.get_mut(&connection) else { return };
-            if next > before {
-                session.pending = next.prev();
-                if topology {
-                    session.topology = session.pending;
-                }
-            }
-            session.pending = session.pending.max(depends_on);
-            let pending = session.pending;
-            if !self.inflight.place_effects(start, pending) {
-                let ready = self.inflight.open_effects.drain(start..);
-                ready.for_each(|(connection, effect)| push_effect(out, connection, effect));
-            }
-            requests.pop_front();
-        }
-    }
-
-    fn closed(&mut self, connection: ConnectionId) {
-        if let Some(session) = self.sessions.remove(&connection) {
-            self.held_bytes -= session.held_bytes;
-        }
-        self.alarm.forget(connection);
-        let mut decided = Decided {
-            open: &mut self.inflight.open,
-            effects: &mut self.inflight.open_effects,
-            depends_on: Lsn::ZERO,
-            topology: false,
-        };
-        self.broker.disconnect(connection, &mut decided);
-    }
-
     fn backend_input(&mut self, now_ms: u64, input: BackendInput, out: &mut Outputs) {
         if let BackendInput::Truncated { log } = &input {
             self.inflight.truncate(log.last, log.last_chain);
@@ -503,6 +403,11 @@ impl Node {
         };
         self.broker.seed(&self.options.users, &self.options.default_user, &mut decided);
         self.seal(now_ms, out);
+    }
+
+    fn follow(&mut self) {
+        self.leading = None;
+        self.forget_clients();
     }
 
     fn forget_clients(&mut self) {

@@ -2,9 +2,8 @@
 //! on, so that consumers make room. A part of the node, sans-io.
 
 use super::{Node, Outputs, push_effect};
-use std::collections::{BTreeSet, VecDeque};
-use understudy_broker::waits_for_own_commits;
-use understudy_model::{ConnectionId, Effect, Lsn, Refusal, RefusalKind, Request, Text};
+use std::collections::BTreeSet;
+use understudy_model::{ConnectionId, Effect, Refusal, RefusalKind, Request, Text};
 use understudy_replication::{DiskSpace, Input as BackendInput};
 
 /// What becomes of a publish while the alarm stands.
@@ -55,7 +54,7 @@ impl Alarm {
         }
     }
 
-    fn is_waiting(&self, connection: ConnectionId) -> bool {
+    pub(super) fn is_waiting(&self, connection: ConnectionId) -> bool {
         self.policy == AlarmPolicy::Block && self.told.contains(&connection)
     }
 
@@ -99,45 +98,6 @@ impl Node {
             push_effect(out, connection, Effect::Blocked { reason, held });
         }
         room
-    }
-
-    /// No client waits for room any more.
-    pub(super) fn follow(&mut self) {
-        self.leading = None;
-        self.forget_clients();
-    }
-
-    pub(super) fn decide_held(&mut self, connection: ConnectionId, out: &mut Outputs) {
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
-        let mut held = std::mem::take(&mut session.held);
-        self.held_bytes -= std::mem::take(&mut session.held_bytes);
-        self.decide_all(connection, &mut held, out);
-        self.hold(connection, held);
-    }
-
-    /// Until when the request waits for what its connection caused before it.
-    pub(super) fn must_wait(&self, connection: ConnectionId, request: &Request) -> Option<Lsn> {
-        let session = self.sessions.get(&connection)?;
-        let applied = self.broker.applied();
-        if session.topology > applied {
-            return Some(session.topology);
-        }
-        (session.pending > applied && waits_for_own_commits(request)).then_some(session.pending)
-    }
-
-    /// Keeps requests behind those that the connection's session waits with.
-    pub(super) fn hold(&mut self, connection: ConnectionId, requests: VecDeque<Request>) {
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
-        if !self.alarm.is_waiting(connection) {
-            let bytes: usize = requests.iter().map(Request::held_bytes).sum();
-            session.held_bytes += bytes;
-            self.held_bytes += bytes;
-        }
-        if session.held.is_empty() {
-            session.held = requests;
-        } else {
-            session.held.extend(requests);
-        }
     }
 
     pub(super) fn space(&mut self, now_ms: u64, left: DiskSpace, out: &mut Outputs) {

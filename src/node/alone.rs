@@ -3,7 +3,7 @@
 use super::*;
 use crate::boot::{Found, boot};
 use understudy_broker::Limits;
-use understudy_model::{Connect, DeclareQueue, Effect, Protocol, Publish, Text, Token};
+use understudy_model::{Connect, DeclareQueue, Effect, Protocol, Publish, Request, Text, Token};
 use understudy_replication::{LogEnd, Standalone};
 
 pub(crate) const CLIENT: ConnectionId = ConnectionId(1);

@@ -4,7 +4,7 @@ use super::Blocked;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use understudy_broker::{ReadAhead, Slice};
-use understudy_model::{ConnectionId, Damage, Effect, Group, Lsn, QueueId, Repair, Request};
+use understudy_model::{ConnectionId, Damage, Effect, Group, Lsn, QueueId, Repair, Request, Text};
 use understudy_replication::{ArbiterCall, DiskSpace, Input as BackendInput, LinkId, Wanted};
 
 /// Everything that can happen to a node.
@@ -126,21 +126,29 @@ pub enum LogJob {
 pub struct Outputs {
     pub effects: BTreeMap<ConnectionId, Vec<Effect>>,
     pub log: Vec<LogJob>,
+    /// Messages that queues hand out next and the cache does not hold.
     pub reads: Vec<ReadAhead>,
+    /// Groups for the slave: those behind the LSN, about so many bytes.
     pub read_groups: Option<(Lsn, usize)>,
+    /// Messages for the peer's copy.
     pub snapshot_read: Option<Vec<Lsn>>,
     /// What the peer has lost.
     pub fetch_reads: Vec<(LinkId, u64, Wanted)>,
-    /// Slices of state for the state writer; with `Some`, they end a round.
+    /// Slices of state for the state writer.
     pub save: Vec<Slice>,
+    /// Those slices end a round: a restart then replays the log behind this LSN only.
     pub save_ends: Option<Lsn>,
     pub ask_arbiter: Vec<(u64, ArbiterCall)>,
-    pub dial: Option<understudy_model::Text>,
+    pub dial: Option<Text>,
     pub send: Vec<(LinkId, Vec<Bytes>)>,
     pub hang_up: Vec<LinkId>,
+    /// Open the client listeners, or close them and all connections.
     pub frontends: Option<bool>,
-    pub successor: Option<understudy_model::Text>, // of a planned close: where the next master is
+    /// Of a planned close: where the next master's clients find it.
+    pub successor: Option<Text>,
     pub users_changed: bool,
+    /// Lines for the log; true: a warning.
     pub notices: Vec<(bool, String)>,
+    /// The node has ended: why it stopped, or what broke.
     pub stop: Option<Result<String, String>>,
 }

@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use understudy_model::{ConnectionId, Session};
 
-/// After a failed accept (no more file descriptors) the next one is tried after this.
 const BIND_TRIES: u32 = 20;
 const BIND_PAUSE: Duration = Duration::from_millis(500);
+/// After a failed accept (no more file descriptors) the next one is tried after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG: u32 = 1_024;
 static LIMIT_WARNINGS: Throttle = Throttle::new();
@@ -191,7 +191,7 @@ pub(crate) async fn bind_to_clients(
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Connections of the last run may linger in TIME_WAIT; they must not keep a restart out.
     socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it: a host that vanished is noticed even without beats.
+    // Accepted sockets inherit it: a host that vanished is noticed even without heartbeats.
     socket.set_keepalive(true)?;
     if unreachable_s > 0 {
         let (idle, interval, probes) = keep_alive(unreachable_s);

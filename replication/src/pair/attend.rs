@@ -1,5 +1,6 @@
 //! The master's side of its links: meetings and what the slave says.
 
+use crate::pair::code::Code;
 use crate::pair::core::Core;
 use crate::pair::feed::{Feed, Stage, Unfit};
 use crate::pair::follow::Follow;
@@ -7,7 +8,7 @@ use crate::pair::hello::Hello;
 use crate::pair::idle::Idle;
 use crate::pair::lead::{Lead, Peer, Saving};
 use crate::pair::meeting::{Meeting, meet};
-use crate::pair::message::{Code, Message};
+use crate::pair::message::Message;
 use crate::pair::state::{Next, State};
 #[cfg(test)]
 use crate::pair::tests::broken::{self, Broken};

@@ -2,9 +2,10 @@
 //! of the register first.
 
 use crate::Output;
-use crate::pair::arbitration::{Refusal, Verdict, Want, hold_ms};
+use crate::pair::arbitration::hold_ms;
 use crate::pair::core::Core;
 use crate::pair::idle::{Idle, Step};
+use crate::pair::judging::{Refusal, Verdict, Want};
 use crate::pair::state::{Next, State};
 use crate::pair::view::Standing;
 

@@ -1,12 +1,13 @@
 //! What every state of the pair shares: view, log ends, links, clock.
 
 use crate::pair::arbitration::Arbitration;
+use crate::pair::code::Code;
 use crate::pair::config::{PairConfig, Policy, Role};
 use crate::pair::copying::Taking;
 use crate::pair::dialer::Dialer;
 use crate::pair::hello::Hello;
 use crate::pair::links::Links;
-use crate::pair::message::{Code, Message};
+use crate::pair::message::Message;
 use crate::pair::random::Random;
 use crate::pair::resync::Copies;
 use crate::pair::view::{Standing, View, ViewError};

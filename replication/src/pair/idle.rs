@@ -1,13 +1,14 @@
 //! Neither leading nor following: at start, after the master was lost, while an election runs.
 
-use crate::pair::arbitration::Want;
+use crate::pair::code::Code;
 use crate::pair::config::Survival;
 use crate::pair::core::Core;
 use crate::pair::follow::Follow;
 use crate::pair::hello::Hello;
+use crate::pair::judging::Want;
 use crate::pair::lead::Lead;
 use crate::pair::meeting::{Meeting, meet};
-use crate::pair::message::{Code, Message};
+use crate::pair::message::Message;
 use crate::pair::state::{Next, State, rejected};
 #[cfg(test)]
 use crate::pair::tests::broken::{self, Broken};

@@ -3,13 +3,9 @@
 use crate::pair::config::{PairConfig, Survival};
 use crate::pair::core::{Core, Log};
 use crate::pair::idle::Idle;
-use crate::pair::meeting::prefer_new;
-use crate::pair::message::{Code, Message};
-use crate::pair::state::{Next, State, rejected};
-use crate::pair::upgrade::misfit;
+use crate::pair::state::{Next, State};
 use crate::pair::view::{Standing, ViewError};
-use crate::{Backend, Boot, Input, LinkId, LogEnd, Output, Status};
-use bytes::Bytes;
+use crate::{Backend, Boot, Input, LogEnd, Output, Status};
 use understudy_model::{Epoch, Features, Lsn};
 
 /// One node of a master and slave pair. Holds the rules R1 to R9 of docs/replication.md section 4.
@@ -61,164 +57,15 @@ impl Pair {
         Ok(pair)
     }
 
-    fn enter(&mut self, next: Next) {
+    pub(super) fn enter(&mut self, next: Next) {
         // What a stopped node is told does not matter any more.
         if let (Some(state), false) = (next, matches!(self.state, State::Stopped)) {
             self.state = state;
         }
     }
 
-    /// The link that the present state depends on.
-    fn session(&self) -> Option<LinkId> {
-        match &self.state {
-            State::Idle(idle) => idle.link(),
-            State::Follow(follow) => Some(follow.link),
-            State::Lead(lead) => lead.feed().map(|feed| feed.link),
-            State::Stopped => None,
-        }
-    }
-
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         matches!(self.state, State::Lead(_))
-    }
-
-    /// `link` is no more; the caller has removed it.
-    fn lost(&mut self, link: LinkId, out: &mut Vec<Output>) {
-        let next = match &mut self.state {
-            State::Follow(follow) if follow.link == link => Some(follow.lost(&mut self.core, out)),
-            State::Idle(idle) => {
-                idle.lost(&mut self.core, link);
-                None
-            }
-            State::Lead(lead) => {
-                lead.lost(&mut self.core, link, out);
-                None
-            }
-            State::Follow(_) | State::Stopped => None,
-        };
-        self.enter(next);
-    }
-
-    fn received(&mut self, link: LinkId, frame: &Bytes, out: &mut Vec<Output>) -> Next {
-        let known = self.core.links.get_mut(link)?;
-        let first = known.theirs.is_none();
-        match Message::decode(frame, self.core.config.protocols) {
-            Ok(Message::Hello(hello)) if first => {
-                known.theirs = Some(*hello);
-                None
-            }
-            Ok(Message::Foreign { protocols: theirs, leads }) => {
-                let own = self.core.config.protocols;
-                let text = format!(
-                    "the peer speaks protocol versions {} to {}, this node {} to {}",
-                    theirs.least, theirs.most, own.least, own.most
-                );
-                out.push(Output::Log { warn: true, text });
-                let i_lead = self.leads();
-                self.core.reject(link, Code::Version, i_lead, out);
-                self.lost(link, out);
-                if i_lead { None } else { rejected(&mut self.core, Code::Version, leads, out) }
-            }
-            Ok(message @ Message::Reject { .. }) => self.message(link, message, out),
-            Ok(message) if !first => self.message(link, message, out),
-            Ok(_) => self.hang_up(link, "a message before the hello", out),
-            Err(malformed) => self.hang_up(link, &malformed.to_string(), out),
-        }
-    }
-
-    fn hang_up(&mut self, link: LinkId, why: &str, out: &mut Vec<Output>) -> Next {
-        self.core.say(true, format!("link dropped: {why}"), out);
-        self.core.drop_link(link, out);
-        self.lost(link, out);
-        None
-    }
-
-    fn message(&mut self, link: LinkId, message: Message, out: &mut Vec<Output>) -> Next {
-        let message = match message {
-            Message::Fetch(question) => {
-                self.asked(link, question, out);
-                return None;
-            }
-            Message::Fetched(answer) => {
-                self.answered(link, answer, out);
-                return None;
-            }
-            Message::Digest(comparison) => {
-                self.compared(link, comparison, out);
-                return None;
-            }
-            message => message,
-        };
-        let core = &mut self.core;
-        match &mut self.state {
-            State::Idle(idle) => idle.message(core, link, message, out),
-            State::Follow(follow) if follow.link == link => follow.message(core, message, out),
-            State::Lead(lead) => lead.message(core, link, message, out),
-            State::Follow(_) | State::Stopped => {
-                core.drop_link(link, out);
-                None
-            }
-        }
-    }
-
-    /// Both hellos of `link` are there.
-    fn meet(&mut self, link: LinkId, out: &mut Vec<Output>) {
-        if let Some(known) = self.core.links.get_mut(link) {
-            known.met = true;
-        }
-        let greeted = self.core.links.get(link).and_then(|known| known.greeted());
-        if let Some(text) = greeted.and_then(|both| misfit(both.mine, both.theirs)) {
-            self.core.say(true, text, out);
-        }
-        if !self.may_meet(link, out) {
-            return;
-        }
-        let core = &mut self.core;
-        let next = match &mut self.state {
-            State::Idle(idle) => idle.met(core, link, out),
-            State::Lead(lead) => lead.met(core, link, out),
-            // Only a link that replaces the master's is met, and that ends following.
-            State::Follow(_) | State::Stopped => {
-                core.drop_link(link, out);
-                None
-            }
-        };
-        self.enter(next);
-    }
-
-    /// Settles which of two links to the same peer is kept, and refuses a second peer.
-    fn may_meet(&mut self, link: LinkId, out: &mut Vec<Output>) -> bool {
-        let leads = self.leads();
-        let session = self.session().filter(|session| *session != link);
-        let core = &mut self.core;
-        let Some(new) = core.links.get(link).and_then(|known| known.greeted()) else {
-            return false;
-        };
-        // The peer decides by what was said; if that is not so any more, say it anew.
-        let stands = new.mine.standing == core.standing_to_say(leads)
-            && new.mine.leading.is_some() == leads
-            && core.arbiter_is_settled();
-        if let Some(old_link) = session
-            && let Some(old) = core.links.get(old_link).and_then(|known| known.greeted())
-        {
-            if old.theirs.node != new.theirs.node {
-                let text =
-                    format!("node {} refused: {}", new.theirs.node, Code::SlotTaken.explain());
-                core.say(true, text, out);
-                core.reject(link, Code::SlotTaken, leads, out);
-                return false;
-            }
-            if !prefer_new(old, new) {
-                core.drop_link(link, out);
-                return false;
-            }
-            core.drop_link(old_link, out);
-            self.lost(old_link, out);
-        }
-        if !stands {
-            self.core.drop_link(link, out);
-        }
-        stands
     }
 
     /// What follows from every input: greet, meet, let time and cursors have their say, dial.
@@ -251,21 +98,6 @@ impl Pair {
         }
     }
 
-    fn greet(&mut self, out: &mut Vec<Output>) {
-        if !self.core.is_settled() {
-            return;
-        }
-        let leading = match &self.state {
-            State::Lead(lead) => Some(lead.epoch),
-            _ => None,
-        };
-        let attached = self.session().and_then(|link| self.core.links.theirs(link));
-        let attached = attached.map(|theirs| theirs.node);
-        for link in self.core.links.silent() {
-            self.core.greet(link, leading, attached, out);
-        }
-    }
-
     fn tick(&mut self, out: &mut Vec<Output>) {
         let core = &mut self.core;
         let next = match &mut self.state {
@@ -281,7 +113,7 @@ impl Pair {
         }
     }
 
-    fn leading(&self) -> Option<Epoch> {
+    pub(super) fn leading(&self) -> Option<Epoch> {
         match &self.state {
             State::Lead(lead) => Some(lead.epoch),
             _ => None,
@@ -305,29 +137,6 @@ impl Pair {
         self.tick(out);
     }
 
-    fn dial(&mut self, out: &mut Vec<Output>) {
-        if !self.core.links.is_empty() || matches!(self.state, State::Stopped) {
-            return;
-        }
-        let Some(address) = self.core.peer_address() else { return };
-        if self.core.dialer.start(self.core.now_ms) {
-            out.push(Output::Dial { address });
-        }
-    }
-
-    fn dial_failed(&mut self, refused: bool, out: &mut Vec<Output>) -> Next {
-        let tells = self.core.dial_ended();
-        // A link that came up meanwhile is better news.
-        if !tells || !self.core.links.is_empty() {
-            return None;
-        }
-        match &mut self.state {
-            State::Idle(idle) => idle.dial_failed(&mut self.core, refused, out),
-            State::Lead(lead) => lead.dial_failed(&mut self.core, refused, out),
-            State::Follow(_) | State::Stopped => None,
-        }
-    }
-
     fn log_changed(&mut self, log: LogEnd, out: &mut Vec<Output>) {
         self.core.log = Log::ending(log);
         self.core.log_changes = false;
@@ -349,41 +158,6 @@ impl Pair {
         }
     }
 
-    fn promote(&mut self, force: bool, out: &mut Vec<Output>) {
-        let refused = match &mut self.state {
-            State::Idle(idle) => idle.promote(&mut self.core, force, out),
-            State::Follow(_) => Err("the master is here; a switchover swaps the roles"),
-            State::Lead(_) | State::Stopped => Err("this is the master"),
-        };
-        if let Err(why) = refused {
-            self.core.say(true, format!("promotion refused: {why}"), out);
-        }
-    }
-
-    fn resync(&mut self, out: &mut Vec<Output>) -> Next {
-        let core = &mut self.core;
-        let refused = match &self.state {
-            State::Follow(follow) => match follow.resync(core, out) {
-                Ok(next) => return Some(next),
-                Err(why) => why,
-            },
-            State::Idle(_) => "no master is attached, so there is nothing to copy from",
-            State::Lead(_) | State::Stopped => "this is the master",
-        };
-        core.say(true, format!("resync refused: {refused}"), out);
-        None
-    }
-
-    fn forget_slave(&mut self, force: bool, out: &mut Vec<Output>) {
-        let refused = match &mut self.state {
-            State::Lead(lead) => lead.forget_slave(&mut self.core, force, out),
-            _ => Err("this is not the master"),
-        };
-        if let Err(why) = refused {
-            self.core.say(true, format!("the slave is not forgotten: {why}"), out);
-        }
-    }
-
     /// This node did not run for a while (a stopped process, a frozen machine, a hung disk), so
     /// what it did not hear meanwhile says nothing about its peer: that may have gone on without
     /// it, and is looked for before silence counts again.
@@ -396,13 +170,6 @@ impl Pair {
             State::Follow(follow) => follow.heard_ms = core.now_ms,
             State::Lead(lead) => lead.awoke(core),
             State::Stopped => {}
-        }
-    }
-
-    fn hand_over(&mut self, out: &mut Vec<Output>) {
-        match &mut self.state {
-            State::Lead(lead) => lead.hand_over(&mut self.core, out),
-            _ => self.core.say(true, "switchover refused: not the master".into(), out),
         }
     }
 

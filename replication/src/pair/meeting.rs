@@ -1,8 +1,8 @@
 //! Who leads, decided alike by both sides from the two hellos of a link (docs/replication.md section 6).
 
+use crate::pair::code::Code;
 use crate::pair::config::Role;
 use crate::pair::hello::Hello;
-use crate::pair::message::Code;
 #[cfg(test)]
 use crate::pair::tests::broken::{self, Broken};
 use crate::pair::upgrade::can_pair;

@@ -1,13 +1,17 @@
 //! Master and slave without a third service (docs/replication.md).
 //!
-//! `state` says what a node does; each state is one file: `idle`, `follow`, `lead` (with `attend`,
-//! its side of the links, and `feed`, what it sends). `meeting` and `plan` are pure decisions.
+//! `machine` is the one match on inputs; `connect` sees to the links, `operator` to what the operator
+//! asks. `state` says what a node does; each state is one file: `idle`, `follow`, `lead` (with `attend`,
+//! its side of the links, `feed`, what it sends, and `in_sync`, whose acks count). `meeting`, `plan`
+//! and `judging` are decisions without effects.
 
 mod arbitration;
 mod attend;
 mod claiming;
+mod code;
 mod compare;
 mod config;
+mod connect;
 mod contact;
 mod copying;
 mod core;
@@ -20,11 +24,14 @@ mod forget;
 mod handing;
 mod hello;
 mod idle;
+mod in_sync;
+mod judging;
 mod lead;
 mod links;
 mod machine;
 mod meeting;
 mod message;
+mod operator;
 mod plan;
 mod random;
 mod readmission;

@@ -1,11 +1,11 @@
 //! What a node is doing, and how it changes.
 
 use crate::Output;
+use crate::pair::code::Code;
 use crate::pair::core::Core;
 use crate::pair::follow::Follow;
 use crate::pair::idle::Idle;
 use crate::pair::lead::Lead;
-use crate::pair::message::Code;
 
 #[derive(Clone, Debug, Hash)]
 pub(crate) enum State {

@@ -2,10 +2,10 @@
 //! its slave (R3), and lets the slave into the register before it tells it so (R4).
 
 use crate::Output;
-use crate::pair::arbitration::{Verdict, Want};
 use crate::pair::core::Core;
 use crate::pair::feed::Stage;
 use crate::pair::idle::Idle;
+use crate::pair::judging::{Verdict, Want};
 use crate::pair::lead::{Lead, Peer, Saving};
 use crate::pair::message::Message;
 use crate::pair::state::{Next, State};

@@ -1,8 +1,9 @@
 //! What must hold in every state (docs/replication.md section 13), and what must be seen now and then.
 
 use super::world::{REGISTER, World};
+use crate::pair::code::Code;
 use crate::pair::config::Survival;
-use crate::pair::message::{Code, Message};
+use crate::pair::message::Message;
 use crate::pair::state::State;
 use crate::pair::tests::disk::Job;
 use crate::pair::view::{Standing, View};

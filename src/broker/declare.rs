@@ -1,20 +1,21 @@
-//! Deciding changes of topology: declare, delete, bind, purge. Texts as RabbitMQ gives them.
+//! Deciding changes of topology: declare, delete, purge; `bind.rs` has the bindings. Texts as RabbitMQ
+//! gives them.
 
 use crate::arguments;
 use crate::broker::{Broker, Name};
 use crate::decide::{Decided, Wait, locked, no_exchange};
 use crate::topology::{DELAYING, Kind};
 use understudy_model::{
-    Bind, BindTarget, Binding, Command, ConnectionId, DeclareExchange, DeclareQueue,
-    DeleteExchange, DeleteQueue, ExchangeSpec, Lsn, PurgeQueue, QueueId, QueueSpec, Refusal,
-    RefusalKind, Reply, Table, Text,
+    BindTarget, Binding, Command, ConnectionId, DeclareExchange, DeclareQueue, DeleteExchange,
+    DeleteQueue, ExchangeSpec, Lsn, PurgeQueue, QueueId, QueueSpec, Refusal, RefusalKind, Reply,
+    Table, Text,
 };
 
 /// Queues behind direct reply-to: who answers a request may ask whether its sender still waits.
 const REPLIES_PREFIX: &str = "amq.rabbitmq.reply-to.";
 
 /// A decision that may be refused as the client's mistake, or put off.
-type Outcome<T> = Result<Result<T, Refusal>, Wait>;
+pub(crate) type Outcome<T> = Result<Result<T, Refusal>, Wait>;
 
 fn refuse<T>(kind: RefusalKind, text: String) -> Outcome<T> {
     Ok(Err(Refusal::new(kind, text)))
@@ -29,6 +30,7 @@ macro_rules! allowed {
         }
     };
 }
+pub(crate) use allowed;
 
 impl Broker {
     pub(crate) fn declare_queue(
@@ -293,97 +295,8 @@ impl Broker {
         Ok(Ok(()))
     }
 
-    pub(crate) fn bind(
-        &mut self,
-        connection: ConnectionId,
-        bind: &Bind,
-        decided: &mut Decided<'_>,
-    ) -> Result<(), Wait> {
-        let result = match self.binding(connection, bind)? {
-            Ok(binding) => self.push_bind(binding, decided),
-            Err(refusal) => Err(refusal),
-        };
-        decided.reply(connection, bind.token, result.map(|()| Reply::Done));
-        Ok(())
-    }
-
-    fn push_bind(&self, binding: Binding, decided: &mut Decided<'_>) -> Result<(), Refusal> {
-        let exchange = self.topology.exchange(&binding.vhost, &binding.source);
-        let Some(exchange) = exchange else {
-            return Err(no_exchange(&binding.source, &binding.vhost));
-        };
-        let bindings = &exchange.bindings.all;
-        if bindings.contains(&binding) {
-            return Ok(());
-        }
-        if bindings.len() >= self.limits.bindings_per_exchange_max {
-            let text = format!("more than {} bindings", self.limits.bindings_per_exchange_max);
-            return Err(Refusal::new(RefusalKind::ResourceError, text));
-        }
-        if exchange.kind == Kind::Headers {
-            check_headers_match(&binding)?;
-        }
-        decided.push(&Command::Bind(binding));
-        decided.topology = true;
-        Ok(())
-    }
-
-    /// Unbinding what is not bound, or not there, succeeds.
-    pub(crate) fn unbind(
-        &mut self,
-        connection: ConnectionId,
-        bind: &Bind,
-        decided: &mut Decided<'_>,
-    ) -> Result<(), Wait> {
-        let result = match self.binding(connection, bind)? {
-            Ok(binding) => {
-                let exchange = self.topology.exchange(&binding.vhost, &binding.source);
-                if exchange.is_some_and(|exchange| exchange.bindings.all.contains(&binding)) {
-                    let (vhost, source) = (binding.vhost.clone(), binding.source.clone());
-                    let target = binding.target.clone();
-                    decided.push(&Command::Unbind(binding.clone()));
-                    decided.topology = true;
-                    self.auto_delete_exchange(&vhost, &source, &target, Some(&binding), decided);
-                }
-                Ok(Reply::Done)
-            }
-            Err(refusal) if refusal.kind == RefusalKind::NotFound => Ok(Reply::Done),
-            Err(refusal) => Err(refusal),
-        };
-        decided.reply(connection, bind.token, result);
-        Ok(())
-    }
-
-    /// Both ends must be there and free of uncommitted changes.
-    fn binding(&self, connection: ConnectionId, bind: &Bind) -> Outcome<Binding> {
-        let vhost = self.vhost_of(connection);
-        allowed!(not_default(&bind.source));
-        self.wait_for_name(&Name::Exchange(vhost.clone(), bind.source.clone()))?;
-        let target = if bind.to_exchange {
-            allowed!(not_default(&bind.destination));
-            self.wait_for_name(&Name::Exchange(vhost.clone(), bind.destination.clone()))?;
-            if self.topology.exchange(&vhost, &bind.destination).is_none() {
-                return Ok(Err(no_exchange(&bind.destination, &vhost)));
-            }
-            BindTarget::Exchange(bind.destination.clone())
-        } else {
-            self.wait_for_name(&Name::Queue(vhost.clone(), bind.destination.clone()))?;
-            BindTarget::Queue(allowed!(self.find_queue(connection, &vhost, &bind.destination)))
-        };
-        if self.topology.exchange(&vhost, &bind.source).is_none() {
-            return Ok(Err(no_exchange(&bind.source, &vhost)));
-        }
-        Ok(Ok(Binding {
-            vhost,
-            source: bind.source.clone(),
-            target,
-            key: bind.key.clone(),
-            arguments: bind.arguments.clone(),
-        }))
-    }
-
     /// Deletes the auto-delete exchange `source` if it has no binding but those that go now.
-    fn auto_delete_exchange(
+    pub(crate) fn auto_delete_exchange(
         &mut self,
         vhost: &Text,
         source: &Text,
@@ -403,8 +316,8 @@ impl Broker {
         }
     }
 
-    /// Whether what the binding leads to is being deleted: there was nothing else to reserve the
-    /// name of what is bound.
+    /// Whether what the binding leads to is being deleted. Nothing else reserves the name of a thing
+    /// that is there already.
     fn is_on_its_way_out(&self, binding: &Binding) -> bool {
         let name = match &binding.target {
             BindTarget::Exchange(name) => Name::Exchange(binding.vhost.clone(), name.clone()),
@@ -441,7 +354,7 @@ fn check_kind(declare: &DeclareExchange, vhost: &str) -> Result<(), Refusal> {
     Err(Refusal::new(RefusalKind::PreconditionFailed, text))
 }
 
-fn not_default(exchange: &str) -> Result<(), Refusal> {
+pub(crate) fn not_default(exchange: &str) -> Result<(), Refusal> {
     if exchange.is_empty() {
         let text = "operation not permitted on the default exchange";
         return Err(Refusal::new(RefusalKind::AccessRefused, text));
@@ -476,21 +389,6 @@ fn equal_exchange(declare: &DeclareExchange, spec: &ExchangeSpec) -> Result<(), 
     match arguments::first_difference(&declare.arguments, &spec.arguments, &known) {
         Some((arg, new, old)) => different(arg, &new, &old),
         None => Ok(()),
-    }
-}
-
-fn check_headers_match(binding: &Binding) -> Result<(), Refusal> {
-    let table = Table::decode(&binding.arguments).unwrap_or_default();
-    let allowed = ["all", "any", "all-with-x", "any-with-x"];
-    match table.get("x-match") {
-        Some(value) if !value.as_str().is_some_and(|mode| allowed.contains(&mode)) => {
-            let text = format!(
-                "Invalid x-match field value <<\"{}\">>; expected all, any, all-with-x, or any-with-x",
-                value.as_str().unwrap_or_default()
-            );
-            Err(Refusal::new(RefusalKind::PreconditionFailed, text))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,9 @@
 mod access;
 #[cfg(test)]
 mod access_tests;
+mod apply;
 mod arguments;
+mod bind;
 mod broker;
 mod clients;
 mod compare;

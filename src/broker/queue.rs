@@ -1,6 +1,9 @@
 //! A queue: the committed set of its unsettled messages, and the master's memory of who holds
 //! which. What the master remembers dies with it; then every message is ready again.
 
+mod consumers;
+mod ready;
+
 use crate::dead_letter::Reason;
 use crate::facts::Facts;
 use crate::lsn_set::LsnSet;
@@ -57,7 +60,7 @@ pub(crate) struct Memory {
     /// Bodies of `taken`, if the queue's bytes are limited.
     taken_bytes: u64,
     /// A priority queue's ready messages in the order in which they are handed out.
-    by_priority: Option<BTreeSet<(Reverse<u8>, Lsn)>>,
+    by_priority: Option<BTreeSet<Place>>,
     /// Taken out by a rule, to be dead-lettered.
     pub(crate) dying: VecDeque<(Lsn, Reason)>,
     /// Returned, and ready again when the log has the count.
@@ -104,11 +107,6 @@ impl Queue {
             mark: Lsn::ZERO,
             memory: Memory::default(),
         }
-    }
-
-    /// Messages that wait for a consumer.
-    pub(crate) fn ready(&self) -> u64 {
-        self.unsettled.len().saturating_sub(self.memory.taken)
     }
 
     pub(crate) fn unsettled(&self) -> &LsnSet {
@@ -164,55 +162,6 @@ impl Queue {
         (through > self.mark).then_some(through)
     }
 
-    /// The first message behind the cursor that was not handed out in this epoch.
-    fn next_fresh(&self) -> Option<Lsn> {
-        let mut at = self.memory.cursor;
-        loop {
-            at = self.unsettled.next_after(at)?;
-            if !self.memory.passed.contains(at) {
-                return Some(at);
-            }
-        }
-    }
-
-    fn is_ready(&self, lsn: Lsn) -> bool {
-        let memory = &self.memory;
-        if let Some(ready) = &memory.by_priority {
-            return ready.contains(&self.place(lsn));
-        }
-        let fresh = lsn > memory.cursor && !memory.passed.contains(lsn);
-        memory.returned.contains(&lsn) || (fresh && self.unsettled.contains(lsn))
-    }
-
-    /// Returns whether it had been given back before. `is_head`: nothing ready is in front of it.
-    fn leave_ready(&mut self, lsn: Lsn, is_head: bool) -> bool {
-        let place = self.place(lsn);
-        self.memory.filters.left(place);
-        let was_returned = self.memory.returned.remove(&lsn);
-        if let Some(ready) = &mut self.memory.by_priority {
-            ready.remove(&place);
-        } else if !was_returned && is_head {
-            self.memory.cursor = lsn;
-        } else if !was_returned {
-            self.pass(lsn);
-        }
-        was_returned
-    }
-
-    /// The cursor goes on, or, where a message in front of this one is still ready, stays.
-    fn pass(&mut self, lsn: Lsn) {
-        if self.next_fresh() != Some(lsn) {
-            self.memory.passed.insert(lsn);
-            return;
-        }
-        self.memory.cursor = lsn;
-        while let Some(next) = self.unsettled.next_after(self.memory.cursor)
-            && self.memory.passed.remove_range(next, next) > 0
-        {
-            self.memory.cursor = next;
-        }
-    }
-
     /// Returns how many messages went.
     pub(crate) fn apply_settle(&mut self, from: Lsn, to: Lsn) -> u64 {
         if !self.memory.returned.is_empty() {
@@ -236,30 +185,12 @@ impl Queue {
         removed
     }
 
-    fn remove_by_priority(&mut self, lsn: Lsn) {
-        let place = self.place(lsn);
-        if let Some(ready) = &mut self.memory.by_priority {
-            ready.remove(&place);
-        }
-    }
-
-    pub(crate) fn place(&self, lsn: Lsn) -> Place {
-        let ordered = self.memory.by_priority.is_some();
-        (Reverse(if ordered { self.priority(lsn) } else { 0 }), lsn)
-    }
-
     fn priority(&self, lsn: Lsn) -> u8 {
         self.facts.as_ref().map_or(0, |facts| facts.priority(lsn))
     }
 
     fn size(&self, lsn: Lsn) -> u64 {
         self.facts.as_ref().map_or(0, |facts| facts.size(lsn))
-    }
-
-    /// Bodies of ready messages, bytes; counted only while they are limited.
-    pub(crate) fn ready_bytes(&self) -> u64 {
-        let total = self.facts.as_ref().map_or(0, |facts| facts.size_total());
-        total.saturating_sub(self.memory.taken_bytes)
     }
 
     pub(crate) fn has_facts(&self) -> bool {
@@ -301,79 +232,6 @@ impl Queue {
             by_priority: self.all_by_priority(),
             ..Memory::default()
         };
-    }
-
-    fn all_by_priority(&self) -> Option<BTreeSet<(Reverse<u8>, Lsn)>> {
-        self.rules.priority_max?;
-        Some(self.unsettled.iter().map(|lsn| (Reverse(self.priority(lsn)), lsn)).collect())
-    }
-
-    /// The message to hand out next.
-    pub(crate) fn head(&self) -> Option<Lsn> {
-        if let Some(ready) = &self.memory.by_priority {
-            return ready.first().map(|(_, lsn)| *lsn);
-        }
-        let fresh = self.next_fresh();
-        match self.memory.returned.first() {
-            Some(&returned) => Some(fresh.map_or(returned, |fresh| fresh.min(returned))),
-            None => fresh,
-        }
-    }
-
-    /// The ready messages in the order in which they will be handed out.
-    pub(crate) fn ready_messages(&self) -> impl Iterator<Item = Lsn> {
-        self.ready_from(FIRST_PLACE).map(|(_, lsn)| lsn)
-    }
-
-    /// The ready messages from this place on.
-    pub(crate) fn ready_from(&self, from: Place) -> impl Iterator<Item = Place> {
-        let ordered = self.memory.by_priority.is_some();
-        let cursor = if ordered { Lsn(u64::MAX - 2) } else { self.memory.cursor };
-        let fresh = self.unsettled.range(from.1.max(cursor.next()), Lsn(u64::MAX - 1));
-        let mut fresh = fresh.filter(|lsn| !self.memory.passed.contains(*lsn)).peekable();
-        let returned = self.memory.returned.range(from.1..).copied();
-        let mut returned = returned.filter(move |_| !ordered).peekable();
-        let by_priority = self.memory.by_priority.iter();
-        let by_priority = by_priority.flat_map(move |ready| ready.range(from..)).copied();
-        let by_arrival = std::iter::from_fn(move || match (returned.peek(), fresh.peek()) {
-            (Some(r), Some(f)) if r > f => fresh.next(),
-            (Some(_), _) => returned.next(),
-            (None, _) => fresh.next(),
-        });
-        by_priority.chain(by_arrival.map(|lsn| (Reverse(0), lsn)))
-    }
-
-    /// Hands out a ready message; returns whether it is to be flagged redelivered.
-    pub(crate) fn take(&mut self, lsn: Lsn) -> bool {
-        self.memory.taken += 1;
-        self.memory.taken_bytes += self.size(lsn);
-        let heads_only = self.memory.filters.is_empty() && self.memory.passed.is_empty();
-        self.leave_ready(lsn, heads_only) || self.may_have_gone_out(lsn)
-    }
-
-    /// Before this epoch, or on the other side of a partition.
-    fn may_have_gone_out(&self, lsn: Lsn) -> bool {
-        lsn <= self.memory.epoch_mark || self.memory.flagged.contains(lsn)
-    }
-
-    /// How the flag of a copy stands.
-    pub(crate) fn is_redelivery(&self, lsn: Lsn) -> bool {
-        self.memory.returned.contains(&lsn) || self.may_have_gone_out(lsn)
-    }
-
-    /// Takes a message back. Messages that are settled meanwhile (the queue was purged or made
-    /// anew) stay gone.
-    pub(crate) fn give_back(&mut self, lsn: Lsn) {
-        if self.unsettled.contains(lsn) {
-            self.memory.taken = self.memory.taken.saturating_sub(1);
-            self.memory.taken_bytes = self.memory.taken_bytes.saturating_sub(self.size(lsn));
-            self.memory.returned.insert(lsn);
-            let place = self.place(lsn);
-            self.memory.filters.given_back(place);
-            if let Some(ready) = &mut self.memory.by_priority {
-                ready.insert(place);
-            }
-        }
     }
 
     /// A taken message is finished; the log hears of it with the next [`Self::flush_settles`].
@@ -444,47 +302,6 @@ impl Queue {
         })
     }
 
-    pub(crate) fn add_consumer(&mut self, priority: i32, key: ConsumerKey) {
-        let at = self.memory.consumers.partition_point(|(p, _)| *p >= priority);
-        self.memory.consumers.insert(at, (priority, key));
-    }
-
-    /// True if it was there.
-    pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> bool {
-        let before = self.memory.consumers.len();
-        self.memory.consumers.retain(|(_, k)| *k != key);
-        self.memory.filters.remove(key);
-        self.memory.browsers.retain(|browser| browser.key != key);
-        if self.memory.exclusive_consumer == Some(key) {
-            self.memory.exclusive_consumer = None;
-        }
-        if self.memory.active_consumer == Some(key) {
-            self.memory.active_consumer = None;
-        }
-        self.memory.consumers.len() < before
-    }
-
-    /// The next consumer in turn that `can_take` one, highest priority first.
-    pub(crate) fn choose(
-        &self,
-        mut can_take: impl FnMut(ConsumerKey) -> bool,
-    ) -> Option<ConsumerKey> {
-        if self.rules.single_active_consumer {
-            return self.memory.active_consumer.filter(|key| can_take(*key));
-        }
-        let mut rest = &self.memory.consumers[..];
-        while let Some((priority, _)) = rest.first() {
-            let equals = rest.iter().take_while(|(p, _)| p == priority).count();
-            let (group, lower) = rest.split_at(equals);
-            let found = (0..equals).map(|i| group[(self.memory.turn + i) % equals].1);
-            if let Some(key) = found.into_iter().find(|key| can_take(*key)) {
-                return Some(key);
-            }
-            rest = lower;
-        }
-        None
-    }
-
     /// All but what is kept for messages.
     pub(crate) fn encode_head(&self, id: QueueId, w: &mut Writer<'_>) {
         w.varint(id.0.0);
@@ -520,7 +337,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn queue(messages: &[u64]) -> Queue {
+    pub(super) fn queue(messages: &[u64]) -> Queue {
         let mut queue = Queue::new(QueueSpec {
             vhost: Text::from_static("/"),
             name: Text::from_static("q"),
@@ -590,22 +407,6 @@ mod tests {
         queue.begin_epoch();
         assert_eq!(queue.ready(), 3);
         assert_eq!(take_all(&mut queue), [(1, true), (2, true), (3, false)]);
-    }
-
-    #[test]
-    fn consumers_of_one_priority_take_turns() {
-        let mut queue = queue(&[]);
-        let key = |n| (ConnectionId(1), ConsumerNumber(n));
-        queue.add_consumer(0, key(1));
-        queue.add_consumer(5, key(2));
-        queue.add_consumer(5, key(3));
-        let mut order = Vec::new();
-        for _ in 0..4 {
-            order.push(queue.choose(|_| true).unwrap().1.0);
-            queue.memory.turn += 1;
-        }
-        assert_eq!(order, [2, 3, 2, 3]);
-        assert_eq!(queue.choose(|k| k == key(1)), Some(key(1)));
     }
 
     #[test]

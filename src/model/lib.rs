@@ -7,6 +7,7 @@ mod access;
 mod codec;
 mod command;
 mod damage;
+mod definition;
 mod effect;
 mod enqueue;
 mod epoch;
@@ -21,10 +22,9 @@ mod table;
 
 pub use access::{ApplyTo, Change, Manage, PermissionRecord, PolicyRecord};
 pub use codec::{Digest, Malformed, Reader, Writer};
-pub use command::{
-    BindTarget, Binding, Command, ExchangeSpec, NewEpoch, QueueSpec, SettleRanges, UserRecord,
-};
+pub use command::{Command, NewEpoch, SettleRanges};
 pub use damage::{Damage, Place, Repair};
+pub use definition::{BindTarget, Binding, ExchangeSpec, QueueSpec, UserRecord};
 pub use effect::{Delivery, Effect, Refusal, RefusalKind, Reply, Returned};
 pub use enqueue::{DeadLetterView, DelayView, EnqueueView, message_of};
 pub use epoch::{EpochHistory, EpochStart};

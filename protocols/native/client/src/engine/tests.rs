@@ -1,5 +1,5 @@
 use super::*;
-use crate::SubscribeOptions;
+use crate::{AckMode, SubscribeOptions, command::Finish, subscription::Event};
 use bytes::BytesMut;
 use tokio::sync::{mpsc, oneshot};
 use understudy_native::{

@@ -3,7 +3,7 @@
 
 use crate::support::stomp::Stomp;
 use crate::support::wire::Wire;
-use crate::support::{Node, PATIENCE, Pair, arbiter, free_address};
+use crate::support::{Node, PATIENCE, Pair, arbiter, eventually, free_address};
 use base64::Engine;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -114,11 +114,8 @@ impl Etcd {
             .spawn()
             .unwrap();
         let etcd = Self { address, tls_address, directory, child };
-        let until = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(&etcd.address).is_err() {
-            assert!(Instant::now() < until, "etcd does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let listens = || std::net::TcpStream::connect(&etcd.address).is_ok();
+        eventually(listens, || "etcd does not listen".to_owned());
         Some(etcd)
     }
 
@@ -197,11 +194,6 @@ pub(crate) fn wait_serving(node: &mut Node) {
     node.wait("serving", |status| status["serving"] == true);
 }
 
-fn signal(node: &Node, name: &str) {
-    let pid = node.pid().to_string();
-    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-}
-
 #[test]
 fn a_killed_master_is_replaced_when_its_lease_ends_and_a_killed_slave_is_left_behind() {
     let (mut pair, _links, _arbiter, _ways) = in_sync();
@@ -235,17 +227,10 @@ fn a_partition_never_makes_two_masters_and_loses_nothing() {
     // Now the master loses the arbiter, too: it serves nobody before the slave serves.
     ways[0].cut();
     links.iter().for_each(Wire::cut);
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let serves = |node: &Node| node.status().is_some_and(|status| status["serving"] == true);
-        // In this order: once the slave serves, the master has stopped.
-        if serves(&pair.slave) {
-            assert!(!serves(&pair.master), "two masters");
-            break;
-        }
-        assert!(Instant::now() < until, "{}", pair.slave.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let serves = |node: &Node| node.status().is_some_and(|status| status["serving"] == true);
+    eventually(|| serves(&pair.slave), || pair.slave.log());
+    // Asked in this order: once the slave serves, the master has stopped.
+    assert!(!serves(&pair.master), "two masters");
     publish(&pair.slave, 300, 400);
     links.iter().for_each(Wire::heal);
     pair.master.wait_in_sync();
@@ -257,10 +242,10 @@ fn a_partition_never_makes_two_masters_and_loses_nothing() {
 fn a_stopped_master_serves_nobody_when_it_goes_on() {
     let (mut pair, _links, _arbiter, _ways) = in_sync();
     publish(&pair.master, 0, 200);
-    signal(&pair.master, "-STOP");
+    pair.master.signal("STOP");
     wait_serving(&mut pair.slave);
     publish(&pair.slave, 200, 300);
-    signal(&pair.master, "-CONT");
+    pair.master.signal("CONT");
     // What it tells first may be of before its stop.
     pair.master.wait("a slave in-sync", |status| {
         status["role"] == "slave" && status["state"] == "in-sync"
@@ -299,11 +284,7 @@ fn a_node_of_another_pair_is_refused_at_its_start() {
 
 /// Until the log of a node that serves nobody tells why.
 pub(crate) fn wait_refused(node: &Node, why: &str) {
-    let until = Instant::now() + PATIENCE;
-    while !node.log().contains(why) {
-        assert!(Instant::now() < until, "not refused: {}", node.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    node.wait_log(why);
     assert_eq!(node.status().unwrap()["serving"], false);
 }
 

@@ -3,9 +3,8 @@
 use crate::arbiter::{Arbiter, Etcd, section, wait_refused, wait_serving};
 use crate::certificates::Tls;
 use crate::support::stomp::Stomp;
-use crate::support::{Node, PATIENCE, Pair};
+use crate::support::{Node, Pair, eventually};
 use std::path::Path;
-use std::time::Instant;
 
 fn tls_keys(mode: &str, ca_file: &Path) -> String {
     format!("tls = \"{mode}\"\ntls_ca_file = {ca_file:?}\n")
@@ -33,11 +32,10 @@ fn stranger(own: &Path, arbiter: &Arbiter, keys: &str) -> Node {
 }
 
 fn wait_log(arbiter: &Arbiter, wanted: &str) {
-    let until = Instant::now() + PATIENCE;
-    while !arbiter.log().contains(wanted) {
-        assert!(Instant::now() < until, "{wanted}: {}", arbiter.log());
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    eventually(
+        || arbiter.log().contains(wanted),
+        || format!("the arbiter never says {wanted:?}:\n{}", arbiter.log()),
+    );
 }
 
 #[test]

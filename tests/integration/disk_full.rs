@@ -1,10 +1,10 @@
 //! A store that fills up blocks publishers, lets consumers go on, and loses nothing.
 
 use crate::support::stomp::{Frame, Stomp};
-use crate::support::{Node, PATIENCE, Pair};
+use crate::support::{Node, Pair};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use understudy_client::{AckMode, Client, Error, Message};
 
 const MESSAGES: usize = 3_000;
@@ -109,11 +109,7 @@ fn a_full_master_hands_over_to_a_slave_with_room_and_back_only_once_it_has_some(
     of_slave.fill(6 << 20);
     let mut consumer = Stomp::connect(&pair.slave.ports.stomp);
     assert!(consumer.consume("/queue/kept", 100).into_iter().eq(bodies()));
-    let begun = Instant::now();
-    while !pair.slave.log().contains("nearly out of disk") {
-        assert!(begun.elapsed() < PATIENCE, "{}", pair.slave.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    pair.slave.wait_log("nearly out of disk");
     // Time enough for the beats by which it would hear of room that is not there.
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(says(pair.slave.log()), 0);

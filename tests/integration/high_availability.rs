@@ -2,7 +2,7 @@
 
 use crate::support::haproxy::HaProxy;
 use crate::support::stomp::Stomp;
-use crate::support::{Node, PATIENCE, Pair, Ports};
+use crate::support::{Node, Pair, Ports, eventually};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn wait(what: &str, holds: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    eventually(holds, || format!("waited in vain: {what}"));
 }
 
 /// Hooks that write one line each: event, what the environment says, and whether STOMP is open.
@@ -118,14 +114,13 @@ fn speaks_amqp(address: &str) -> bool {
 
 /// A client behind the proxy, which connects again until it is let in.
 fn connected(address: &str) -> Stomp {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(stomp) = Stomp::try_connect(address) {
-            return stomp;
-        }
-        assert!(Instant::now() < until, "nobody behind the proxy lets a client in");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut client = None;
+    let connects = || {
+        client = Stomp::try_connect(address);
+        client.is_some()
+    };
+    eventually(connects, || "nobody behind the proxy lets a client in".to_owned());
+    client.unwrap()
 }
 
 #[test]

@@ -198,11 +198,7 @@ fn a_wrong_password_makes_no_slave_and_disturbs_nobody() {
     pair.master.start_serving();
     let mut stranger = pair.third("user = \"pair\"\npassword = \"wrong\"\n");
     stranger.start();
-    let until = Instant::now() + Duration::from_secs(20);
-    while !stranger.log().contains("wrong replication user or password") {
-        assert!(Instant::now() < until, "{}", stranger.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    stranger.wait_log("wrong replication user or password");
     Stomp::connect(&pair.master.ports.stomp).publish("/queue/q", numbered(0, 10));
     assert_eq!(pair.master.status().unwrap()["state"], "alone");
     assert_ne!(stranger.status().unwrap()["state"], "in-sync");

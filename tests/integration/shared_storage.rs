@@ -1,12 +1,11 @@
 //! Two processes on one data directory: one owns it, the other waits.
 
 use crate::support::stomp::Stomp;
-use crate::support::{Node, PATIENCE, is_refused};
+use crate::support::{Node, eventually, is_refused};
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SECTIONS: &str = "[storage]\nowner_lease_ms = 1000\n";
 
@@ -20,11 +19,6 @@ fn nodes(directory: &std::path::Path) -> [Node; 2] {
 
 fn serves(node: &Node) -> bool {
     node.status().is_some_and(|status| status["serving"] == true)
-}
-
-fn signal(node: &Node, name: &str) {
-    let pid = node.pid().to_string();
-    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
 }
 
 /// Publishes at whoever serves, until told to stop; what was confirmed.
@@ -53,29 +47,25 @@ fn depose(nodes: &mut [Node; 2], owner: usize, how: &str, confirmed: &Mutex<usiz
     let before = *confirmed.lock().unwrap();
     let other = 1 - owner;
     let owned = times_owned(&nodes[other]);
-    signal(&nodes[owner], how);
-    if how == "-TERM" || how == "-KILL" {
+    nodes[owner].signal(how);
+    if how == "TERM" || how == "KILL" {
         nodes[owner].wait_exit();
     }
-    let until = Instant::now() + PATIENCE;
-    if how == "-STOP" {
+    if how == "STOP" {
         // On one machine it cannot open the store yet if the owner was stopped inside a commit.
-        while times_owned(&nodes[other]) == owned {
-            assert!(Instant::now() < until, "the lease is not taken: {}", nodes[other].log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        signal(&nodes[owner], "-CONT");
+        eventually(
+            || times_owned(&nodes[other]) > owned,
+            || format!("the lease is not taken: {}", nodes[other].log()),
+        );
+        nodes[owner].signal("CONT");
         assert!(!nodes[owner].wait_exit().success(), "it has lost, so it ends");
     }
-    let until = Instant::now() + PATIENCE;
-    while !serves(&nodes[other]) {
-        assert!(Instant::now() < until, "{} does not serve: {}", other, nodes[other].log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    while *confirmed.lock().unwrap() < before + 20 {
-        assert!(Instant::now() < until, "nothing is confirmed after {how}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    eventually(
+        || serves(&nodes[other]),
+        || format!("{other} does not serve: {}", nodes[other].log()),
+    );
+    let confirms = || *confirmed.lock().unwrap() >= before + 20;
+    eventually(confirms, || format!("nothing is confirmed after {how}"));
     nodes[owner].start();
     nodes[owner].wait("waiting", |status| status["state"] == "waiting");
 }
@@ -94,7 +84,7 @@ fn three_owners_go_down_under_a_publisher_and_nothing_confirmed_is_lost() {
     let owner = std::thread::scope(|scope| {
         scope.spawn(|| publish_until(&stop, &addresses, &confirmed));
         let mut owner = 0;
-        for how in ["-KILL", "-STOP", "-TERM"] {
+        for how in ["KILL", "STOP", "TERM"] {
             depose(&mut nodes, owner, how, &confirmed);
             owner = 1 - owner;
         }

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -125,12 +125,8 @@ fn sighup_changes_the_certificate_of_new_connections_only() {
 fn hang_up(node: &mut Node, wanted: &str) {
     let pid = node.pid().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    let until = Instant::now() + Duration::from_secs(60);
-    while !node.log().contains(wanted) {
-        assert!(node.is_running(), "ended at SIGHUP:\n{}", node.log());
-        assert!(Instant::now() < until, "silent:\n{}", node.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    node.wait_log(wanted);
+    assert!(node.is_running(), "ended at SIGHUP:\n{}", node.log());
 }
 
 #[test]
@@ -178,11 +174,7 @@ fn a_pair_over_mutual_tls_replicates_takes_over_and_refuses_a_node_in_clear() {
     Stomp::connect(&pair.master.ports.stomp).publish("/queue/q", bodies());
     let mut stranger = pair.third("user = \"pair\"\npassword = \"secret\"\n");
     stranger.start();
-    let until = Instant::now() + Duration::from_secs(60);
-    while !pair.master.log().contains("replication link refused") {
-        assert!(Instant::now() < until, "{}", pair.master.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    pair.master.wait_log("replication link refused");
     assert_eq!(pair.master.status().unwrap()["state"], "in-sync");
     pair.master.kill();
     pair.slave.wait("serving", |status| status["serving"] == true);

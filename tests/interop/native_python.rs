@@ -19,7 +19,6 @@ fn suite(test: &str, file: &str) -> Option<Command> {
     let mut suite = Command::new("python3");
     suite
         .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(script(file));
     Some(suite)
 }
@@ -51,13 +50,18 @@ fn native_python_follows_a_switchover() {
     follows_a_switchover(&pair, &suite);
 }
 
+/// A pair that is not started yet. The files of the second node are those of both.
+fn under_tls() -> (Pair, [Tls; 2]) {
+    let mut pair = Pair::new("", "");
+    let directory = pair.directory.path().to_owned();
+    let tls = [&mut pair.master, &mut pair.slave].map(|node| Tls::make(&directory, node));
+    (pair, tls)
+}
+
 #[test]
 fn native_python_follows_a_switchover_under_tls() {
     let Some(mut suite) = suite("native_python_switchover", "native_switchover.py") else { return };
-    let mut pair = Pair::new("", "");
-    let directory = pair.directory.path().to_owned();
-    // The files of the second are those of both.
-    let [one, two] = [&mut pair.master, &mut pair.slave].map(|node| Tls::make(&directory, node));
+    let (mut pair, [one, two]) = under_tls();
     pair.start_in_sync();
     suite.arg(&one.native_port).arg(&two.client_files[0]);
     follows_a_switchover(&pair, &suite);
@@ -67,9 +71,7 @@ fn native_python_follows_a_switchover_under_tls() {
 #[test]
 fn native_python_is_not_kept_by_a_place_that_no_certificate_is_for() {
     let Some(mut suite) = suite("native_python_switchover", "native_switchover.py") else { return };
-    let mut pair = Pair::new("", "");
-    let directory = pair.directory.path().to_owned();
-    let [one, two] = [&mut pair.master, &mut pair.slave].map(|node| Tls::make(&directory, node));
+    let (mut pair, [one, two]) = under_tls();
     two.sign_for("node", "both", &["localhost"]);
     pair.start_in_sync();
     suite.arg(format!("{},{}", one.native_port, two.native_port)).arg(&two.client_files[0]);

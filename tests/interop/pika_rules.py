@@ -4,30 +4,13 @@ of both nodes, sitting master first.
 Prints KILL when the master may be killed, and a JSON object at the end.
 """
 import json
-import sys
-import time
 
 import pika
+from pika_pair import connect
 
-PORTS = [int(port) for port in sys.argv[1:]]
 WAIT_S = 30
 # A message that a rule moves goes from one queue to another in one step.
 COUNT = 300
-
-
-def connect():
-    parameters = [
-        pika.ConnectionParameters("127.0.0.1", port, connection_attempts=1, socket_timeout=2)
-        for port in PORTS
-    ]
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            return pika.BlockingConnection(parameters)
-        except pika.exceptions.AMQPConnectionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def take(channel, queue, count):

@@ -3,28 +3,11 @@
 Prints KILL when the master may be killed, and a JSON object at the end.
 """
 import json
-import sys
-import time
 
 import pika
+from pika_pair import PORTS, connect
 
-PORTS = [int(port) for port in sys.argv[1:]]
 COUNT = 600
-
-
-def connect():
-    parameters = [
-        pika.ConnectionParameters("127.0.0.1", port, connection_attempts=1, socket_timeout=2)
-        for port in PORTS
-    ]
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            return pika.BlockingConnection(parameters)
-        except pika.exceptions.AMQPConnectionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def basics():

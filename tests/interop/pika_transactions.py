@@ -4,29 +4,12 @@ Each takes a message from one queue and publishes it to three others: the ack an
 one, on both nodes, so that nothing is lost, doubled or in one of the three only.
 """
 import json
-import sys
-import time
 
 import pika
+from pika_pair import connect
 
-PORTS = [int(port) for port in sys.argv[1:]]
 COUNT = 300
 TARGETS = ["tx.a", "tx.b", "tx.c"]
-
-
-def connect():
-    parameters = [
-        pika.ConnectionParameters("127.0.0.1", port, connection_attempts=1, socket_timeout=2)
-        for port in PORTS
-    ]
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return pika.BlockingConnection(parameters)
-        except pika.exceptions.AMQPConnectionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def fill():

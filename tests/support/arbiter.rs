@@ -1,9 +1,8 @@
 //! The process of `understudy arbiter`.
 
-use super::PATIENCE;
+use super::eventually;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// Returns once it listens. `settings`: KEY=VALUE, beyond its address and its user.
 pub fn spawn(address: &str, data_dir: &Path, settings: &[String], log: Stdio) -> Child {
@@ -18,10 +17,7 @@ pub fn spawn(address: &str, data_dir: &Path, settings: &[String], log: Stdio) ->
         .stderr(log)
         .spawn()
         .unwrap();
-    let until = Instant::now() + PATIENCE;
-    while std::net::TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < until, "the arbiter does not listen");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let listens = || std::net::TcpStream::connect(address).is_ok();
+    eventually(listens, || "the arbiter does not listen".to_owned());
     child
 }

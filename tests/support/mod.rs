@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use wire::Wire;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
 /// And password: `guest` comes from loopback only.
 pub const USER: &str = "tester";
 /// By a hash that costs nothing, for clients that log in all the time.
@@ -43,6 +44,15 @@ pub struct Ports {
     pub native: String,
     pub http: String,
     pub replication: String,
+}
+
+/// Polls until it holds. `problem`: what it means if that never comes.
+pub fn eventually(mut holds: impl FnMut() -> bool, problem: impl Fn() -> String) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "{}", problem());
+        std::thread::sleep(POLL);
+    }
 }
 
 /// A port below those that outgoing connections are given: nobody may sit on a slave's ports when
@@ -261,7 +271,7 @@ impl Node {
                 let _ = child.kill();
                 panic!("{} does not end:\n{}", self.name, self.log());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(POLL);
         }
     }
 
@@ -282,6 +292,14 @@ impl Node {
         understudy::cli::status::fetch(&self.url()).ok()
     }
 
+    /// Polls the log until it says that.
+    pub fn wait_log(&self, wanted: &str) {
+        eventually(
+            || self.log().contains(wanted),
+            || format!("{} never says {wanted:?}:\n{}", self.name, self.log()),
+        );
+    }
+
     /// Polls the status until it is as wanted.
     pub fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + PATIENCE;
@@ -297,7 +315,7 @@ impl Node {
                 self.name,
                 self.log()
             );
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(POLL);
         }
     }
 

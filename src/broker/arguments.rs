@@ -1,7 +1,9 @@
 //! Queue and exchange arguments: which values are allowed, and when two declarations are equal.
 //! Codes and texts as RabbitMQ 3.10.8 gives them (amqp-errors-rabbitmq-3.10.8.txt).
 
-use understudy_model::{QueueSpec, Refusal, RefusalKind, Table, Value, type_name};
+use understudy_model::{
+    QueueSpec, Refusal, RefusalKind, TIME_TO_LIVE_MS_MAX, Table, Value, type_name,
+};
 
 /// Arguments that must be equal when a queue is declared again; others are ignored.
 const KNOWN: [&str; 13] = [
@@ -19,8 +21,6 @@ const KNOWN: [&str; 13] = [
     "x-delivery-limit",
     "x-queue-leader-locator",
 ];
-
-const MILLISECONDS_MAX: i64 = (1 << 32) - 1;
 
 pub(crate) fn check_queue(spec: &QueueSpec) -> Result<(), Refusal> {
     let table = Table::decode(&spec.arguments).map_err(|malformed| {
@@ -73,8 +73,8 @@ fn check_exchange_name(table: &Table, argument: &str, what: &str) -> Result<(), 
 
 fn check_value(name: &str, value: &Value) -> Result<(), String> {
     match name {
-        "x-message-ttl" => integer(value, 0, MILLISECONDS_MAX),
-        "x-expires" => integer(value, 1, MILLISECONDS_MAX),
+        "x-message-ttl" => integer(value, 0, TIME_TO_LIVE_MS_MAX),
+        "x-expires" => integer(value, 1, TIME_TO_LIVE_MS_MAX),
         "x-max-length" | "x-max-length-bytes" | "x-delivery-limit" => integer(value, 0, i64::MAX),
         "x-max-priority" => match integer(value, 0, 255) {
             Err(_) if value.as_i64().is_some_and(|v| v > 255) => {
@@ -116,43 +116,61 @@ fn one_of(value: &Value, allowed: &[&str], what: &str) -> Result<(), String> {
     }
 }
 
-/// The first known argument that differs: its name, the new value and the current one.
+/// The first of these arguments that differs, and how, in RabbitMQ's words.
 pub(crate) fn first_difference(
     received: &[u8],
     current: &[u8],
     known: &[&'static str],
-) -> Option<(&'static str, String, String)> {
+) -> Option<(&'static str, String)> {
     let received = Table::decode(received).unwrap_or_default();
     let current = Table::decode(current).unwrap_or_default();
     known.iter().find_map(|&name| {
         let (new, old) = (received.get(name), current.get(name));
-        let equal = match (new, old) {
-            (Some(new), Some(old)) => match (new.as_i64(), old.as_i64()) {
-                (Some(new), Some(old)) => new == old,
-                _ => new == old,
-            },
-            (None, None) => true,
-            _ => false,
-        };
-        (!equal).then(|| (name, show(new), show(old)))
+        (!is_equal(name, new, old)).then(|| (name, show_difference(new, old)))
     })
 }
 
-pub(crate) fn queue_difference(
-    received: &[u8],
-    current: &[u8],
-) -> Option<(&'static str, String, String)> {
+pub(crate) fn queue_difference(received: &[u8], current: &[u8]) -> Option<(&'static str, String)> {
     first_difference(received, current, &KNOWN)
 }
 
-fn show(value: Option<&Value>) -> String {
-    match value {
-        None => "none".into(),
-        Some(value) => match (value.as_str(), value.as_i64(), value.as_bool()) {
-            (Some(text), ..) => format!("'{text}'"),
-            (_, Some(number), _) => format!("'{number}'"),
-            (.., Some(flag)) => format!("'{flag}'"),
-            _ => format!("'{}'", type_name(value)),
+fn is_equal(name: &str, new: Option<&Value>, old: Option<&Value>) -> bool {
+    match (new, old) {
+        (Some(new), Some(old)) => match (new.as_i64(), old.as_i64()) {
+            (Some(new), Some(old)) => new == old,
+            _ => new == old,
         },
+        (None, None) => true,
+        // A queue that names no type is a classic one.
+        (Some(value), None) | (None, Some(value)) => {
+            name == "x-queue-type" && value.as_str() == Some("classic")
+        }
+    }
+}
+
+fn show_difference(new: Option<&Value>, old: Option<&Value>) -> String {
+    match (new, old) {
+        (Some(new), Some(old)) => {
+            format!("received '{}' but current is '{}'", show(new), show(old))
+        }
+        (new, old) => {
+            let with_type = |value: Option<&Value>| match value {
+                Some(value) => {
+                    format!("the value '{}' of type '{}'", show(value), type_name(value))
+                }
+                None => "none".into(),
+            };
+            format!("received {} but current is {}", with_type(new), with_type(old))
+        }
+    }
+}
+
+/// A field's value as it stands in an error's text; of those with parts only the type.
+pub(crate) fn show(value: &Value) -> String {
+    match (value.as_str(), value.as_i64(), value.as_bool()) {
+        (Some(text), ..) => text.into(),
+        (_, Some(number), _) => number.to_string(),
+        (.., Some(flag)) => flag.to_string(),
+        _ => type_name(value).into(),
     }
 }

@@ -1,11 +1,12 @@
 //! Deciding bind and unbind. Texts as RabbitMQ gives them.
 
+use crate::arguments::show;
 use crate::broker::{Broker, Name};
 use crate::decide::{Decided, Wait, no_exchange};
 use crate::declare::{Outcome, allowed, not_default};
 use crate::topology::Kind;
 use understudy_model::{
-    Bind, BindTarget, Binding, Command, ConnectionId, Refusal, RefusalKind, Reply, Table,
+    Bind, BindTarget, Binding, Command, ConnectionId, Refusal, RefusalKind, Reply, Table, type_name,
 };
 
 impl Broker {
@@ -102,14 +103,17 @@ impl Broker {
 fn check_headers_match(binding: &Binding) -> Result<(), Refusal> {
     let table = Table::decode(&binding.arguments).unwrap_or_default();
     let allowed = ["all", "any", "all-with-x", "any-with-x"];
-    match table.get("x-match") {
-        Some(value) if !value.as_str().is_some_and(|mode| allowed.contains(&mode)) => {
-            let text = format!(
-                "Invalid x-match field value <<\"{}\">>; expected all, any, all-with-x, or any-with-x",
-                value.as_str().unwrap_or_default()
-            );
-            Err(Refusal::new(RefusalKind::PreconditionFailed, text))
-        }
-        _ => Ok(()),
-    }
+    let Some(value) = table.get("x-match") else { return Ok(()) };
+    let text = match value.as_str() {
+        Some(mode) if allowed.contains(&mode) => return Ok(()),
+        Some(mode) => format!(
+            "Invalid x-match field value <<\"{mode}\">>; expected all, any, all-with-x, or any-with-x"
+        ),
+        None => format!(
+            "Invalid x-match field type {} (value {}); expected longstr",
+            type_name(value),
+            show(value)
+        ),
+    };
+    Err(Refusal::new(RefusalKind::PreconditionFailed, text))
 }

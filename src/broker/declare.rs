@@ -113,12 +113,10 @@ impl Broker {
             allowed!(equal_flag("durable", declare.durable, spec.durable, &what));
             allowed!(equal_flag("auto_delete", declare.auto_delete, spec.auto_delete, &what));
             let difference = arguments::queue_difference(&declare.arguments, &spec.arguments);
-            if let Some((argument, new, old)) = difference {
+            if let Some((argument, how)) = difference {
                 return refuse(
                     RefusalKind::PreconditionFailed,
-                    format!(
-                        "inequivalent arg '{argument}' for {what}: received {new} but current is {old}"
-                    ),
+                    format!("inequivalent arg '{argument}' for {what}: {how}"),
                 );
             }
         }
@@ -374,20 +372,20 @@ fn equal_flag(flag: &str, received: bool, current: bool, what: &str) -> Result<(
 
 fn equal_exchange(declare: &DeclareExchange, spec: &ExchangeSpec) -> Result<(), Refusal> {
     let what = format!("exchange '{}' in vhost '{}'", spec.name, spec.vhost);
-    let different = |arg: &str, new: &str, old: &str| {
-        let text =
-            format!("inequivalent arg '{arg}' for {what}: received {new} but current is {old}");
+    let different = |arg: &str, how: &str| {
+        let text = format!("inequivalent arg '{arg}' for {what}: {how}");
         Err(Refusal::new(RefusalKind::PreconditionFailed, text))
     };
     if declare.kind != spec.kind {
-        return different("type", &format!("'{}'", declare.kind), &format!("'{}'", spec.kind));
+        let how = format!("received '{}' but current is '{}'", declare.kind, spec.kind);
+        return different("type", &how);
     }
     equal_flag("durable", declare.durable, spec.durable, &what)?;
     equal_flag("auto_delete", declare.auto_delete, spec.auto_delete, &what)?;
     equal_flag("internal", declare.internal, spec.internal, &what)?;
     let known = ["alternate-exchange"];
     match arguments::first_difference(&declare.arguments, &spec.arguments, &known) {
-        Some((arg, new, old)) => different(arg, &new, &old),
+        Some((arg, how)) => different(arg, &how),
         None => Ok(()),
     }
 }

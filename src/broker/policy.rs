@@ -2,7 +2,7 @@
 
 use crate::pattern::Pattern;
 use std::collections::BTreeMap;
-use understudy_model::{ApplyTo, PolicyRecord, Table, Text, Value};
+use understudy_model::{ApplyTo, PolicyRecord, TIME_TO_LIVE_MS_MAX, Table, Text, Value};
 
 #[derive(Default)]
 pub(crate) struct Policies {
@@ -24,12 +24,9 @@ enum Kind {
     OneOf(&'static [&'static str]),
 }
 
-/// The most milliseconds that a time may have, as RabbitMQ has it.
-const MILLISECONDS_MAX: i64 = 4_294_967_295;
-
 const QUEUE_KEYS: [(&str, Kind); 10] = [
-    ("message-ttl", Kind::Number(0, MILLISECONDS_MAX)),
-    ("expires", Kind::Number(1, MILLISECONDS_MAX)),
+    ("message-ttl", Kind::Number(0, TIME_TO_LIVE_MS_MAX)),
+    ("expires", Kind::Number(1, TIME_TO_LIVE_MS_MAX)),
     ("max-length", Kind::Number(0, i64::MAX)),
     ("max-length-bytes", Kind::Number(0, i64::MAX)),
     ("overflow", Kind::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"])),

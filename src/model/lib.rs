@@ -41,5 +41,8 @@ pub use request::{
 pub use session::{Login, LoginOutcome, Outbox, Session, WriteBuffer};
 pub use table::{FieldView, TABLE_DEPTH_MAX, Table, Value, check_table_depth, fields, type_name};
 
+/// The longest time that a message or an unused queue may live, milliseconds: RabbitMQ's ten years.
+pub const TIME_TO_LIVE_MS_MAX: i64 = 10 * 365 * 24 * 3_600_000;
+
 /// Names, keys and other short texts: UTF-8 in a shared buffer, so that a slice costs no copy.
 pub use bytestring::ByteString as Text;

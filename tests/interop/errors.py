@@ -100,6 +100,17 @@ def differs(kind, name, what, now, before):
             f"received '{now}' but current is '{before}'")
 
 
+def added(what, value):
+    return (f"PRECONDITION_FAILED - inequivalent arg '{what}' for queue 'probe.q' in vhost '/': "
+            f"received the value '{value}' of type 'signedint' but current is none")
+
+
+def left_out(what, value):
+    return (f"PRECONDITION_FAILED - inequivalent arg '{what}' for queue 'probe.q' in vhost '/': "
+            f"received none but current is the value '{value}' of type 'signedint'")
+
+
+TEN_YEARS_MS = 10 * 365 * 24 * 3_600_000
 BIND_ARGS = {"x-match": "some"}
 TAG_99 = "PRECONDITION_FAILED - unknown delivery tag 99"
 
@@ -153,6 +164,10 @@ CHANNEL_CASES = [
     ("ttl_negative", [], queue({"x-message-ttl": -1}), 406, arg("x-message-ttl", "{value_negative,-1}"), DECLARE_Q),
     ("ttl_string", [], queue({"x-message-ttl": "a"}), 406, arg("x-message-ttl", '"expected integer, got longstr"'), DECLARE_Q),
     ("ttl_differs", [queue({"x-message-ttl": 10})], queue({"x-message-ttl": 20}), 406, differs("queue", "probe.q", "x-message-ttl", 20, 10), DECLARE_Q),
+    ("ttl_added", [queue()], queue({"x-message-ttl": 20}), 406, added("x-message-ttl", "20"), DECLARE_Q),
+    ("ttl_left_out", [queue({"x-message-ttl": 10})], queue(), 406, left_out("x-message-ttl", "10"), DECLARE_Q),
+    ("ttl_ten_years", [], queue({"x-message-ttl": TEN_YEARS_MS, "x-expires": TEN_YEARS_MS}), OK, None, None),
+    ("ttl_above_ten_years", [], queue({"x-message-ttl": TEN_YEARS_MS + 1}), 406, arg("x-message-ttl", "{value_too_large,315360000001}"), DECLARE_Q),
     ("ttl_too_big", [], queue({"x-message-ttl": 1 << 40}), 406, arg("x-message-ttl", "{value_too_large,1099511627776}"), DECLARE_Q),
     ("expires_zero", [], queue({"x-expires": 0}), 406, arg("x-expires", "{value_zero,0}"), DECLARE_Q),
     ("expires_string", [], queue({"x-expires": "a"}), 406, arg("x-expires", '"expected integer, got longstr"'), DECLARE_Q),
@@ -165,6 +180,9 @@ CHANNEL_CASES = [
     ("dlx_differs", [queue({"x-dead-letter-exchange": "a"})], queue({"x-dead-letter-exchange": "b"}), 406, differs("queue", "probe.q", "x-dead-letter-exchange", "b", "a"), DECLARE_Q),
     ("max_priority_negative", [], queue({"x-max-priority": -1}), 406, arg("x-max-priority", "{value_negative,-1}"), DECLARE_Q),
     ("max_priority_256", [], queue({"x-max-priority": 256}), 406, arg("x-max-priority", "{max_value_exceeded,256}"), DECLARE_Q),
+    ("queue_type_classic_named_later", [queue()], queue({"x-queue-type": "classic"}), OK, None, None),
+    ("queue_type_classic_left_out", [queue({"x-queue-type": "classic"})], queue(), OK, None, None),
+    ("queue_type_quorum_named_later", [queue(durable=True)], queue({"x-queue-type": "quorum"}, durable=True), 406, "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'probe.q' in vhost '/': received the value 'quorum' of type 'longstr' but current is none", DECLARE_Q),
     ("queue_type_unknown", [], queue({"x-queue-type": "no-such"}), 406, arg("x-queue-type", "\"unsupported queue type 'no-such'\""), DECLARE_Q),
     ("quorum_not_durable", [], queue({"x-queue-type": "quorum"}), 406, "PRECONDITION_FAILED - invalid property 'non-durable' for queue 'probe.q' in vhost '/'", DECLARE_Q),
     ("queue_mode_unknown", [], queue({"x-queue-mode": "no-such"}), 406, arg("x-queue-mode", "\"unsupported queue mode 'no-such'\""), DECLARE_Q),
@@ -191,7 +209,10 @@ CHANNEL_CASES = [
     ("publish_wrong_user_id", [queue()], publish(user_id="somebody"), 406, "PRECONDITION_FAILED - user_id property set to 'somebody' but authenticated user was 'guest'", PUBLISH),
     ("publish_expiration_not_number", [queue()], publish(expiration="abc"), 406, "PRECONDITION_FAILED - invalid expiration 'abc': no_integer", PUBLISH),
     ("publish_expiration_negative", [queue()], publish(expiration="-1"), 406, "PRECONDITION_FAILED - invalid expiration '-1': {value_negative,-1}", PUBLISH),
+    ("publish_expiration_above_ten_years", [queue()], publish(expiration=str(TEN_YEARS_MS + 1)), 406, "PRECONDITION_FAILED - invalid expiration '315360000001': {value_too_large,315360000001}", PUBLISH),
+    ("publish_expiration_ten_years", [queue()], publish(expiration=str(TEN_YEARS_MS)), OK, None, None),
     ("publish_cc_not_list", [queue()], publish(headers={"CC": 5}), 406, 'PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"CC",signedint}', PUBLISH),
+    ("headers_x_match_number", [queue()], own("queue_bind", "probe.q", "amq.headers", arguments={"x-match": 1}), 406, "PRECONDITION_FAILED - Invalid x-match field type signedint (value 1); expected longstr", BIND_Q),
     ("headers_x_match_unknown", [queue()], own("queue_bind", "probe.q", "amq.headers", arguments=BIND_ARGS), 406, "PRECONDITION_FAILED - Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x", BIND_Q),
     ("direct_reply_to_manual_ack", [], consume("amq.rabbitmq.reply-to"), 406, "PRECONDITION_FAILED - reply consumer cannot acknowledge", CONSUME),
     ("direct_reply_to_twice", [consume("amq.rabbitmq.reply-to", auto_ack=True)], consume("amq.rabbitmq.reply-to", auto_ack=True), 406, "PRECONDITION_FAILED - reply consumer already set", CONSUME),

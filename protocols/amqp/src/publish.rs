@@ -7,7 +7,9 @@ use crate::{
     fault::{Fault, MethodId, ReplyCode},
 };
 use bytes::{Bytes, BytesMut};
-use understudy_model::{Malformed, Outbox, PropertiesView, Publish, Request, check_table_depth};
+use understudy_model::{
+    Malformed, Outbox, PropertiesView, Publish, Request, TIME_TO_LIVE_MS_MAX, check_table_depth,
+};
 
 /// Pieces of a body below this length are gathered: each of its own would cost more to keep
 /// than it holds, and keep a whole read buffer alive.
@@ -187,9 +189,6 @@ fn check_properties<'a>(raw: &'a [u8], identity: &Identity) -> Result<Properties
     Ok(properties)
 }
 
-/// RabbitMQ's longest time: what fits 32 bits of milliseconds.
-const EXPIRATION_MAX: i128 = u32::MAX as i128;
-
 /// A decimal number of milliseconds, else RabbitMQ's words.
 fn check_expiration(expiration: &[u8]) -> Result<(), Fault> {
     let digits_at = usize::from(matches!(expiration.first(), Some(b'-' | b'+')));
@@ -206,7 +205,7 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Fault> {
         let number = String::from_utf8_lossy(number);
         match number.parse::<i128>() {
             Ok(value) if value < 0 => format!("{{value_negative,{value}}}"),
-            Ok(value) if value <= EXPIRATION_MAX => return Ok(()),
+            Ok(value) if value <= i128::from(TIME_TO_LIVE_MS_MAX) => return Ok(()),
             Err(_) if number.starts_with('-') => format!("{{value_negative,{number}}}"),
             _ => format!("{{value_too_large,{number}}}"),
         }
@@ -241,12 +240,12 @@ mod tests {
     #[test]
     fn an_expiration_is_a_decimal_number_of_milliseconds() {
         assert_eq!(check_expiration(b"0"), Ok(()));
-        assert_eq!(check_expiration(b"4294967295"), Ok(()));
+        assert_eq!(check_expiration(b"315360000000"), Ok(()));
         assert_eq!(reason("abc"), "no_integer");
         assert_eq!(reason(""), "no_integer");
         assert_eq!(reason("-1"), "{value_negative,-1}");
         assert_eq!(reason("10ms"), "{leftover_string,\"ms\"}");
-        assert_eq!(reason("4294967296"), "{value_too_large,4294967296}");
+        assert_eq!(reason("315360000001"), "{value_too_large,315360000001}");
         assert!(reason(&"9".repeat(60)).starts_with("{value_too_large,999"));
     }
 

@@ -1,10 +1,7 @@
 use super::is_frame_header;
 use crate::{codec::Headers, error::StompError};
 use bytes::Bytes;
-use understudy_model::{Properties, Refusal, RefusalKind, Table, Text, Value};
-
-/// The longest `expiration`, 49 days, in milliseconds; what may live longer has none.
-const EXPIRATION_MS_MAX: u64 = u32::MAX as u64;
+use understudy_model::{Properties, Refusal, RefusalKind, TIME_TO_LIVE_MS_MAX, Table, Text, Value};
 
 /// What a message's properties depend on besides its headers.
 pub(crate) struct Sender<'a> {
@@ -69,7 +66,7 @@ fn set_property(
             let at = headers.number::<u64>(&[name])?.filter(|&at| at > 0);
             if headers.get("expiration").is_none() {
                 let left = at.map(|at| at.saturating_sub(sender.now_ms));
-                let left = left.filter(|&ms| ms <= EXPIRATION_MS_MAX);
+                let left = left.filter(|&ms| ms <= TIME_TO_LIVE_MS_MAX as u64);
                 properties.expiration = left.map(|ms| Text::from(ms.to_string()));
             }
             return Ok(false);
@@ -173,8 +170,8 @@ mod tests {
         assert_eq!(left("12500"), Some(Text::from("2500")));
         assert_eq!(left("9000"), Some(Text::from("0")));
         assert_eq!(left("0"), None);
-        assert_eq!(left("4294977295"), Some(Text::from("4294967295")));
-        assert_eq!(left("4294977296"), None);
+        assert_eq!(left("315360010000"), Some(Text::from("315360000000")));
+        assert_eq!(left("315360010001"), None);
         assert_eq!(map(&[("persistent", "false")]), Ok(Properties::default()));
     }
 

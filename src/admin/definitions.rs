@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use understudy_model::{Bind, Change, DeclareExchange, DeclareQueue, Request, Text, Token};
 
 pub(super) fn routes() -> Router<Admin> {
@@ -74,8 +74,13 @@ fn is_predeclared(exchange: &str) -> bool {
     exchange.is_empty() || exchange.starts_with("amq.")
 }
 
-/// Adds to what is there and overwrites users, permissions and policies of the same name. One
-/// change after another: the first that is refused ends it, and is named.
+/// Entries of one section that are changed at once: their commits are one. Later sections need what
+/// earlier ones make.
+const IMPORTED_AT_ONCE: usize = 256;
+
+/// Adds to what is there and overwrites users, permissions and policies of the same name. The first
+/// entry that is refused ends it, and is named. 204, or 200 with `left_out`: what the file has and
+/// a broker like this one has not.
 async fn import(
     State(admin): State<Admin>,
     Extension(who): Extension<Principal>,
@@ -91,14 +96,40 @@ async fn import(
             Some(Value::Array(entries)) => entries,
             Some(_) => return Err(Failure::bad(format!("{section}: expected a list"))),
         };
-        for (index, entry) in entries.iter().enumerate() {
-            import_one(&admin, section, entry).await.map_err(|failure| {
-                let reason = format!("{section}[{index}]: {}", failure.reason);
-                Failure { reason, ..failure }
-            })?;
+        for (number, chunk) in entries.chunks(IMPORTED_AT_ONCE).enumerate() {
+            import_chunk(&admin, section, number * IMPORTED_AT_ONCE, chunk).await?;
         }
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let left_out = left_out(&definitions.0);
+    if left_out.is_empty() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Json(json!({ "left_out": left_out })).into_response())
+}
+
+/// All of them, and then the first that was refused.
+async fn import_chunk(
+    admin: &Admin,
+    section: &'static str,
+    first_index: usize,
+    entries: &[Value],
+) -> Result<(), Failure> {
+    let changes: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            let (admin, entry) = (admin.clone(), entry.clone());
+            tokio::spawn(async move { import_one(&admin, section, &entry).await })
+        })
+        .collect();
+    let mut outcome = Ok(());
+    for (offset, change) in changes.into_iter().enumerate() {
+        let done = change.await.unwrap_or_else(|_| Err(Failure::not_serving()));
+        if let (Ok(()), Err(failure)) = (&outcome, done) {
+            let reason = format!("{section}[{}]: {}", first_index + offset, failure.reason);
+            outcome = Err(Failure { reason, ..failure });
+        }
+    }
+    outcome
 }
 
 async fn import_one(admin: &Admin, section: &str, entry: &Value) -> Result<(), Failure> {
@@ -120,11 +151,59 @@ async fn import_one(admin: &Admin, section: &str, entry: &Value) -> Result<(), F
             asker.change(Change::PutPermission(permission)).await
         }
         "policies" => {
-            let policy = body.policy(&text("vhost")?, &text("name")?)?;
-            asker.change(Change::PutPolicy(policy)).await
+            let (vhost, name) = (text("vhost")?, text("name")?);
+            let Some(rest) = without_mirroring(entry) else { return Ok(()) };
+            asker.change(Change::PutPolicy(Body(rest).policy(&vhost, &name)?)).await
         }
         _ => import_topology(admin, section, &body, &text("vhost")?).await,
     }
+}
+
+/// A policy without RabbitMQ's settings of mirrored queues, which mean nothing where a pair
+/// replicates every queue; none if nothing else is in it.
+fn without_mirroring(policy: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let mut policy = policy.clone();
+    if let Some(Value::Object(definition)) = policy.get_mut("definition") {
+        let before = definition.len();
+        definition.retain(|key, _| !key.starts_with("ha-"));
+        if definition.is_empty() && before > 0 {
+            return None;
+        }
+    }
+    Some(policy)
+}
+
+/// A line for each part of the file that is not taken over.
+fn left_out(definitions: &Map<String, Value>) -> Vec<String> {
+    let entries = |section: &str| match definitions.get(section) {
+        Some(Value::Array(entries)) => entries.clone(),
+        _ => Vec::new(),
+    };
+    let mut lines = Vec::new();
+    for section in ["topic_permissions", "parameters", "global_parameters"] {
+        // RabbitMQ makes this one by itself.
+        let count =
+            entries(section).iter().filter(|entry| entry["name"] != "internal_cluster_id").count();
+        if count > 0 {
+            lines.push(format!("{section}: {count}"));
+        }
+    }
+    let limited = entries("users");
+    let limited =
+        limited.iter().filter(|user| user["limits"].as_object().is_some_and(|l| !l.is_empty()));
+    lines.extend(limited.map(|user| format!("limits of user {}", user["name"])));
+    let policies = entries("policies");
+    let mirrored = policies.iter().filter(|policy| {
+        let definition = policy["definition"].as_object();
+        definition.is_some_and(|keys| keys.keys().any(|key| key.starts_with("ha-")))
+    });
+    lines.extend(mirrored.map(|policy| {
+        format!(
+            "ha-* of policy {} in vhost {}: a pair replicates every queue",
+            policy["name"], policy["vhost"]
+        )
+    }));
+    lines
 }
 
 async fn import_topology(

@@ -261,5 +261,9 @@ fn import(file: &Path, client: &Client, out: &Output) -> Result<(), Problem> {
     let text = text.map_err(|error| wrong(error.to_string()))?;
     let definitions = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     out.headline(&format!("Importing definitions from \"{}\" ...", file.display()));
-    client.post("/api/definitions", &definitions).map(|_| ())
+    let answer = client.post("/api/definitions", &definitions)?;
+    for left_out in answer["left_out"].as_array().into_iter().flatten() {
+        eprintln!("understudy: left out: {}", left_out.as_str().unwrap_or_default());
+    }
+    Ok(())
 }

@@ -222,7 +222,9 @@ async fn import_topology(
             Box::new(move |token| Request::DeclareExchange(DeclareExchange { token, ..declare }))
         }
         "queues" => {
-            let declare = body.queue(none, &text("name")?)?;
+            // A queue that a broker named for its client is exported, too.
+            let declare =
+                DeclareQueue { named_by_frontend: true, ..body.queue(none, &text("name")?)? };
             Box::new(move |token| Request::DeclareQueue(DeclareQueue { token, ..declare }))
         }
         _ => {

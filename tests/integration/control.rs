@@ -48,7 +48,7 @@ const STORY: &[(&str, i32, &str)] = &[
     ("list_policies -s", 0, "/\tmixed\t^m\tall\t{\"max-length\":9}\t0\n"),
     ("clear_policy mirrored", 65, "policy 'mirrored' in vhost '/' does not exist"),
     ("clear_policy mixed", 0, ""),
-    ("list_queues -q", 0, "name\tmessages\njobs\t0\norders\t0\n"),
+    ("list_queues -q", 0, "name\tmessages\namq.gen-7f3c\t0\njobs\t0\norders\t0\n"),
     ("list_queues -s vhost name durable arguments", 0, "/\tjobs\ttrue\t{\"x-max-length\":9}\n"),
     ("list_exchanges -s name type durable", 0, "news\tfanout\ttrue\n"),
     ("list_bindings -s", 0, "news\torders\tqueue\tk\t{}\n"),
@@ -92,7 +92,8 @@ const DEFINITIONS: &str = r#"{
   "queues": [
     {"name": "orders", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {}},
     {"name": "jobs", "vhost": "/", "durable": true, "auto_delete": false,
-     "arguments": {"x-max-length": 9}}],
+     "arguments": {"x-max-length": 9}},
+    {"name": "amq.gen-7f3c", "vhost": "/", "durable": false, "auto_delete": false, "arguments": {}}],
   "exchanges": [{"name": "news", "vhost": "/", "type": "fanout", "durable": true,
      "auto_delete": false, "internal": false, "arguments": {}}],
   "bindings": [{"source": "news", "vhost": "/", "destination": "orders",

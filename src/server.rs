@@ -214,6 +214,17 @@ async fn unless_stalled(
     }
 }
 
+/// Reads the files of `[tls]` and of the links as a start would.
+///
+/// # Errors
+/// A file that is missing, or does not hold what it should; the error names it.
+pub fn check_certificates(settings: &Settings) -> anyhow::Result<()> {
+    listeners::start_tls(settings)?;
+    link_security(settings, settings.replication.tls.as_ref())?;
+    link_security(settings, settings.arbiter.tls.as_ref())?;
+    Ok(())
+}
+
 fn reload((tls, links): (Option<&Tls>, &[Security; 2])) {
     let of_clients = tls.map_or(Ok(()), Tls::reload);
     match of_clients.and_then(|()| links.iter().try_for_each(Security::reload)) {

@@ -122,10 +122,13 @@ fn finish_client(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn load(flags: &Flags) -> Result<Settings, ExitCode> {
-    config::load(flags, std::env::vars()).map_err(|error| {
-        complain(&error.to_string());
+    let wrong = |why: String| {
+        complain(&why);
         ExitCode::from(EXIT_CONFIG)
-    })
+    };
+    let settings = config::load(flags, std::env::vars()).map_err(|why| wrong(why.to_string()))?;
+    server::check_certificates(&settings).map_err(|why| wrong(format!("{why:#}")))?;
+    Ok(settings)
 }
 
 fn serve(flags: &Flags, ready_file: Option<PathBuf>) -> ExitCode {

@@ -20,6 +20,9 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
             return checker.wrong("broker.role", &format!("{other:?} is neither master nor slave"));
         }
     };
+    if given.broker.name.is_empty() {
+        return checker.wrong("broker.name", "must not be empty");
+    }
     if given.broker.data_dir.is_empty() {
         return checker.wrong("broker.data_dir", "must name a directory");
     }
@@ -39,8 +42,10 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
             return checker.wrong("log.format", &format!("{other:?} is neither text nor json"));
         }
     };
-    if tracing_subscriber::EnvFilter::try_new(&given.log.level).is_err() {
-        return checker.wrong("log.level", "expected error, warn, info, debug or trace");
+    if !is_log_level(&given.log.level) {
+        let right = "expected error, warn, info, debug or trace, or such a filter as \
+                     info,understudy::peer=debug";
+        return checker.wrong("log.level", right);
     }
     let users = given.users.iter().map(|user| checker.user(user)).collect::<Result<_, _>>()?;
     checker.names_differ(&given.users)?;
@@ -62,6 +67,13 @@ pub(super) fn check(given: Given, origins: &Origins) -> Result<Settings, ConfigE
         log_level: given.log.level,
         log_json,
     })
+}
+
+/// A word alone must be a level: `tracing` would take a misspelt one for the only target to log.
+fn is_log_level(given: &str) -> bool {
+    let is_level = |word: &str| word.trim().parse::<tracing::level_filters::LevelFilter>().is_ok();
+    given.split(',').all(|part| part.contains('=') || is_level(part))
+        && tracing_subscriber::EnvFilter::try_new(given).is_ok()
 }
 
 struct Checker<'a> {

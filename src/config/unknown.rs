@@ -1,5 +1,5 @@
 //! Keys that do not exist, named by their whole path and with those that do. serde would refuse
-//! them too, but it does not know in which section it is.
+//! them too, but it does not know in which section it is. And fractions, which it would not refuse.
 
 use super::ConfigError;
 use super::given::{Given, User};
@@ -48,6 +48,12 @@ fn refuse_keys(
     let mut given: Vec<&String> = table.keys().collect();
     given.sort();
     for key in given {
+        // Options with numbers count something; `config` would round what is given.
+        if let Some(ValueKind::Float(_)) = table.get(key).map(|value| &value.kind) {
+            let key = format!("{section}.{key}");
+            let origin = origins.of(&key).to_owned();
+            return Err(ConfigError { origin, key, problem: "expected a whole number".into() });
+        }
         if !typed.contains_key(key) {
             let names: Vec<&str> = typed.keys().map(String::as_str).collect();
             return Err(unknown("key", &format!("{section}.{key}"), &names, origins));

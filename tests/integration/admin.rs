@@ -41,6 +41,16 @@ fn wrong_settings_stop_the_start_and_are_named() {
     }
     let (code, said) = understudy(&["check-config", "--config", "conf/master.toml"]);
     assert_eq!(code, Some(0), "{said}");
+    let none = directory.path().join("none.pem").display().to_string();
+    let listener = "listen.amqp_tls=127.0.0.1:0";
+    let (certificate, key) =
+        (format!("tls.certificate_file={none}"), format!("tls.key_file={none}"));
+    for verb in ["check-config", "serve"] {
+        let (code, said) =
+            understudy(&[verb, "--set", listener, "--set", &certificate, "--set", &key]);
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.contains("tls.certificate_file") && said.contains("none.pem"), "{said}");
+    }
 }
 
 #[test]

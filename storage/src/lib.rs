@@ -20,6 +20,7 @@ mod scrub;
 mod space;
 mod state;
 mod tables;
+mod tail;
 #[cfg(test)]
 mod tests;
 

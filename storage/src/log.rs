@@ -3,7 +3,7 @@
 use crate::cold::{self, Records};
 use crate::guard::{self, Guard};
 use crate::piece;
-use crate::redo::{self, Redo};
+use crate::redo::{self, Redo, Undone};
 use crate::tables::{Table, Tables};
 use crate::{LogReader, StorageError};
 use bytes::Bytes;
@@ -108,30 +108,25 @@ impl Log {
         std::fs::create_dir_all(&path)?;
         let (tables, last_transaction) = Tables::open(&path, options)?;
         let reader = LogReader::new(tables.clone());
-        let (end, damage) = find_end(&tables, &reader, known)?;
+        let undone = redo::undone(&tables, last_transaction);
+        let (undone, torn) = match undone {
+            Err(error @ StorageError::Damaged { .. }) => (Undone::default(), Some(error)),
+            undone => (undone?, None),
+        };
+        let (end, damage) = find_end(&tables, &reader, undone.before.or(known))?;
+        let damage = damage.or(torn);
         let scratch = Vec::with_capacity(piece::PIECE_BYTES_MAX);
         let (reclaim, cold) = (VecDeque::new(), Records::new());
         let (blocked_by, untold) = (None, None);
         let (guard, redo) = (None, None);
         let mut log = Self { tables, end, blocked_by, untold, reclaim, cold, scratch, guard, redo };
         if damage.is_none() {
-            log.redo(last_transaction)?;
+            for groups in undone.transactions {
+                log.write(&Batch { groups: &groups, view: None })?;
+            }
+            log.redo = Redo::find(&log.tables)?;
         }
         Ok((log, reader, damage))
-    }
-
-    /// Appends what a power loss has undone, and finds the place for what comes.
-    fn redo(&mut self, last_transaction: u64) -> Result<(), StorageError> {
-        let tables = self.tables.clone();
-        let txn = tables.env.read_txn()?;
-        let undone = redo::undone(&txn, tables.meta, last_transaction)?;
-        let place = Redo::find(&txn, &tables)?;
-        drop(txn);
-        for groups in undone {
-            self.write(&Batch { groups: &groups, view: None })?;
-        }
-        self.redo = place;
-        Ok(())
     }
 
     /// Asked before each commit, from now on.
@@ -186,24 +181,75 @@ impl Log {
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), StorageError> {
-        let tables = self.tables.clone();
-        let mut txn = tables.env.write_txn()?;
         let mut end = self.end;
-        let mut pieces = 0;
-        // What was packed away is relied on when its log is deleted, a view by the peer.
-        let only_groups = batch.view.is_none() && self.cold.is_empty();
         for group in batch.groups {
             if group.first() != end.last.next() {
                 return Err(StorageError::Gap { first: group.first(), last: end.last });
             }
             group.verify_chain(end.last_chain)?;
-            piece::cut_group(group, &mut self.scratch, |key, piece| {
-                pieces += 1;
-                let append = PutFlags::APPEND;
-                Ok(tables.log.put_with_flags(&mut txn, append, &key, piece)?)
-            })?;
             (end.last, end.last_chain) = (group.last(), group.header().chain);
         }
+        // What was packed away is relied on when its log is deleted, a view by the peer.
+        let only_groups = batch.view.is_none() && self.cold.is_empty();
+        let is_small = only_groups && Redo::is_small(batch.groups);
+        if is_small && !self.reclaim_pending() && self.write_redo(batch.groups)? {
+            self.end = end;
+            return Ok(());
+        }
+        self.write_tables(batch, is_small, end)
+    }
+
+    /// False: there is no place for it.
+    fn write_redo(&mut self, groups: &[Group]) -> Result<bool, StorageError> {
+        match &self.redo {
+            None => return Ok(false),
+            Some(redo) if !redo.has_room_for(groups) => self.take_over()?,
+            Some(_) => {}
+        }
+        guard::ask(self.guard.as_ref())?;
+        let Some(redo) = &mut self.redo else { return Ok(false) };
+        redo.write((self.end.last, self.end.last_chain), groups)?;
+        redo.flush()?;
+        redo.advance();
+        self.tables.tail.push(groups);
+        Ok(true)
+    }
+
+    /// Gives LMDB what so far only the redo has.
+    pub(crate) fn take_over(&mut self) -> Result<(), StorageError> {
+        let env = self.tables.env.clone();
+        let mut txn = env.write_txn()?;
+        self.put_tail(&mut txn)?;
+        self.commit_redoable(txn)
+    }
+
+    pub(crate) fn put_tail(&mut self, txn: &mut RwTxn<'_>) -> Result<(), StorageError> {
+        self.put_groups(txn, &self.tables.tail.groups()).map(drop)
+    }
+
+    /// The number of pieces.
+    fn put_groups(&mut self, txn: &mut RwTxn<'_>, groups: &[Group]) -> Result<usize, StorageError> {
+        let mut pieces = 0;
+        for group in groups {
+            piece::cut_group(group, &mut self.scratch, |key, piece| {
+                pieces += 1;
+                Ok(self.tables.log.put_with_flags(txn, PutFlags::APPEND, &key, piece)?)
+            })?;
+        }
+        Ok(pieces)
+    }
+
+    /// Writes to LMDB; the log's end will be `end`.
+    fn write_tables(
+        &mut self,
+        batch: &Batch<'_>,
+        is_small: bool,
+        mut end: LogEnd,
+    ) -> Result<(), StorageError> {
+        let tables = self.tables.clone();
+        let mut txn = tables.env.write_txn()?;
+        self.put_tail(&mut txn)?;
+        let pieces = self.put_groups(&mut txn, batch.groups)?;
         if let Some(view) = batch.view {
             tables.meta.put(&mut txn, VIEW, view)?;
         }
@@ -211,19 +257,33 @@ impl Log {
             self.write_cold(&mut txn)?;
             self.delete_some(&mut txn, &mut end, RECLAIM_PIECES_MIN + 2 * pieces)?;
         }
-        guard::ask(self.guard.as_ref())?;
-        let is_redoable = match &mut self.redo {
-            Some(redo) if only_groups => redo.write(txn.id() as u64, batch.groups)?,
-            _ => false,
-        };
-        if is_redoable {
-            redo::commit_flushed_once(&tables.env, txn)?;
-        } else {
-            txn.commit()?;
+        match &mut self.redo {
+            Some(redo) if is_small && redo.has_room_for(batch.groups) => {
+                guard::ask(self.guard.as_ref())?;
+                redo.write((self.end.last, self.end.last_chain), batch.groups)?;
+                self.commit_redoable(txn)?;
+            }
+            _ => self.commit_owned(txn)?,
         }
         self.end = end;
         tables.pages.touched(batch.groups.iter().map(|group| group.bytes().len()).sum());
         Ok(())
+    }
+
+    /// Commits with one flush what is in the redo, unless another process has taken the store.
+    fn commit_redoable(&mut self, txn: RwTxn<'_>) -> Result<(), StorageError> {
+        guard::ask(self.guard.as_ref())?;
+        redo::commit_flushed_once(&self.tables.env, txn)?;
+        self.taken_over();
+        Ok(())
+    }
+
+    /// LMDB has all of the log. A transaction that changed nothing has not used its number.
+    fn taken_over(&mut self) {
+        self.tables.tail.clear();
+        if let Some(redo) = &mut self.redo {
+            redo.taken_over(self.tables.last_transaction());
+        }
     }
 
     /// Queues everything from `first` to `last`, a group's end, for deletion, cold records too.
@@ -250,7 +310,9 @@ impl Log {
     /// # Errors
     /// `Corrupt` if no group ends there: then nothing is cut.
     pub fn truncate_after(&mut self, after: Lsn) -> Result<LogEnd, StorageError> {
-        let mut txn = self.tables.env.write_txn()?;
+        let tables = self.tables.clone();
+        let mut txn = tables.env.write_txn()?;
+        self.put_tail(&mut txn)?;
         if after != self.end.base {
             self.chain_at(&txn, after)?;
         }
@@ -277,7 +339,8 @@ impl Log {
         self.reclaim.clear();
         self.cold.clear();
         self.unblock();
-        let mut txn = self.tables.env.write_txn()?;
+        let tables = self.tables.clone();
+        let mut txn = tables.env.write_txn()?;
         self.tables.log.clear(&mut txn)?;
         self.tables.cold.clear(&mut txn)?;
         self.tables.put_base(&mut txn, at, chain)?;
@@ -300,10 +363,13 @@ impl Log {
         Ok(self.end)
     }
 
-    /// Commits with a full sync, unless another process has taken the store.
-    pub(crate) fn commit_owned(&self, txn: RwTxn<'_>) -> Result<(), StorageError> {
+    /// Commits with a full sync, unless another process has taken the store. The transaction must
+    /// have the tail, or end the log in front of it.
+    pub(crate) fn commit_owned(&mut self, txn: RwTxn<'_>) -> Result<(), StorageError> {
         guard::ask(self.guard.as_ref())?;
-        Ok(txn.commit()?)
+        txn.commit()?;
+        self.taken_over();
+        Ok(())
     }
 
     fn write_cold(&mut self, txn: &mut RwTxn<'_>) -> Result<(), StorageError> {

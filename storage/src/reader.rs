@@ -4,6 +4,7 @@
 use crate::StorageError;
 use crate::piece;
 use crate::tables::{Table, Tables};
+use crate::tail;
 use bytes::{Bytes, BytesMut};
 use heed::RoTxn;
 use std::ops::Bound;
@@ -30,6 +31,10 @@ impl LogReader {
         lsns: &[Lsn],
         bytes_max: usize,
     ) -> Result<Vec<(Lsn, Bytes)>, StorageError> {
+        let (Some(&first), Some(&last)) = (lsns.first(), lsns.last()) else {
+            return Ok(Vec::new());
+        };
+        let tail = self.tables.tail.between(first, last);
         let txn = self.tables.env.read_txn()?;
         let mut found = Vec::with_capacity(lsns.len());
         let mut bytes = 0;
@@ -39,6 +44,11 @@ impl LogReader {
                 break;
             }
             let before = found.len();
+            if let Some(group) = tail::find(&tail, first) {
+                take_from_group(group, &mut rest, &mut found);
+                bytes += bytes_of(&found[before..]);
+                continue;
+            }
             match self.take_some(&txn, &mut rest, &mut found) {
                 Err(StorageError::Damaged { .. }) if !found.is_empty() => break,
                 taken => taken?,
@@ -46,7 +56,7 @@ impl LogReader {
             if found.len() == before && rest.first() == Some(&first) {
                 rest = &rest[1..];
             }
-            bytes += found[before..].iter().map(|(_, record)| record.len()).sum::<usize>();
+            bytes += bytes_of(&found[before..]);
         }
         drop(txn);
         // At least a piece was read for each record that was looked for.
@@ -75,13 +85,17 @@ impl LogReader {
     /// # Errors
     /// `Damaged` if the first group cannot be read.
     pub fn groups(&self, after: Lsn, bytes_max: usize) -> Result<Vec<Group>, StorageError> {
+        let tail = self.tables.tail.between(after.next(), Lsn(u64::MAX));
         let txn = self.tables.env.read_txn()?;
         let mut groups = Vec::new();
         let (mut bytes, mut next) = (0, after.next());
         while bytes < bytes_max {
-            let group = match self.read_group(&txn, next) {
-                Err(StorageError::Damaged { .. }) if !groups.is_empty() => break,
-                read => read?,
+            let group = match tail::find(&tail, next) {
+                Some(group) => (group.first() == next).then(|| group.clone()),
+                None => match self.read_group(&txn, next) {
+                    Err(StorageError::Damaged { .. }) if !groups.is_empty() => break,
+                    read => read?,
+                },
             };
             let Some(group) = group else {
                 if groups.is_empty() {
@@ -180,6 +194,17 @@ impl LogReader {
         };
         take(rest, piece::records_of_cold(first, &content), found)
     }
+}
+
+fn bytes_of(records: &[(Lsn, Bytes)]) -> usize {
+    records.iter().map(|(_, record)| record.len()).sum()
+}
+
+/// Takes from `rest` what the group holds, its first LSN for one.
+fn take_from_group(group: &Group, rest: &mut &[Lsn], found: &mut Vec<(Lsn, Bytes)>) {
+    let held = rest.partition_point(|lsn| *lsn <= group.last());
+    found.extend(rest[..held].iter().filter_map(|&lsn| Some((lsn, group.record(lsn)?))));
+    *rest = &rest[held..];
 }
 
 /// Joins `rest` with ascending `records`, until the records end.

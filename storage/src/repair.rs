@@ -20,6 +20,9 @@ impl LogReader {
     /// # Errors
     /// `Damaged` if it cannot be read.
     pub fn group_holding(&self, lsn: Lsn) -> Result<Option<Group>, StorageError> {
+        if let Some(group) = self.tables.tail.holding(lsn) {
+            return Ok(Some(group));
+        }
         let txn = self.tables.env.read_txn()?;
         let Some(header) = header_at_or_before(self.tables.log, &txn, lsn)? else {
             return Ok(None);
@@ -65,6 +68,7 @@ impl Log {
     pub fn repair_group(&mut self, damage: Damage, group: &Group) -> Result<Repair, StorageError> {
         let tables = self.tables.clone();
         let mut txn = tables.env.write_txn()?;
+        self.put_tail(&mut txn)?;
         let done = Repair::Done { base: self.end.base };
         if !group.contains(damage.lsn) {
             return Ok(Repair::Unfit(format!("{group:?} does not hold LSN {}", damage.lsn)));
@@ -100,6 +104,7 @@ impl Log {
     ) -> Result<Repair, StorageError> {
         let tables = self.tables.clone();
         let mut txn = tables.env.write_txn()?;
+        self.put_tail(&mut txn)?;
         let mut end = self.end;
         let table = match damage.place {
             Place::Log => tables.log,

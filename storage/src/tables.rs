@@ -3,6 +3,7 @@
 
 use crate::pages::MappedPages;
 use crate::redo::Redo;
+use crate::tail::Tail;
 use crate::{LogOptions, StorageError};
 use heed::types::Bytes as Raw;
 use heed::{Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
@@ -19,6 +20,8 @@ pub(crate) struct Tables {
     pub(crate) cold: Table,
     pub(crate) meta: Table,
     pub(crate) pages: Arc<MappedPages>,
+    /// What is not in LMDB yet.
+    pub(crate) tail: Arc<Tail>,
     /// [`LogOptions::map_bytes_max`].
     pub(crate) map_bytes_max: u64,
 }
@@ -28,8 +31,8 @@ pub(crate) struct Tables {
 const MAP_FACTOR: usize = 2;
 const FORMAT: &[u8] = b"format";
 /// Of the whole data directory. 2: the crc of a piece covers its key; 3: that of a slice of state, too;
-/// 4: the queue list of an enqueue begins with its length in bytes, and there is a place for [`Redo`].
-const FORMAT_VERSION: u32 = 4;
+/// 4: the queue list of an enqueue begins with its length in bytes; 5: small commits wait in [`Redo`].
+const FORMAT_VERSION: u32 = 5;
 const BASE: &[u8] = b"base";
 
 impl Tables {
@@ -50,7 +53,12 @@ impl Tables {
         txn.commit()?;
         let pages = Arc::new(MappedPages::find(&data_file(&env)));
         let map_bytes_max = options.map_bytes_max as u64;
-        Ok((Self { env, log, cold, meta, pages, map_bytes_max }, last_transaction))
+        let tail = Arc::default();
+        Ok((Self { env, log, cold, meta, pages, tail, map_bytes_max }, last_transaction))
+    }
+
+    pub(crate) fn last_transaction(&self) -> u64 {
+        self.env.info().last_txn_id as u64
     }
 
     pub(crate) fn data_file(&self) -> PathBuf {

@@ -203,6 +203,7 @@ fn corruption_is_an_error_and_never_a_missing_message() {
     append(&mut log, &[100]);
     append(&mut log, &[50_000]);
     append(&mut log, &[100]);
+    log.take_over().unwrap();
     drop((log, reader));
     corrupt(&dir.path().join("log/data.mdb"), &[2; 1_000]);
     let (_log, reader, _) = open(dir.path());
@@ -293,7 +294,7 @@ fn a_queue_in_steady_state_does_not_make_the_file_grow() {
 #[test]
 fn a_full_store_writes_nothing_and_goes_on_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let options = LogOptions { map_bytes_max: 2 << 20 };
+    let options = LogOptions { map_bytes_max: 4 << 20 };
     let (mut log, reader, _) = Log::open(dir.path(), &options).unwrap();
     let mut groups = Vec::new();
     let full = loop {

@@ -3,7 +3,7 @@
 use crate::arguments::show;
 use crate::broker::{Broker, Name};
 use crate::decide::{Decided, Wait, no_exchange};
-use crate::declare::{Outcome, allowed, not_default};
+use crate::declare::{Outcome, allowed, check_count, not_default};
 use crate::topology::Kind;
 use understudy_model::{
     Bind, BindTarget, Binding, Command, ConnectionId, Refusal, RefusalKind, Reply, Table, type_name,
@@ -33,10 +33,7 @@ impl Broker {
         if bindings.contains(&binding) {
             return Ok(());
         }
-        if bindings.len() >= self.limits.bindings_per_exchange_max {
-            let text = format!("more than {} bindings", self.limits.bindings_per_exchange_max);
-            return Err(Refusal::new(RefusalKind::ResourceError, text));
-        }
+        check_count(bindings.len(), self.limits.bindings_per_exchange_max, "bindings")?;
         if exchange.kind == Kind::Headers {
             check_headers_match(&binding)?;
         }

@@ -20,6 +20,8 @@ pub struct Limits {
     /// A connection with more unsent message bytes than this gets no further deliveries.
     pub outbound_bytes_max: u64,
     pub queues_max: usize,
+    /// Of all vhosts, those that are predeclared too.
+    pub exchanges_max: usize,
     pub bindings_per_exchange_max: usize,
     pub consumers_per_connection_max: usize,
     /// The log is given back in stretches of at least so many bytes.
@@ -31,6 +33,7 @@ impl Default for Limits {
         Self {
             outbound_bytes_max: 4 << 20,
             queues_max: 200_000,
+            exchanges_max: 200_000,
             bindings_per_exchange_max: 200_000,
             consumers_per_connection_max: 10_000,
             segment_bytes_min: 16 << 20,

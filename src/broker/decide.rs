@@ -5,6 +5,7 @@ use crate::access;
 use crate::broker::{Broker, Name};
 use crate::clients::{Connection, Consumer};
 use crate::dead_letter::Reason;
+use crate::declare::check_count;
 use crate::queue::{ConsumerKey, Getter, Queue};
 use crate::selection::{Browser, parse_selector};
 use std::collections::BTreeSet;
@@ -187,10 +188,7 @@ impl Broker {
         };
         let limit = self.limits.consumers_per_connection_max;
         let Some(state) = self.clients.connections.get_mut(&connection) else { return Ok(()) };
-        if state.consumers.len() >= limit {
-            let text = format!("more than {limit} consumers on one connection");
-            return Err(Refusal::new(RefusalKind::ResourceError, text));
-        }
+        check_count(state.consumers.len(), limit, "consumers on one connection")?;
         let selector = parse_selector(&consume.selector)?;
         let Some(queue) = self.queues.get_mut(&id) else { return Ok(()) };
         let key = (connection, consume.consumer);

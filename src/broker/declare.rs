@@ -69,10 +69,7 @@ impl Broker {
             let text = format!("queue name '{name}' contains reserved prefix 'amq.*'");
             return refuse(RefusalKind::AccessRefused, text);
         }
-        if self.queues.len() >= self.limits.queues_max {
-            let text = format!("more than {} queues", self.limits.queues_max);
-            return refuse(RefusalKind::ResourceError, text);
-        }
+        allowed!(self.check_queue_count());
         let spec = QueueSpec {
             vhost: vhost.clone(),
             name: name.clone(),
@@ -89,6 +86,11 @@ impl Broker {
         }
         decided.topology = true;
         Ok(Ok(Reply::Queue { name, messages: 0, consumers: 0 }))
+    }
+
+    /// Whether there may be one more. Those that are not committed yet do not count.
+    pub(crate) fn check_queue_count(&self) -> Result<(), Refusal> {
+        check_count(self.queues.len(), self.limits.queues_max, "queues")
     }
 
     fn redeclare_queue(
@@ -242,6 +244,8 @@ impl Broker {
             let text = format!("exchange name '{name}' contains reserved prefix 'amq.*'");
             return refuse(RefusalKind::AccessRefused, text);
         }
+        let count = self.topology.exchange_count();
+        allowed!(check_count(count, self.limits.exchanges_max, "exchanges"));
         let lsn = decided.push(&Command::DeclareExchange(ExchangeSpec {
             vhost,
             name: name.clone(),
@@ -337,6 +341,13 @@ impl Broker {
             self.auto_delete_exchange(&vhost, &source, &target, None, decided);
         }
     }
+}
+
+pub(crate) fn check_count(count: usize, max: usize, of_what: &str) -> Result<(), Refusal> {
+    if count < max {
+        return Ok(());
+    }
+    Err(Refusal::new(RefusalKind::ResourceError, format!("more than {max} {of_what}")))
 }
 
 fn check_kind(declare: &DeclareExchange, vhost: &str) -> Result<(), Refusal> {

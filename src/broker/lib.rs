@@ -16,6 +16,8 @@ mod decide;
 mod declare;
 mod delayed;
 mod dispatch;
+#[cfg(test)]
+mod dispatch_tests;
 mod expiry;
 mod facts;
 mod inspect;

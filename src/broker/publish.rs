@@ -121,7 +121,8 @@ impl Broker {
         if queues.is_empty()
             && publish.declare_missing
             && publish.exchange.is_empty()
-            && let Err(refusal) = self.check_declare_missing(connection, key)
+            && let Err(refusal) =
+                self.check_declare_missing(connection, key).and_then(|()| self.check_queue_count())
         {
             return Ok(Err(refusal));
         }

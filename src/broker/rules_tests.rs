@@ -1,12 +1,13 @@
 //! What queues do by their rules: dead-lettering, time to live, limits, priorities, delays. Run
 //! as a node runs them, with saved state and a new epoch in between where that could matter.
 
+use crate::Limits;
 use crate::test_world::World;
 use bytes::Bytes;
 use understudy_model::{
     AckMode, Body, Change, ConnectionId, Consume, ConsumerNumber, Credit, DeclareExchange,
     DeclareQueue, Delivery, DeliveryRef, Effect, Get, Manage, PolicyRecord, Properties, Protocol,
-    Publish, Reply, Request, Table, Text, Token, UserRecord, Value,
+    Publish, Reply, Request, Table, Text, Token, Value,
 };
 
 const ANN: ConnectionId = ConnectionId(1);
@@ -33,13 +34,7 @@ struct Broker(World);
 
 impl Broker {
     fn new() -> Self {
-        let mut world = World::empty();
-        let guest = UserRecord {
-            name: Text::from_static("guest"),
-            password_hash: Text::from_static("sha256:x"),
-            tags: vec![],
-        };
-        world.run(|broker, decided| broker.seed(&[], &guest, decided));
+        let world = World::seeded(Limits::default());
         let mut broker = Self(world);
         broker.connect();
         broker

@@ -177,6 +177,16 @@ mod tests {
     }
 
     #[test]
+    fn the_log_behind_a_copy_begins_a_segment_of_its_own() {
+        let mut segments = Segments::default();
+        segments.reset(&[Lsn(3)], Lsn(7));
+        segments.add_group(Lsn(8), Lsn(9), 10, BYTES_MIN);
+        segments.add_group(Lsn(10), Lsn(10), 10, BYTES_MIN);
+        assert_eq!(ranges(&segments), [(1, 7), (8, 10)]);
+        assert_eq!(segments.iter().map(|segment| segment.cold).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
     fn gaps_are_what_was_removed() {
         let mut segments = Segments::default();
         for n in 0..5 {

@@ -1,11 +1,11 @@
 //! Consumers that select, and such that browse.
 
+use crate::Limits;
 use crate::test_world::World;
 use bytes::Bytes;
 use understudy_model::{
     AckMode, Body, ConnectionId, Consume, ConsumeMode, ConsumerNumber, Credit, DeclareQueue,
-    Delivery, DeliveryRef, Effect, Properties, Protocol, Publish, Request, Table, Text, UserRecord,
-    Value,
+    Delivery, DeliveryRef, Effect, Properties, Protocol, Publish, Request, Table, Text, Value,
 };
 
 const ANN: ConnectionId = ConnectionId(1);
@@ -21,13 +21,7 @@ type Told = Vec<(u32, String)>;
 
 impl Broker {
     fn new(arguments: &[(&str, Value)]) -> Self {
-        let mut world = World::empty();
-        let guest = UserRecord {
-            name: Text::from_static("guest"),
-            password_hash: Text::from_static("sha256:x"),
-            tags: vec![],
-        };
-        world.run(|broker, decided| broker.seed(&[], &guest, decided));
+        let world = World::seeded(Limits::default());
         let mut broker = Self(world);
         broker.connect();
         let mut table = Table::default();

@@ -4,7 +4,8 @@ use crate::{Broker, Contents, Decided, Limits};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use understudy_model::{
-    Connect, ConnectionId, Effect, Lsn, OpenGroup, Protocol, Request, Text, Token,
+    Command, Connect, ConnectionId, Effect, Epoch, Lsn, NewEpoch, NodeId, OpenGroup, Protocol,
+    Request, Text, Token, UserRecord,
 };
 
 pub(crate) struct World {
@@ -17,8 +18,24 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn empty() -> Self {
-        let broker = Broker::new(Limits::default());
+        Self::with(Limits::default())
+    }
+
+    pub(crate) fn with(limits: Limits) -> Self {
+        let broker = Broker::new(limits);
         Self { broker, last: Lsn::ZERO, chain: 0, now_ms: 0, records: BTreeMap::new() }
+    }
+
+    /// With the vhost `/` and `guest`, who may do everything there.
+    pub(crate) fn seeded(limits: Limits) -> Self {
+        let mut world = Self::with(limits);
+        let guest = UserRecord {
+            name: Text::from_static("guest"),
+            password_hash: Text::from_static("sha256:x"),
+            tags: Vec::new(),
+        };
+        world.run(|broker, decided| broker.seed(&[], &guest, decided));
+        world
     }
 
     /// Decides, and applies what came of it.
@@ -83,6 +100,21 @@ impl World {
         self.said(id, &Request::Connect(connect))
     }
 
+    /// Hands out what may be handed out now.
+    pub(crate) fn serve(&mut self) -> Vec<(ConnectionId, Effect)> {
+        let (mut told, mut reads) = (Vec::new(), Vec::new());
+        self.broker.serve(&mut Records(&self.records), &mut told, &mut reads);
+        assert!(reads.is_empty(), "every record is in memory");
+        told
+    }
+
+    /// A new mastership begins here.
+    pub(crate) fn new_epoch(&mut self) {
+        let new_epoch = NewEpoch { epoch: Epoch::default(), leader: NodeId(1) };
+        self.broker.forget_clients();
+        self.run(|_, decided| _ = decided.push(&Command::NewEpoch(new_epoch)));
+    }
+
     /// Turns until nothing is left to do: what a node does at the end of each. Returns what
     /// clients were told.
     pub(crate) fn turns(&mut self) -> Vec<(ConnectionId, Effect)> {
@@ -91,9 +123,8 @@ impl World {
         for _ in 0..64 {
             let before = (self.last, told.len());
             self.run(|broker, decided| broker.on_time(decided));
+            told.extend(self.serve());
             let mut reads = Vec::new();
-            let mut contents = Records(&self.records);
-            self.broker.serve(&mut contents, &mut told, &mut reads);
             let records = self.records.clone();
             let mut contents = Records(&records);
             self.run(|broker, decided| {

@@ -187,6 +187,11 @@ impl Topology {
         self.vhosts.get(vhost)?.queues.get(name).copied()
     }
 
+    /// Of all vhosts. Costs per vhost.
+    pub(crate) fn exchange_count(&self) -> usize {
+        self.vhosts.values().map(|vhost| vhost.exchanges.len()).sum()
+    }
+
     /// The auto-delete exchanges that are bound to the target.
     pub(crate) fn auto_delete_sources_of(&self, vhost: &str, target: &BindTarget) -> Vec<Text> {
         let exchanges = self.vhosts.get(vhost).into_iter().flat_map(|vhost| &vhost.exchanges);

@@ -1,10 +1,11 @@
 //! Transactions with a commit id: once, whoever asks again, and wherever.
 
+use crate::Limits;
 use crate::test_world::World;
 use bytes::Bytes;
 use understudy_model::{
     Connect, ConnectionId, DeclareQueue, Effect, ProducerSequence, Protocol, Publish, Refusal,
-    RefusalKind, Reply, Request, Text, Token, Transaction, UserRecord,
+    RefusalKind, Reply, Request, Text, Token, Transaction,
 };
 
 const PRODUCER: u128 = 77;
@@ -23,13 +24,7 @@ fn connect(world: &mut World, id: u64) -> Vec<Effect> {
 }
 
 fn world() -> World {
-    let mut world = World::empty();
-    let guest = UserRecord {
-        name: Text::from_static("guest"),
-        password_hash: Text::from_static("sha256:x"),
-        tags: Vec::new(),
-    };
-    world.run(|broker, decided| broker.seed(&[], &guest, decided));
+    let mut world = World::seeded(Limits::default());
     connect(&mut world, 1);
     let name = Text::from_static("q");
     let declare = DeclareQueue { token: Token(2), name, durable: true, ..DeclareQueue::default() };

@@ -152,3 +152,19 @@ impl Queue {
         self.memory.returned.contains(&lsn) || self.may_have_gone_out(lsn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::queue;
+    use understudy_model::Lsn;
+
+    #[test]
+    fn what_was_taken_behind_the_cursor_is_kept_no_longer_than_needed() {
+        let mut queue = queue(&[2, 4, 6, 8]);
+        for (taken, cursor, passed) in [(6, 0, 1), (4, 0, 2), (2, 6, 0), (8, 8, 0)] {
+            queue.pass(Lsn(taken));
+            let memory = &queue.memory;
+            assert_eq!((memory.cursor, memory.passed.len()), (Lsn(cursor), passed), "{taken}");
+        }
+    }
+}

@@ -80,10 +80,24 @@ fn a_group_that_does_not_fit_its_neighbours_is_refused() {
     // The header's time, which only the chain covers.
     bytes[35] ^= 1;
     let forged = Group::decode(bytes.freeze()).unwrap();
+    // It fits what is in front of it, but is another one.
+    let front = LogEnd {
+        last: groups[0].last(),
+        last_chain: groups[0].header().chain,
+        ..LogEnd::default()
+    };
+    let other = group(front, &[901, 50_000, 40_000, 30]);
     corrupt(&data(dir.path()), &[4; 900]);
     let (mut log, reader, _) = open(dir.path());
-    let refused = log.repair_group(log_damage(4), &forged).unwrap();
-    assert!(matches!(refused, Repair::Unfit(_)), "{refused:?}");
+    for (wrong, why) in [
+        (&forged, "does not continue the group in front of it"),
+        (&other, "is not continued by the group behind it"),
+    ] {
+        match log.repair_group(log_damage(4), wrong).unwrap() {
+            Repair::Unfit(said) => assert!(said.contains(why), "{said}"),
+            done => panic!("{done:?}"),
+        }
+    }
     assert_eq!(scrub(&reader), [log_damage(4)]);
     let done = log.repair_group(log_damage(4), &groups[1]).unwrap();
     assert_eq!(done, Repair::Done { base: Lsn::ZERO });

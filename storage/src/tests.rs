@@ -93,6 +93,8 @@ fn reclaim_moves_the_base_and_leaves_other_segments() {
     assert_eq!(reader.groups(Lsn::ZERO, 1).unwrap().len(), 1);
     assert_eq!(reader.groups(groups[19].last(), usize::MAX).unwrap(), groups[20..]);
     assert_eq!(reader.records(&lsns(95, 205), usize::MAX).unwrap().len(), 6 + 5);
+    // In front of the base nothing is expected, so nothing is missing.
+    assert_eq!(reader.groups(groups[14].last(), 1).unwrap(), []);
     drop((log, reader));
     assert_eq!(open(dir.path()).2, end);
 }
@@ -299,7 +301,7 @@ fn a_full_store_writes_nothing_and_goes_on_when_there_is_room() {
     let mut groups = Vec::new();
     let full = loop {
         let group = group(log.end(), &[50_000; 5]);
-        log.put_cold(&[(Lsn(5), Bytes::from_static(b"cold"))]);
+        log.put_cold(&[(Lsn(1 + groups.len() as u64), Bytes::from_static(b"cold"))]);
         match log.commit(&Batch { groups: std::slice::from_ref(&group), view: None }) {
             Ok(()) => groups.push(group),
             Err(StorageError::Full) => break group,
@@ -308,12 +310,26 @@ fn a_full_store_writes_nothing_and_goes_on_when_there_is_room() {
     };
     assert!(reader.space().unwrap().least_bytes() < 2 << 20);
     assert_eq!(log.end().last.next(), full.first());
-    log.reclaim(groups[2].first(), groups[9].last());
+    // All but the first: what is left there is where the cold records' LSNs are.
+    let stays = groups[4].last();
+    log.reclaim(stays.next(), groups[9].last());
     while log.reclaim_pending() {
         log.commit(&Batch::default()).unwrap();
     }
     log.commit(&Batch { groups: std::slice::from_ref(&full), view: None }).unwrap();
-    assert_eq!(reader.records(&[Lsn(5), full.last()], usize::MAX).unwrap().len(), 2);
+    assert_eq!(reader.records(&[full.last()], usize::MAX).unwrap().len(), 1);
+    // What was staged for the commit that failed, too.
+    let staged = 1 + groups.len() as u64;
+    assert!(staged <= stays.0);
+    let cold = crate::reader::holding(
+        Place::Cold,
+        log.tables.cold,
+        &log.tables.env.read_txn().unwrap(),
+        &[Lsn(staged)],
+    );
+    let (_, first, content) = cold.unwrap().unwrap();
+    let found = crate::piece::records_of_cold(first, &content).map(|record| record.unwrap().0);
+    assert_eq!(found.collect::<Vec<_>>(), [Lsn(staged)]);
     drop((log, reader));
     assert_eq!(Log::open(dir.path(), &options).unwrap().2.last, full.last());
 }

@@ -178,6 +178,7 @@ impl Driver {
         if outcome.is_ok() {
             let slices = self.node.final_save();
             self.shells.state.save_and_stop(slices);
+            self.shells.log.close();
         }
         let _ = self.ended.send(outcome);
     }

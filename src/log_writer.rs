@@ -111,6 +111,14 @@ impl LogWriter {
         }
     }
 
+    /// Nothing is sent any more, and all that was sent is done. What cannot be written here is
+    /// there at the next start nevertheless.
+    pub fn close(&self) {
+        if let Err(error) = self.shared.lock().log.take_over() {
+            tracing::warn!("the log was not closed: {error}");
+        }
+    }
+
     /// What tells whether the disk hangs.
     #[must_use]
     pub fn writes(&self) -> Arc<Writes> {

@@ -215,8 +215,13 @@ impl Log {
         Ok(true)
     }
 
-    /// Gives LMDB what so far only the redo has.
-    pub(crate) fn take_over(&mut self) -> Result<(), StorageError> {
+    /// Gives LMDB what so far only the redo has, in one transaction. An orderly stop ends with it: a
+    /// last entry that the disk then damages is not taken for one that was never finished.
+    ///
+    /// # Errors
+    /// `Full` if there is no room: nothing is lost, the redo has it. After any other error the log must
+    /// not be used any more.
+    pub fn take_over(&mut self) -> Result<(), StorageError> {
         let env = self.tables.env.clone();
         let mut txn = env.write_txn()?;
         self.put_tail(&mut txn)?;

@@ -55,7 +55,10 @@ impl NativeSession {
     fn on_reply(&mut self, token: Token, result: Result<Reply, Refusal>, out: &mut Outbox) {
         let opening = self.state == State::Opening { request: token.0 };
         let refused = result.is_err();
-        send(out, reply(token.0, result));
+        // 0 asks for no answer; without this one nobody could go on.
+        if token.0 > 0 || opening {
+            send(out, reply(token.0, result));
+        }
         if opening && refused {
             self.close(out);
         } else if opening {

@@ -343,3 +343,19 @@ fn the_node_and_the_client_may_close() {
     peer.says(samples::publish(1, b"late"));
     assert!(peer.out.close && peer.asked().is_empty() && peer.input.is_empty());
 }
+
+#[test]
+fn a_request_without_a_number_is_done_and_not_answered() {
+    let mut peer = Peer::ready();
+    peer.says(PurgeQueue { request: 0, name: "q".into() });
+    peer.says(PurgeQueue { request: 2, name: "q".into() });
+    assert_eq!(peer.asked().len(), 2);
+    let refusal = Refusal::new(RefusalKind::NotFound, "no queue 'q'");
+    let removed = Reply::Removed { messages: 3 };
+    peer.effects(vec![
+        Effect::Reply { token: Token(0), result: Err(refusal) },
+        Effect::Reply { token: Token(0), result: Ok(removed.clone()) },
+        Effect::Reply { token: Token(2), result: Ok(removed) },
+    ]);
+    assert_eq!(peer.said(), [Removed { request: 2, messages: 3 }.into()]);
+}

@@ -25,6 +25,8 @@ pub(crate) struct Clients {
     pub(crate) channels: BTreeMap<(ConnectionId, u16), Channel>,
     /// Channels that were full and are not any more.
     freed_channels: BTreeSet<(ConnectionId, u16)>,
+    /// Queues at which gets wait, and some at which none does any more.
+    pub(crate) getting: BTreeSet<QueueId>,
     /// The connection of each producer that has one.
     producers: BTreeMap<u128, ConnectionId>,
     /// Who will own an exclusive queue once its declaration is applied.
@@ -244,12 +246,29 @@ impl Clients {
         {
             connection.exclusive_queues.remove(&id);
         }
+        for key in self.concerned_by(id, queue) {
+            self.forget_outstanding(key, id);
+        }
+    }
+
+    /// The queue's consumers and, if something of it is outstanding, those that are cancelled and
+    /// gets, which it does not know.
+    fn concerned_by(&self, id: QueueId, queue: &Queue) -> Vec<ConsumerKey> {
+        if queue.unsettled().len() == queue.ready() {
+            return queue.memory.consumers.iter().map(|(_, key)| *key).collect();
+        }
         let keys = self.consumers.iter().filter(|(_, c)| {
             c.queue == id
                 || c.outstanding.range((id, Lsn::ZERO)..).next().is_some_and(|o| o.0 == id)
         });
-        for key in keys.map(|(key, _)| *key).collect::<Vec<_>>() {
-            self.forget_outstanding(key, id);
+        keys.map(|(key, _)| *key).collect()
+    }
+
+    /// The connection's channels are not there any more.
+    pub(crate) fn close_channels(&mut self, id: ConnectionId) {
+        let open = self.channels.range((id, 0)..=(id, u16::MAX));
+        for key in open.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.channels.remove(&key);
         }
     }
 

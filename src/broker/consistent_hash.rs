@@ -7,7 +7,10 @@ use understudy_model::{BindTarget, Binding};
 /// A weight is a loop count.
 const WEIGHT_MAX: u64 = 1_000;
 
-pub(crate) fn choose<'a>(bindings: &'a [Binding], key: &str) -> Option<&'a BindTarget> {
+pub(crate) fn choose<'a>(
+    bindings: impl IntoIterator<Item = &'a Binding>,
+    key: &str,
+) -> Option<&'a BindTarget> {
     let hashed = fnv1a(key.as_bytes(), FNV_OFFSET);
     let score = |binding: &Binding| {
         let weight = binding.key.parse::<u64>().unwrap_or(1).min(WEIGHT_MAX);
@@ -17,7 +20,8 @@ pub(crate) fn choose<'a>(bindings: &'a [Binding], key: &str) -> Option<&'a BindT
         };
         (0..weight).map(|n| mix(hashed ^ mix(target.wrapping_add(n)))).max()
     };
-    let scored = bindings.iter().filter_map(|binding| Some((score(binding)?, &binding.target)));
+    let scored =
+        bindings.into_iter().filter_map(|binding| Some((score(binding)?, &binding.target)));
     scored.max_by_key(|(score, _)| *score).map(|(_, target)| target)
 }
 

@@ -287,6 +287,7 @@ impl Broker {
         }
         let key = (connection, get.consumer);
         queue.memory.getters.push_back(Getter { key, token: get.token, ack: get.ack });
+        self.clients.getting.insert(id);
         self.to_serve.insert(id);
     }
 
@@ -340,7 +341,7 @@ impl Broker {
     pub fn disconnect(&mut self, id: ConnectionId, decided: &mut Decided<'_>) {
         let Some(state) = self.clients.connections.remove(&id) else { return };
         self.clients.end_link(&state, id);
-        self.clients.channels.retain(|(connection, _), _| *connection != id);
+        self.clients.close_channels(id);
         for number in state.consumers {
             let key = (id, number);
             let Some(consumer) = self.clients.consumers.remove(&key) else { continue };
@@ -352,9 +353,12 @@ impl Broker {
         for queue in state.exclusive_queues {
             self.push_delete_queue(queue, decided);
         }
-        for queue in self.queues.values_mut().filter(|q| !q.memory.getters.is_empty()) {
+        let queues = &mut self.queues;
+        self.clients.getting.retain(|queue| {
+            let Some(queue) = queues.get_mut(queue) else { return false };
             queue.memory.getters.retain(|getter| getter.key.0 != id);
-        }
+            !queue.memory.getters.is_empty()
+        });
     }
 
     /// The socket took `bytes` more of what was delivered.

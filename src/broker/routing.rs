@@ -188,15 +188,7 @@ mod tests {
                 arguments: arguments.to_bytes(),
             });
         }
-        let spec = QueueSpec {
-            vhost: text("/"),
-            name: text("q1"),
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments: Bytes::new(),
-        };
-        topology.declare_queue(QueueId(Lsn(1)), &spec);
+        topology.declare_queue(QueueId(Lsn(1)), &spec("q1"));
         for (source, target, key) in bindings {
             topology.bind(Binding {
                 vhost: text("/"),
@@ -207,6 +199,17 @@ mod tests {
             });
         }
         topology
+    }
+
+    fn spec(name: &'static str) -> QueueSpec {
+        QueueSpec {
+            vhost: text("/"),
+            name: text(name),
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: Bytes::new(),
+        }
     }
 
     fn check(bindings: &[(&str, BindTarget, &str)], exchange: &str, key: &str, expected: &[u64]) {
@@ -244,5 +247,24 @@ mod tests {
         let bindings = [("amq.fanout", queue(8), ""), ("ae", queue(9), "yes")];
         check(&bindings, "ae", "yes", &[9]);
         check(&bindings, "ae", "no", &[8]);
+    }
+
+    #[test]
+    fn a_deleted_queue_takes_its_own_bindings_along() {
+        for source in ["amq.direct", "amq.topic", "amq.fanout"] {
+            let of_three = [0, 1, 2].map(|n| (source, queue(n), "k"));
+            let more = [(source, queue(1), ""), (source, queue(1), "z"), (source, queue(1), "z")];
+            let mut topology = topology(&[&of_three[..], &more].concat());
+            let bindings = |topology: &Topology| -> Vec<BindTarget> {
+                let all = &topology.exchange("/", source).unwrap().bindings.all;
+                all.iter().map(|binding| binding.target.clone()).collect()
+            };
+            assert_eq!(bindings(&topology).len(), 5, "a binding is there once");
+            topology.delete_queue(QueueId(Lsn(1)), &spec("q1"), &[text(source)]);
+            assert_eq!(bindings(&topology), [queue(0), queue(2)]);
+            let exchange = topology.exchange("/", source).unwrap();
+            let routed = topology.route("/", exchange, &["k", "z"], &[0, 0]).queues;
+            assert_eq!(routed, [QueueId(Lsn(0)), QueueId(Lsn(2))]);
+        }
     }
 }

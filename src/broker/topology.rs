@@ -2,7 +2,7 @@
 
 use crate::policy::Policies;
 use crate::topic::TopicTrie;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
     ApplyTo, BindTarget, Binding, ExchangeSpec, Malformed, QueueId, QueueSpec, Reader, Table, Text,
     UserRecord, Value, Writer,
@@ -90,14 +90,33 @@ pub(crate) struct Exchange {
     pub(crate) predeclared: bool,
 }
 
-/// What leaves an exchange. All bindings stand in `all`; the others are indexes for routing.
+/// What leaves an exchange. All bindings stand in `all`, those to one target behind one another; the
+/// others are indexes for routing.
 #[derive(Default)]
 pub(crate) struct Bindings {
-    pub(crate) all: Vec<Binding>,
+    pub(crate) all: BTreeSet<Binding>,
     pub(crate) by_key: BTreeMap<Text, Vec<BindTarget>>,
     pub(crate) by_topic: TopicTrie<BindTarget>,
-    /// Decoded arguments of a headers exchange, beside `all`.
+    /// Decoded arguments of a headers exchange.
     pub(crate) by_headers: Vec<(Table, BindTarget)>,
+}
+
+impl Bindings {
+    /// Those that lead from the exchange to the target.
+    fn to<'a>(
+        &'a self,
+        exchange: &ExchangeSpec,
+        target: &'a BindTarget,
+    ) -> impl Iterator<Item = &'a Binding> {
+        let first = Binding {
+            vhost: exchange.vhost.clone(),
+            source: exchange.name.clone(),
+            target: target.clone(),
+            key: Text::new(),
+            arguments: bytes::Bytes::new(),
+        };
+        self.all.range(first..).take_while(move |binding| binding.target == *target)
+    }
 }
 
 impl Vhost {
@@ -134,26 +153,27 @@ impl Exchange {
     }
 
     fn bind(&mut self, binding: Binding) {
-        if self.bindings.all.contains(&binding) {
+        if !self.bindings.all.insert(binding.clone()) {
             return;
         }
-        let target = binding.target.clone();
+        let target = binding.target;
         match self.kind {
             Kind::Topic => self.bindings.by_topic.insert(&binding.key, target),
             Kind::Headers => {
                 let table = Table::decode(&binding.arguments).unwrap_or_default();
                 self.bindings.by_headers.push((table, target));
             }
-            Kind::Direct | Kind::Fanout | Kind::ConsistentHash => {
-                self.bindings.by_key.entry(binding.key.clone()).or_default().push(target);
+            Kind::Direct => {
+                self.bindings.by_key.entry(binding.key).or_default().push(target);
             }
+            Kind::Fanout | Kind::ConsistentHash => {}
         }
-        self.bindings.all.push(binding);
     }
 
     fn unbind(&mut self, binding: &Binding) -> bool {
-        let Some(at) = self.bindings.all.iter().position(|b| b == binding) else { return false };
-        self.bindings.all.swap_remove(at);
+        if !self.bindings.all.remove(binding) {
+            return false;
+        }
         match self.kind {
             Kind::Topic => self.bindings.by_topic.remove(&binding.key, &binding.target),
             Kind::Headers => {
@@ -163,7 +183,8 @@ impl Exchange {
                     self.bindings.by_headers.swap_remove(at);
                 }
             }
-            Kind::Direct | Kind::Fanout | Kind::ConsistentHash => {
+            Kind::Fanout | Kind::ConsistentHash => {}
+            Kind::Direct => {
                 if let Some(targets) = self.bindings.by_key.get_mut(&binding.key) {
                     if let Some(at) = targets.iter().position(|t| *t == binding.target) {
                         targets.swap_remove(at);
@@ -196,7 +217,8 @@ impl Topology {
     pub(crate) fn auto_delete_sources_of(&self, vhost: &str, target: &BindTarget) -> Vec<Text> {
         let exchanges = self.vhosts.get(vhost).into_iter().flat_map(|vhost| &vhost.exchanges);
         let bound = exchanges.filter(|(_, exchange)| {
-            exchange.spec.auto_delete && exchange.bindings.all.iter().any(|b| b.target == *target)
+            exchange.spec.auto_delete
+                && exchange.bindings.to(&exchange.spec, target).next().is_some()
         });
         bound.map(|(name, _)| name.clone()).collect()
     }
@@ -345,8 +367,8 @@ fn alternate(arguments: &Table) -> Option<Text> {
 }
 
 fn unbind_target(exchange: &mut Exchange, target: &BindTarget) {
-    let gone = exchange.bindings.all.iter().filter(|b| b.target == *target).cloned();
-    for binding in gone.collect::<Vec<_>>() {
+    let gone: Vec<_> = exchange.bindings.to(&exchange.spec, target).cloned().collect();
+    for binding in gone {
         exchange.unbind(&binding);
     }
 }

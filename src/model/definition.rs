@@ -27,7 +27,8 @@ pub struct QueueSpec {
     pub arguments: Bytes,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// In order, those from one exchange to one target lie together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Binding {
     pub vhost: Text,
     pub source: Text,

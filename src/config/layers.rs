@@ -5,7 +5,7 @@ use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The seed's own spellings, and where they go.
+/// The spellings of ActiveMQ's Pure Master Slave, and where they go.
 const ALIASES: [(&str, &str); 6] = [
     ("masterConnectorURI", "master_uri"),
     ("shutdownOnMasterFailure", "shutdown_on_master_failure"),

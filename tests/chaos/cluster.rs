@@ -29,7 +29,7 @@ impl Side {
     }
 }
 
-/// Who may go on alone by itself, by the seed's two flags.
+/// Who may go on alone by itself, by the two `shutdown_on_…_failure` flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     Both,

@@ -1,4 +1,4 @@
-//! The real process on free ports: durability, takeover, the seed's flags, protocols, admin.
+//! The real process on free ports: durability, takeover, the `shutdown_on_…_failure` flags, protocols, admin.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "tests")]
 
 #[path = "../support/certificates.rs"]

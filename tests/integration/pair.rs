@@ -1,4 +1,4 @@
-//! Master and slave as two processes: takeover, return, and what the seed's flags say.
+//! Master and slave as two processes: takeover, return, and what the `shutdown_on_…_failure` flags say.
 
 use crate::support::stomp::Stomp;
 use crate::support::{Node, Pair, is_refused};

@@ -190,6 +190,41 @@ fn a_tag_in_use_is_not_allowed() {
     client.expect_connection_closed(530, text, (60, 20));
 }
 
+/// Its cancel is not answered yet, and must not take the new one's place.
+#[test]
+fn a_tag_is_free_once_its_cancel_is_asked_for() {
+    let (mut client, _) = consuming(false);
+    let cancel = || {
+        let cancel = basic::Cancel { consumer_tag: "t".into(), nowait: false };
+        basic::AMQPMethod::Cancel(cancel)
+    };
+    client.basic(cancel());
+    let cancelled = client.token();
+    client.basic(consume("t", false));
+    let requests = client.requests();
+    let [Request::Consume(again)] = &requests[..] else { panic!("{requests:?}") };
+    client.effects([done(cancelled), done(again.token)]);
+    client.forget();
+    client.basic(cancel());
+    let requests = client.requests();
+    let [Request::Cancel { consumer, .. }] = requests[..] else { panic!("{requests:?}") };
+    assert_eq!(consumer, again.consumer);
+}
+
+#[test]
+fn consumers_of_a_channel_are_limited() {
+    let options = AmqpOptions { consumers_per_channel_max: 2, ..AmqpOptions::default() };
+    let mut client = Client::open_with(options, 131_072);
+    client.open_channel(1);
+    for tag in ["one", "two"] {
+        client.basic(consume(tag, false));
+        assert_eq!(client.requests().len(), 1, "{tag}");
+    }
+    client.basic(consume("three", false));
+    let text = "RESOURCE_ERROR - more than 2 consumers on one channel";
+    client.expect_connection_closed(506, text, (60, 20));
+}
+
 #[test]
 fn a_refused_consume_frees_its_tag() {
     let mut client = Client::with_channel();
@@ -197,7 +232,12 @@ fn a_refused_consume_frees_its_tag() {
     let token = client.token();
     client.effects([refused(token, RefusalKind::NotFound, "no queue 'q' in vhost '/'")]);
     client.expect_channel_closed(404, "NOT_FOUND - no queue 'q' in vhost '/'", (60, 20));
-    assert!(matches!(client.requests()[..], [Request::Barrier { .. }]));
+    let [Request::Barrier { token }] = client.requests()[..] else { panic!("a barrier") };
+    client.send(1, channel_close_ok());
+    client.effects([done(token)]);
+    client.open_channel_after(1);
+    client.basic(consume("t", false));
+    assert!(matches!(client.requests()[..], [Request::Consume(_)]));
 }
 
 #[test]

@@ -152,6 +152,16 @@ fn frames_out_of_order_close_the_connection() {
     client.send_bytes(&frames[..frames.len() - 12]);
     client.send_bytes(&bytes_of(&AMQPFrame::Body(1, b"longer".to_vec())));
     assert!(client.out.complaint.unwrap().contains("longer than its header announced"));
+    let mut client = Client::with_channel();
+    client.send_bytes(&frames[..method_end]);
+    let properties = basic::AMQPProperties::default();
+    let header = AMQPContentHeader { class_id: 50, body_size: 4, properties };
+    client.send_bytes(&bytes_of(&AMQPFrame::Header(1, header)));
+    client.expect_connection_closed(
+        505,
+        "UNEXPECTED_FRAME - expected content header for class 60, got one for class 50 instead",
+        (60, 40),
+    );
 }
 
 #[test]

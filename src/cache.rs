@@ -81,3 +81,46 @@ impl Contents for Cache {
         self.recent.get(at).and_then(|group| group.record(lsn))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BufMut;
+    use understudy_model::OpenGroup;
+
+    /// For groups and for what is read ahead: of either, room for about two.
+    const BYTES_MAX: usize = 4_000;
+
+    fn group(first: u64) -> Group {
+        let mut open = OpenGroup::new(Lsn(first));
+        open.push(|out| out.put_bytes(first as u8, 600));
+        open.seal(1, 0, 0)
+    }
+
+    fn read(lsns: &[u64]) -> Vec<(Lsn, Bytes)> {
+        lsns.iter().map(|&lsn| (Lsn(lsn), Bytes::from(vec![lsn as u8; 900]))).collect()
+    }
+
+    fn held(cache: &mut Cache, lsns: std::ops::RangeInclusive<u64>) -> Vec<u64> {
+        lsns.filter(|&lsn| cache.record(Lsn(lsn)).is_some()).collect()
+    }
+
+    #[test]
+    fn the_newest_groups_are_kept() {
+        let mut cache = Cache::new(BYTES_MAX);
+        (1..=5).for_each(|lsn| cache.push(group(lsn)));
+        assert_eq!(held(&mut cache, 1..=6), [4, 5]);
+        assert_eq!(cache.record(Lsn(5)).unwrap(), vec![5; 600]);
+    }
+
+    #[test]
+    fn of_what_was_read_the_lowest_are_kept_and_what_is_taken_makes_room() {
+        let mut cache = Cache::new(BYTES_MAX);
+        cache.add_read(read(&[4, 2, 3, 1, 1]));
+        assert_eq!(held(&mut cache, 1..=4), [1, 2]);
+        for lsn in 5..50 {
+            cache.add_read(read(&[lsn, lsn + 1]));
+            assert_eq!(held(&mut cache, lsn..=lsn + 1), [lsn, lsn + 1]);
+        }
+    }
+}

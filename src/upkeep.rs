@@ -259,3 +259,47 @@ impl Snapshot {
         Ok(records)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use understudy_broker::Limits;
+    use understudy_model::{Command, Features, OpenGroup};
+
+    /// Segments of one group and one command each, of which nothing lives.
+    fn dead_segments(count: u64) -> Broker {
+        let mut broker = Broker::new(Limits { segment_bytes_min: 1, ..Limits::default() });
+        let mut open = OpenGroup::new(Lsn(1));
+        for _ in 0..count {
+            open.push(|out| Command::FeaturesOn(Features::NONE).encode(out));
+            broker.apply_group(&open.seal(1, 0, 0), &mut Vec::new()).unwrap();
+        }
+        broker
+    }
+
+    fn reclaimed(jobs: &[LogJob]) -> Vec<u64> {
+        let first = |job: &LogJob| match job {
+            LogJob::Reclaim { first, .. } => first.0,
+            other => panic!("{other:?}"),
+        };
+        jobs.iter().map(first).collect()
+    }
+
+    #[test]
+    fn only_dead_log_that_saved_state_covers_is_given_back() {
+        let mut broker = dead_segments(6);
+        let mut upkeep = Upkeep::default();
+        assert_eq!(reclaimed(&upkeep.reclaim(&mut broker, Lsn(3), 0)), [1, 2, 3]);
+        assert!(upkeep.reclaim(&mut broker, Lsn(3), 0).is_empty());
+        // The last segment is still being written.
+        assert_eq!(reclaimed(&upkeep.reclaim(&mut broker, Lsn(9), 0)), [4, 5]);
+    }
+
+    #[test]
+    fn the_newest_log_is_kept_for_a_slave_that_comes_back() {
+        let mut broker = dead_segments(6);
+        let bytes = broker.segments().next().map_or(0, |segment| segment.bytes);
+        let retained = Upkeep::default().reclaim(&mut broker, Lsn(9), 3 * bytes);
+        assert_eq!(reclaimed(&retained), [1, 2, 3]);
+    }
+}

@@ -155,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn a_publisher_waits_for_room_on_the_slave_too() {
+        let mut node = Alone::new(AlarmPolicy::Block, 0);
+        node.node.slave_space(true, &mut Outputs::default());
+        assert!(node.node.is_low_on_space());
+        assert_eq!(node.ask([Request::Publish(publish(1))]), [blocked(true)]);
+        let mut out = Outputs::default();
+        node.node.slave_space(false, &mut out);
+        assert_eq!(out.effects.into_values().collect::<Vec<_>>(), [[Effect::Unblocked]]);
+        assert_eq!(node.turn(Input::Tick), [CONFIRMED]);
+    }
+
+    #[test]
     fn a_publisher_is_refused_while_the_alarm_stands_and_all_else_goes_on() {
         let mut node = Alone::new(AlarmPolicy::Reject, 0);
         let first = node.ask([Request::Publish(publish(1))]);

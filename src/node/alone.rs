@@ -22,7 +22,7 @@ pub(crate) fn standalone(alarm_policy: AlarmPolicy, commit_interval_ms: u64) -> 
         limits: Limits::default(),
         group_bytes_max: 1 << 10,
         commit_interval_ms,
-        cache_bytes_max: 1 << 10,
+        cache_bytes_max: 1 << 16,
         alarm_policy,
         save_after_bytes: 1 << 20,
         retain_bytes: 0,

@@ -146,3 +146,46 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::node::AlarmPolicy;
+    use crate::node::alone::{Alone, publish};
+    use understudy_model::{
+        Bind, ConsumerNumber, Effect, Get, Publish, Reply, Request, Text, Token,
+    };
+
+    const TOKEN: Token = Token(7);
+
+    #[test]
+    fn a_publish_waits_for_what_its_connection_has_just_bound() {
+        let mut node = Alone::new(AlarmPolicy::Block, 0);
+        let bind = Bind {
+            token: TOKEN,
+            source: Text::from_static("amq.topic"),
+            destination: Text::from_static("q"),
+            key: Text::from_static("news.#"),
+            ..Bind::default()
+        };
+        let (exchange, routing_key) =
+            (Text::from_static("amq.topic"), Text::from_static("news.today"));
+        let publish = Publish { exchange, routing_key, mandatory: true, ..publish(1) };
+        let told = node.ask([Request::Bind(bind), Request::Publish(publish)]);
+        let bound = Effect::Reply { token: TOKEN, result: Ok(Reply::Done) };
+        assert_eq!(told, [bound, Effect::Confirm { channel: 3, through: 1 }]);
+        assert_eq!(node.ready(), 1);
+    }
+
+    #[test]
+    fn a_get_finds_what_its_connection_has_just_published() {
+        let mut node = Alone::new(AlarmPolicy::Block, 0);
+        let get = Get { token: TOKEN, queue: Text::from_static("q"), ..Get::default() };
+        let told = node.ask([Request::Publish(publish(1)), Request::Get(get)]);
+        let [Effect::Confirm { through: 1, .. }, Effect::Got { token, delivery, remaining: 0 }] =
+            &told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert_eq!((*token, delivery.consumer), (TOKEN, ConsumerNumber(0)));
+    }
+}

@@ -1,7 +1,8 @@
 //! The command log and the saved state in LMDB; the only user of heed.
 //!
 //! A group is bytes with a header here: storage knows records and LSNs, not what a command means.
-//! One thread owns the [`Log`] and with it every write transaction; readers are short.
+//! Whoever has the [`Log`] writes, one thread at a time: LMDB's write transactions begin and end inside one
+//! call. Readers are short.
 
 mod cold;
 mod error;

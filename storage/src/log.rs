@@ -45,7 +45,7 @@ pub struct Batch<'a> {
     pub view: Option<&'a [u8]>,
 }
 
-/// Owned by one thread: LMDB's write transactions belong to the thread that began them.
+/// Used by one thread at a time: LMDB's write transactions belong to the thread that began them.
 pub struct Log {
     pub(crate) tables: Tables,
     pub(crate) end: LogEnd,

@@ -323,7 +323,7 @@ async fn bind(
     let request = |token| Request::Bind(Bind { token, ..bind });
     admin.asker().ask(who.user.as_ref(), &vhost, request).await?;
     let mut headers = HeaderMap::new();
-    if let Ok(key) = rows::properties_key(&row).parse() {
+    if let Ok(key) = rows::binding_location(&row).parse() {
         headers.insert(axum::http::header::LOCATION, key);
     }
     Ok((StatusCode::CREATED, headers).into_response())

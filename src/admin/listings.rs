@@ -9,8 +9,10 @@ use crate::handle::{Connections, Inspect};
 use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use bytes::Bytes;
 use serde_json::{Value, json};
-use understudy_broker::Accounts;
+use understudy_broker::{Accounts, BindingRow};
+use understudy_model::Text;
 
 type Answer = Result<Json<Value>, Failure>;
 type Asked = (State<Admin>, Extension<Principal>, Query<Shape>);
@@ -121,15 +123,14 @@ async fn bindings(
     shape.apply(seen.collect())
 }
 
-fn default_binding(vhost: &str, queue: &str) -> Value {
-    json!({
-        "source": "",
-        "vhost": vhost,
-        "destination": queue,
-        "destination_type": "queue",
-        "routing_key": queue,
-        "arguments": {},
-        "properties_key": queue,
+fn default_binding(vhost: &Text, queue: &Text) -> Value {
+    rows::binding(&BindingRow {
+        vhost: vhost.clone(),
+        source: Text::new(),
+        destination: queue.clone(),
+        to_exchange: false,
+        key: queue.clone(),
+        arguments: Bytes::new(),
     })
 }
 
@@ -144,7 +145,8 @@ async fn queue_bindings(
     found.first().ok_or_else(Failure::missing)?;
     let all = asker.list(Some(&vhost), None, Inspect::Bindings).await?;
     let own = all.iter().filter(|row| !row.to_exchange && row.destination == queue);
-    let shown = std::iter::once(default_binding(&vhost, &queue)).chain(own.map(rows::binding));
+    let shown = std::iter::once(default_binding(&Text::from(vhost), &Text::from(&*queue)))
+        .chain(own.map(rows::binding));
     Ok(Json(shown.collect()))
 }
 

@@ -51,13 +51,33 @@ pub(super) fn binding(row: &BindingRow) -> Value {
     })
 }
 
-/// Tells bindings between the same two apart: `~` for an empty key, and a hash of arguments.
+/// Tells bindings between the same two apart: the key, coded as RabbitMQ does it, `~` for an empty
+/// one, and a hash of arguments.
 pub(super) fn properties_key(row: &BindingRow) -> String {
-    let key = if row.key.is_empty() { "~" } else { &*row.key };
+    let key = if row.key.is_empty() { "~".to_owned() } else { coded(&row.key, b".-_") };
     if row.arguments.is_empty() {
-        return key.to_owned();
+        return key;
     }
     format!("{key}~{:08x}", crc32fast::hash(&row.arguments))
+}
+
+/// What follows `/e/SOURCE/q/` in the path of a new binding: clients take the second part.
+pub(super) fn binding_location(row: &BindingRow) -> String {
+    let [destination, key] = [&*row.destination, &properties_key(row)].map(|p| coded(p, b".-_~"));
+    format!("{destination}/{key}")
+}
+
+/// Percent-coded, and a space as `+`.
+fn coded(text: &str, plain: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            _ if byte.is_ascii_alphanumeric() || plain.contains(&byte) => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 pub(super) fn connection(row: &ConnectionRow, peer: Option<SocketAddr>, node: &str) -> Value {
@@ -142,4 +162,31 @@ pub(super) fn policy(policy: &PolicyRecord) -> Value {
         "priority": policy.priority,
         "definition": to_json(&policy.definition),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use understudy_model::Text;
+
+    #[test]
+    fn a_binding_is_named_as_rabbitmq_names_it() {
+        for (key, properties_key, location) in [
+            ("k", "k", "q%2F1/k"),
+            ("", "~", "q%2F1/~"),
+            ("a.#", "a.%23", "q%2F1/a.%2523"),
+            ("a b/\u{fc}~%", "a+b%2F%C3%BC%7E%25", "q%2F1/a%2Bb%252F%25C3%25BC%257E%2525"),
+        ] {
+            let row = BindingRow {
+                vhost: Text::from_static("/"),
+                source: Text::from_static("x"),
+                destination: Text::from_static("q/1"),
+                to_exchange: false,
+                key: Text::from_static(key),
+                arguments: bytes::Bytes::new(),
+            };
+            assert_eq!(super::properties_key(&row), properties_key);
+            assert_eq!(binding_location(&row), location);
+        }
+    }
 }

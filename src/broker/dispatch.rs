@@ -37,6 +37,17 @@ pub(crate) enum Step {
     NotInMemory,
 }
 
+/// Of a queue with consumers that select.
+enum Selected {
+    /// The next message that not all of them have seen.
+    Offered(Lsn),
+    /// They have seen all; a get takes the head.
+    OnlyAsked,
+    /// A message was over, and is out of the queue.
+    Expired,
+    Nothing,
+}
+
 impl Broker {
     /// Hands out what can be handed out. Returns true if the turn's limit was reached and there
     /// may be more to do.
@@ -109,18 +120,14 @@ impl Broker {
             let selects = !queue.memory.filters.is_empty();
             let (mut next, mut is_marked, mut is_offered) = (head, queue.is_marked(head), true);
             if selects {
-                match self.next_unseen(id) {
-                    Some(unseen) if unseen != head && self.expire(id, unseen, false) => {
+                match self.next_selected(id, head, asked) {
+                    Selected::Expired => {
                         *budget -= 1;
                         continue;
                     }
-                    Some(unseen) => next = unseen,
-                    None if asked => is_offered = false,
-                    None if self.expire(id, head, true) => {
-                        *budget -= 1;
-                        continue;
-                    }
-                    None => break,
+                    Selected::Offered(unseen) => next = unseen,
+                    Selected::OnlyAsked => is_offered = false,
+                    Selected::Nothing => break,
                 }
                 is_marked = self.queues.get(&id).is_some_and(|queue| queue.is_marked(next));
             }
@@ -157,19 +164,31 @@ impl Broker {
                 Step::NobodyWants => *budget -= 1,
                 Step::NobodyCanTake if self.expire(id, head, true) => *budget -= 1,
                 Step::NobodyCanTake => break,
-                Step::NotInMemory => {
-                    let Some(queue) = self.queues.get_mut(&id) else { return };
-                    queue.memory.reading = true;
-                    let ready = queue.ready_from(queue.place(next)).take(READ_AHEAD_MAX);
-                    let lsns = ready.map(|(_, lsn)| lsn).collect();
-                    reads.push(ReadAhead { queue: id, lsns });
-                    return;
-                }
+                Step::NotInMemory => return self.read_ahead(id, next, reads),
             }
         }
         self.serve_browsers(id, contents, effects, reads, budget);
         self.drop_heads(id, budget);
         self.answer_empty_gets(id, effects);
+    }
+
+    /// What a queue with consumers that select comes to next. `asked`: a get waits.
+    fn next_selected(&mut self, id: QueueId, head: Lsn, asked: bool) -> Selected {
+        match self.next_unseen(id) {
+            Some(unseen) if unseen != head && self.expire(id, unseen, false) => Selected::Expired,
+            Some(unseen) => Selected::Offered(unseen),
+            None if asked => Selected::OnlyAsked,
+            None if self.expire(id, head, true) => Selected::Expired,
+            None => Selected::Nothing,
+        }
+    }
+
+    /// The queue is served again when its messages from `next` on are in memory.
+    fn read_ahead(&mut self, id: QueueId, next: Lsn, reads: &mut Vec<ReadAhead>) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        queue.memory.reading = true;
+        let ready = queue.ready_from(queue.place(next)).take(READ_AHEAD_MAX);
+        reads.push(ReadAhead { queue: id, lsns: ready.map(|(_, lsn)| lsn).collect() });
     }
 
     /// Takes a ready message out if its time is over. One that is to be handed out at once or not

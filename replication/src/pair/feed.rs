@@ -298,3 +298,82 @@ impl Feed {
         core.send(self.link, &Message::Beat { epoch: self.epoch, commit }, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pair::PairConfig;
+    use crate::{Boot, LogEnd};
+    use understudy_model::Features;
+
+    const LINK: LinkId = LinkId(1);
+    const EPOCH: Epoch = Epoch { number: 3, generation: 9 };
+
+    /// A master whose log holds what follows LSN 10 and ends at 20 with the chain hash 7.
+    fn core() -> Core {
+        let boot = Boot {
+            now_ms: 0,
+            view: None,
+            log: LogEnd::default(),
+            applied: Lsn::ZERO,
+            features: Features::NONE,
+            damaged: None,
+            random: [1; 8],
+        };
+        let mut core = Core::new(&boot, PairConfig::default()).unwrap();
+        (core.log.base, core.log.durable, core.log.appended) = (Lsn(10), Lsn(20), Lsn(20));
+        core.log.chain = 7;
+        core
+    }
+
+    fn position(last: u64, chain: u128) -> Position {
+        let (last, epoch) = (Lsn(last), EPOCH);
+        Position { epoch, last, chain, durable: last, copy: false, taken: None, synced: false }
+    }
+
+    fn told(position: Position) -> Result<bool, Unfit> {
+        let core = core();
+        Feed::new(&core, LINK, EPOCH, None).position(&core, &position)
+    }
+
+    #[test]
+    fn a_position_fits_or_needs_a_copy_or_is_nonsense() {
+        assert_eq!(told(position(20, 7)), Ok(true));
+        assert_eq!(told(position(10, 1)), Ok(true));
+        assert_eq!(told(position(20, 8)), Err(Unfit { diverged: true }));
+        assert_eq!(told(position(9, 1)), Err(Unfit { diverged: false }));
+        assert_eq!(told(position(21, 7)), Ok(false), "beyond this log's end");
+        assert_eq!(told(Position { durable: Lsn(13), ..position(12, 1) }), Ok(false));
+        assert_eq!(told(Position { synced: true, ..position(20, 7) }), Ok(false));
+        let later = Epoch { number: 4, ..EPOCH };
+        assert_eq!(told(Position { epoch: later, ..position(20, 7) }), Ok(false));
+    }
+
+    /// Nothing counts before the logs are known to be the same.
+    #[test]
+    fn only_acks_of_a_verified_log_count_and_none_beyond_its_end() {
+        let core = core();
+        let mut feed = Feed::new(&core, LINK, EPOCH, None);
+        feed.position(&core, &position(12, 1)).unwrap();
+        assert!(feed.reported(&core, Lsn(12)));
+        assert_eq!(feed.acked(), Lsn::ZERO);
+        let mut feed = Feed::new(&core, LINK, EPOCH, None);
+        feed.position(&core, &Position { durable: Lsn(15), ..position(20, 7) }).unwrap();
+        assert_eq!(feed.acked(), Lsn(15));
+        assert!(feed.reported(&core, Lsn(18)) && !feed.reported(&core, Lsn(21)));
+        assert_eq!(feed.acked(), Lsn(18));
+    }
+
+    #[test]
+    fn a_read_that_finds_nothing_though_there_is_more_needs_a_copy() {
+        let core = core();
+        let mut feed = Feed::new(&core, LINK, EPOCH, None);
+        feed.position(&core, &position(12, 1)).unwrap();
+        let mut out = Vec::new();
+        feed.pump(&core, &Recent::default(), &mut out).unwrap();
+        assert!(matches!(out[..], [Output::ReadGroups { after: Lsn(12), .. }]), "{out:?}");
+        let unfit = Err(Unfit { diverged: false });
+        assert_eq!(feed.groups_read(&core, Lsn(11), vec![], &mut out), Ok(()), "another's answer");
+        assert_eq!(feed.groups_read(&core, Lsn(12), vec![], &mut out), unfit);
+    }
+}

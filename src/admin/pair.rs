@@ -82,7 +82,7 @@ async fn promote(
     let (answer, answered) = oneshot::channel();
     let status = ask(&admin, ClientEvent::Promote { force, answer }, answered).await?;
     if status.state != "taking-over" {
-        return Err(Failure::new(StatusCode::CONFLICT, status.reason));
+        return Err(refused(status));
     }
     let serves = watch(&admin, "promoted, but not serving yet", |now| now.serving);
     let epoch = serves.await?.replication.epoch;
@@ -98,7 +98,7 @@ async fn resync(
     let (answer, answered) = oneshot::channel();
     let status = ask(&admin, ClientEvent::Resync(answer), answered).await?;
     if status.state != "awaiting-copy" {
-        return Err(Failure::new(StatusCode::CONFLICT, status.reason));
+        return Err(refused(status));
     }
     let late = "the copy begins as soon as the master is met, which has not happened yet";
     watch(&admin, late, |now| now.replication.copies_begun > status.copies_begun).await?;
@@ -116,7 +116,7 @@ async fn forget_slave(
     let status = ask(&admin, ClientEvent::ForgetSlave { force, answer }, answered).await?;
     let none_is_left = status.peer_node_id.is_empty() && !status.forgotten_node_id.is_empty();
     if status.role != "master" || !none_is_left {
-        return Err(Failure::new(StatusCode::CONFLICT, status.reason));
+        return Err(refused(status));
     }
     watch(&admin, "not on disk yet", |now| {
         let now = &now.replication;
@@ -124,6 +124,14 @@ async fn forget_slave(
     })
     .await?;
     Ok(Json(json!({"role": "master"})))
+}
+
+fn refused(status: Status) -> Failure {
+    let reason = match status.reason.is_empty() {
+        true => format!("this node has no peer: its state is {}", status.state),
+        false => status.reason,
+    };
+    Failure::new(StatusCode::CONFLICT, reason)
 }
 
 /// What the node makes of an event, once it has taken it in.

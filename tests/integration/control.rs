@@ -74,6 +74,11 @@ const STORY: &[(&str, i32, &str)] = &[
     ("trace_connection 999999 on", 65, "connection '999999' does not exist"),
     ("trace_connection 1 maybe", 64, "maybe"),
     ("hash_password secret", 0, "m=19456"),
+    // It is alone for good.
+    ("switchover", 70, "whose slave is in-sync; this is the master, standalone"),
+    ("promote", 70, "this node has no peer: its state is standalone"),
+    ("resync", 70, "this node has no peer"),
+    ("forget_slave --force", 70, "this node has no peer"),
     // And away.
     ("clear_permissions -p 'a/b c' ann", 0, ""),
     ("delete_vhost 'a/b c'", 0, ""),

@@ -58,6 +58,11 @@ pub(crate) struct NewSubscription<'a> {
     pub(crate) version: Version,
 }
 
+/// The id, or the destination of a 1.0 client that gave none, for the text of an ERROR.
+pub(crate) fn as_given(tag: &str) -> &str {
+    tag.split_once('_').map_or(tag, |(_, given)| given)
+}
+
 impl Subscription {
     pub(crate) fn new(new: NewSubscription<'_>) -> Self {
         let id_start = message_id_start(&new);

@@ -3,6 +3,7 @@ use crate::{
     error::StompError,
     mapping::{put_browse_end, put_message},
     options::Dialect,
+    subscription::as_given,
 };
 use understudy_model::{
     ConsumerNumber, Delivery, DeliveryRef, Effect, Outbox, Refusal, RefusalKind, Reply, Request,
@@ -122,7 +123,7 @@ impl StompSession {
         let body = format!(
             "The server has canceled a subscription.\n\
              No more messages will be delivered for '{}'.\n",
-            subscription.tag
+            as_given(&subscription.tag)
         );
         let mut error = StompError::new("Server cancelled subscription", body);
         error.subscription = subscription.id.clone();

@@ -8,7 +8,7 @@ use crate::{
     error::StompError,
     options::Dialect,
     queue::{self, Defaults},
-    subscription::{Ack, NewSubscription, Subscription},
+    subscription::{Ack, NewSubscription, Subscription, as_given},
 };
 use understudy_model::{
     AckMode, Bind, Consume, ConsumeMode, ConsumerNumber, Credit, DeleteQueue, Outbox, Request,
@@ -319,7 +319,8 @@ impl StompSession {
             _ => {
                 let body = format!(
                     "UNSUBSCRIBE must refer to an existing subscription.\n\
-                     Subscription to '{tag}' not found.\n"
+                     Subscription to '{}' not found.\n",
+                    as_given(tag)
                 );
                 Err(StompError::new("No subscription found", body))
             }

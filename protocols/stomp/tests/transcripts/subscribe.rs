@@ -291,7 +291,9 @@ fn unsubscribing_frees_the_id_and_keeps_what_is_outstanding() {
     peer.deliver(first, 2, &plain("a", b""));
     assert_eq!(peer.written(), "");
     peer.feed("UNSUBSCRIBE\nid:t\n\n\0");
-    peer.assert_error_message("No subscription found");
+    let written = peer.written();
+    assert!(written.starts_with("ERROR\nmessage:No subscription found\n") && peer.out.close);
+    assert!(written.contains("Subscription to 't' not found."), "{written}");
 }
 
 #[test]
@@ -361,6 +363,7 @@ fn a_queue_that_goes_away_is_told() {
     let written = peer.written();
     assert!(written.starts_with("ERROR\nmessage:Server cancelled subscription\n"));
     assert!(written.contains("\nsubscription:s\n") && peer.out.close);
+    assert!(written.contains("No more messages will be delivered for 's'."), "{written}");
 
     let mut peer = Peer::open("1.2");
     let consumer = peer.subscribe("id:s\ndestination:/queue/a");

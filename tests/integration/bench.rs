@@ -96,6 +96,17 @@ fn every_protocol_carries_every_load_and_all_of_it_is_accounted_for() {
 }
 
 #[test]
+fn a_reader_of_the_result_that_has_gone_is_no_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::standalone(directory.path());
+    node.start_serving();
+    let mut child = bench(&urls(&node)[0], "--messages 10 --quiet").spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn what_contradicts_itself_is_told_before_anything_is_done() {
     let nobody = "amqp://127.0.0.1:1";
     for (arguments, why) in [

@@ -176,6 +176,8 @@ fn a_second_slave_is_refused_and_harms_nothing() {
     assert!(refusal.contains("SLOT_TAKEN"), "{refusal}");
     assert_eq!(world.hosts[2].disk.view, None);
     assert_eq!(world.hosts[0].disk.view, before);
+    let lost = |line: &String| line.contains("lost");
+    assert!(!world.hosts.iter().any(|host| host.logs.iter().any(lost)), "the slave's link stands");
     world.crash(1);
     world.start(2);
     assert!(world.until(1_000, |w| w.hosts[2].stopped.is_some()), "also while the slave is away");
@@ -320,6 +322,26 @@ fn a_slave_that_is_asked_to_stop_does_not_hold_up_its_master() {
     assert!(world.until(100, |w| commit(w, 0) == last));
     assert!(matches!(standing(&world, 1), Standing::Lagging { .. }));
     assert!(matches!(standing(&world, 0), Standing::Alone { .. }));
+}
+
+/// Who has agreed to lead next keeps its claim: the master may have given up its own.
+#[test]
+fn an_heir_that_is_asked_to_stop_leaves_somebody_who_may_lead() {
+    let mut stopped_as_heir = 0;
+    for after_ms in 0..30 {
+        let mut world = in_sync();
+        world.input(0, Input::HandOver);
+        world.run(after_ms);
+        world.input(1, Input::Stopping);
+        assert!(world.until(3_000, |w| w.hosts[1].stopped.is_some() || w.serves(1)));
+        stopped_as_heir += usize::from(matches!(standing(&world, 1), Standing::Synced { .. }));
+        if world.hosts[1].stopped.is_some() {
+            world.start(1);
+        }
+        let serves = |w: &World| w.serves(0) || w.serves(1);
+        assert!(world.until(9_000, serves), "{after_ms}: {:?}", world.hosts[1].logs);
+    }
+    assert!(stopped_as_heir > 0);
 }
 
 #[test]

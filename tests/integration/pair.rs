@@ -55,13 +55,14 @@ fn roles_alternate_as_nodes_die_and_come_back_and_nothing_confirmed_is_lost() {
 }
 
 /// A verb, as an operator types it.
+fn verb_command(pair: &Pair, node: &Node, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
+    command.args(words).arg("--data-dir").arg(pair.directory.path().join(node.name));
+    command
+}
+
 fn verb(pair: &Pair, node: &Node, words: &[&str]) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_understudy"))
-        .args(words)
-        .arg("--data-dir")
-        .arg(pair.directory.path().join(node.name))
-        .output()
-        .unwrap()
+    verb_command(pair, node, words).output().unwrap()
 }
 
 fn says(output: &std::process::Output, text: &str) -> bool {
@@ -93,6 +94,13 @@ fn a_waiting_slave_is_promoted_by_hand() {
     pair.slave.wait("serving", |status| status["serving"] == true);
     let mut stomp = Stomp::connect(&pair.slave.ports.stomp);
     assert!(stomp.consume("/queue/q", 100).iter().cloned().eq(numbered(0, 100)));
+    // A script may wait for a node that it has only begun to start.
+    let mut waits = verb_command(&pair, &pair.master, &["await_in_sync"]).spawn().unwrap();
+    pair.master.start();
+    assert!(waits.wait().unwrap().success());
+    pair.master.kill();
+    let off = verb(&pair, &pair.master, &["await_in_sync", "--timeout", "1"]);
+    assert_eq!(off.status.code(), Some(69), "{off:?}");
 }
 
 #[test]

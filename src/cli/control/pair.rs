@@ -1,6 +1,6 @@
 //! Verbs about the pair.
 
-use super::client::{Client, EXIT_TEMPORARY, Problem};
+use super::client::{Client, EXIT_TEMPORARY, EXIT_UNAVAILABLE, Problem};
 use super::output::Output;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -34,17 +34,19 @@ pub(super) fn await_in_sync(client: &Client, out: &Output) -> Result<(), Problem
     out.headline("Waiting until the pair is in-sync ...");
     let begun = Instant::now();
     loop {
-        let status = client.get("/api/replication")?;
-        if status["peer"]["in_sync"] == true {
-            return Ok(());
-        }
+        let not_yet = match client.get("/api/replication") {
+            Ok(status) if status["peer"]["in_sync"] == true => return Ok(()),
+            Ok(status) => {
+                let (role, state) = (word(&status, "role"), word(&status, "state"));
+                let text = format!("not in-sync: this is the {role}, {state}");
+                Problem::new(EXIT_TEMPORARY, text)
+            }
+            // It may have been started just now.
+            Err(problem) if problem.code == EXIT_UNAVAILABLE => problem,
+            Err(problem) => return Err(problem),
+        };
         if begun.elapsed() >= client.timeout {
-            let text = format!(
-                "not in-sync: this is the {}, {}",
-                word(&status, "role"),
-                word(&status, "state")
-            );
-            return Err(Problem::new(EXIT_TEMPORARY, text));
+            return Err(not_yet);
         }
         std::thread::sleep(POLL_INTERVAL);
     }

@@ -6,6 +6,7 @@
 
 mod actions;
 pub(crate) mod broken;
+mod carry_out;
 mod explore;
 mod print;
 mod rules;

@@ -5,6 +5,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use understudy_model::{Refusal, RefusalKind};
 
+const REASON_BYTES_MAX: usize = 4_096;
+
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) status: StatusCode,
@@ -63,4 +65,25 @@ impl IntoResponse for Failure {
         }
         response
     }
+}
+
+/// What axum refuses by itself, such as a query that cannot be read, is said in plain text.
+pub(super) async fn as_json(response: Response) -> Response {
+    let status = response.status();
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let is_json = content_type.is_some_and(|kind| kind == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = axum::body::to_bytes(body, REASON_BYTES_MAX).await.unwrap_or_default();
+    let mut reason = String::from_utf8_lossy(&text).into_owned();
+    if reason.is_empty() {
+        reason = status.canonical_reason().unwrap_or_default().to_owned();
+    }
+    let mut response = Failure::new(status, reason).into_response();
+    if let Some(methods) = parts.headers.get(header::ALLOW) {
+        response.headers_mut().insert(header::ALLOW, methods.clone());
+    }
+    response
 }

@@ -42,6 +42,7 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/api/consumers/{vhost}", get(|asked: Asked, Path(v)| consumers(asked, Some(v))))
         .route("/api/policies/{vhost}", get(|asked: Asked, Path(v)| policies(asked, Some(v))))
         .route("/api/queues/{vhost}/{queue}/bindings", get(queue_bindings))
+        .route("/api/exchanges/{vhost}/{exchange}/bindings/{end}", get(exchange_bindings))
         .route("/api/vhosts/{vhost}/permissions", get(vhost_permissions))
         .route("/api/users/{user}/permissions", get(user_permissions))
 }
@@ -148,6 +149,26 @@ async fn queue_bindings(
     let shown = std::iter::once(default_binding(&Text::from(vhost), &Text::from(&*queue)))
         .chain(own.map(rows::binding));
     Ok(Json(shown.collect()))
+}
+
+/// Those that leave the exchange (`source`), or lead to it (`destination`). The default exchange's
+/// are each queue's own.
+async fn exchange_bindings(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Principal>,
+    Path((vhost, exchange, end)): Path<(String, String, String)>,
+) -> Answer {
+    enter(&admin, &who, Some(&vhost)).await?;
+    let asker = admin.asker();
+    let known = asker.list(Some(&vhost), Some(&exchange), Inspect::Exchanges).await?;
+    known.first().ok_or_else(Failure::missing)?;
+    let all = asker.list(Some(&vhost), None, Inspect::Bindings).await?;
+    let found: fn(&BindingRow, &str) -> bool = match &*end {
+        "source" => |row, exchange| row.source == exchange,
+        "destination" => |row, exchange| row.to_exchange && row.destination == exchange,
+        _ => return Err(Failure::missing()),
+    };
+    Ok(Json(all.iter().filter(|row| found(row, &exchange)).map(rows::binding).collect()))
 }
 
 /// Between one exchange and one queue or exchange.

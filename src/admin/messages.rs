@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use understudy_model::{
     AckMode, ConsumerNumber, Delivery, DeliveryRef, Effect, Get, Properties, Publish, Reply,
-    Request, Table, Text,
+    Request, Table, Text, Token,
 };
 
 type Answer = Result<Json<Value>, Failure>;
@@ -130,11 +130,7 @@ async fn get(
     let count = count.filter(|count| (1..=MESSAGES_MAX).contains(count));
     let count =
         count.ok_or_else(|| Failure::bad(format!("count: expected 1 to {MESSAGES_MAX}")))?;
-    let requeue = match body.text("ackmode")?.unwrap_or("ack_requeue_true") {
-        "ack_requeue_true" | "reject_requeue_true" => true,
-        "ack_requeue_false" => false,
-        _ => return Err(Failure::bad("ackmode: expected ack_requeue_true or ack_requeue_false")),
-    };
+    let finish = finish(body.text("ackmode")?.unwrap_or("ack_requeue_true"))?;
     let base64 = body.text("encoding")? == Some("base64");
     let mut exchange = admin.asker().open(who.user.as_ref(), &vhost).await?;
     let (mut messages, mut held) = (Vec::new(), Vec::new());
@@ -155,13 +151,30 @@ async fn get(
             _ => {}
         }
     }
-    // What is to go back does so with the end of this connection.
-    if !requeue && !held.is_empty() {
+    if let Some(finish) = finish.filter(|_| !held.is_empty()) {
         let token = exchange.token();
-        exchange.send(Request::Settle { deliveries: held, token: Some(token) }).await?;
+        exchange.send(finish(held, Some(token))).await?;
         while !matches!(exchange.next().await?, Effect::Reply { .. }) {}
     }
     Ok(Json(Value::Array(messages)))
+}
+
+type Finish = fn(Vec<DeliveryRef>, Option<Token>) -> Request;
+
+/// None: the messages go back, with the end of the connection that got them.
+fn finish(ackmode: &str) -> Result<Option<Finish>, Failure> {
+    match ackmode {
+        "ack_requeue_true" | "reject_requeue_true" => Ok(None),
+        "ack_requeue_false" => Ok(Some(|deliveries, token| Request::Settle { deliveries, token })),
+        "reject_requeue_false" => {
+            Ok(Some(|deliveries, token| Request::Discard { deliveries, token }))
+        }
+        _ => {
+            let right = "ack_requeue_true, ack_requeue_false, reject_requeue_true or \
+                         reject_requeue_false";
+            Err(Failure::bad(format!("ackmode: expected {right}")))
+        }
+    }
 }
 
 fn message(delivery: &Delivery, remaining: u32, base64: bool) -> Result<Value, Failure> {

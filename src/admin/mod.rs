@@ -111,6 +111,7 @@ fn api() -> Router<Admin> {
         .merge(health::checks())
         .merge(pair::routes())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::map_response(failure::as_json))
 }
 
 async fn authenticate(

@@ -212,6 +212,10 @@ fn a_pair_shares_users_and_only_its_master_changes_them() {
 
 const MESSAGE: &str =
     r#"{"routing_key": "ann.q", "payload": "tea", "properties": {"headers": {"a": 1}}}"#;
+const TO_GR: &str = r#"{"routing_key": "gr", "payload": "bad"}"#;
+const REJECTING: &str =
+    r#"{"arguments": {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "gd"}}"#;
+const REJECT: &str = r#"{"ackmode": "reject_requeue_false"}"#;
 const TAKE: &str = r#"{"count": 5, "ackmode": "ack_requeue_false"}"#;
 
 fn http(address: &str, method: &str, path: &str, user: &str, body: &str) -> (u16, String) {
@@ -317,6 +321,8 @@ fn the_http_api_keeps_to_tags_and_permissions() {
         ("ann:a", "PUT", "/api/exchanges/%2F/ann.x", r#"{"type": "topic"}"#, 201, ""),
         ("ann:a", "POST", "/api/bindings/%2F/e/ann.x/q/ann.q", r#"{"routing_key": "k"}"#, 201, ""),
         ("ann:a", "GET", "/api/queues/%2F/ann.q/bindings", "", 200, "\"routing_key\":\"k\""),
+        ("ann:a", "GET", "/api/exchanges/%2F/ann.x/bindings/source", "", 200, "\"ann.q\""),
+        ("ann:a", "GET", "/api/exchanges/%2F/ann.x/bindings/destination", "", 200, "[]"),
         (
             "ann:a",
             "POST",
@@ -336,7 +342,11 @@ fn the_http_api_keeps_to_tags_and_permissions() {
         ("ann:a", "DELETE", "/api/bindings/%2F/e/ann.x/q/ann.q/a.%2523%257E%2Bb", "", 204, ""),
         ("ann:a", "DELETE", "/api/bindings/%2F/e/ann.x/q/ann.q/k", "", 204, ""),
         ("ann:a", "DELETE", "/api/bindings/%2F/e/ann.x/q/ann.q/k", "", 404, "not_found"),
+        ("ann:a", "GET", "/api/exchanges/%2F/ann.x/bindings/source", "", 200, "[]"),
+        ("ann:a", "GET", "/api/exchanges/%2F/ann.x/bindings/middle", "", 404, "not_found"),
         ("ann:a", "GET", "/api/queues?page=1&name=ann", "", 200, "\"item_count\":1"),
+        ("ann:a", "GET", "/api/queues?page=x", "", 400, "\"error\":\"bad_request\""),
+        ("ann:a", "PATCH", "/api/queues/%2F/ann.q", "", 405, "Method Not Allowed"),
         ("ann:a", "PUT", "/api/policies/%2F/p", policy, 401, "Not policymaker user"),
         ("pol:p", "PUT", "/api/policies/%2F/p", policy, 201, ""),
         ("pol:p", "PUT", "/api/policies/hidden/p", policy, 401, "not authorised"),
@@ -347,6 +357,19 @@ fn the_http_api_keeps_to_tags_and_permissions() {
         ("ann:a", "POST", "/api/queues/%2F/ann.q/get", "{}", 200, "\"payload\":\"tea\""),
         ("ann:a", "POST", "/api/queues/%2F/ann.q/get", TAKE, 200, "\"redelivered\":true"),
         ("ann:a", "POST", "/api/queues/%2F/ann.q/get", "{}", 200, "[]"),
+        ("guest:guest", "PUT", "/api/queues/%2F/gd", "{}", 201, ""),
+        ("guest:guest", "PUT", "/api/queues/%2F/gr", REJECTING, 201, ""),
+        ("guest:guest", "POST", "/api/exchanges/%2F/amq.default/publish", TO_GR, 200, "true"),
+        ("guest:guest", "POST", "/api/queues/%2F/gr/get", REJECT, 200, "bad"),
+        ("guest:guest", "POST", "/api/queues/%2F/gd/get", "{}", 200, "\"reason\":\"rejected\""),
+        (
+            "guest:guest",
+            "POST",
+            "/api/queues/%2F/gd/get",
+            r#"{"ackmode": "x"}"#,
+            400,
+            "reject_requeue",
+        ),
         ("ann:a", "POST", "/api/queues/%2F/none/get", "{}", 401, "refused for user 'ann'"),
         ("ann:a", "DELETE", "/api/queues/%2F/ann.q", "", 204, ""),
         ("ann:a", "DELETE", "/api/exchanges/%2F/ann.x", "", 204, ""),

@@ -1,3 +1,5 @@
+//! Why a text is no selector, and where.
+
 use std::fmt;
 
 /// Where a text is no selector, and why.

@@ -1,3 +1,5 @@
+//! What can go wrong in the store.
+
 use std::path::PathBuf;
 use understudy_model::{Damage, GroupError, Lsn};
 

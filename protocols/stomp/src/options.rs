@@ -1,3 +1,5 @@
+//! What a session is told about itself: dialect, limits, defaults.
+
 use understudy_model::Text;
 
 /// How destinations are read: as the users of one broker or of the other write them.

@@ -1,3 +1,5 @@
+//! What can go wrong at a client.
+
 use understudy_native::Text;
 
 /// Why something did not happen.

@@ -1,3 +1,5 @@
+//! Messages as a client publishes them.
+
 use bytes::Bytes;
 use understudy_native::{
     NAME_BYTES_MAX, Properties, Publish, PublishFlags, Table, Text, Value, check_table_depth,

@@ -1,3 +1,5 @@
+//! Options of connections, queues, exchanges and subscriptions, with their defaults.
+
 use bytes::Bytes;
 use std::fmt;
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+//! Frames of a client: commands, headers, body.
+
 use crate::error::StompError;
 use bytes::Bytes;
 use std::str::FromStr;

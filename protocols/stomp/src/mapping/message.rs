@@ -1,3 +1,5 @@
+//! From a stored message to a MESSAGE frame (docs/message-mapping.md).
+
 use super::{is_frame_header, text::put_value};
 use crate::{
     codec::{FRAME_END, Version, put_header},

@@ -1,3 +1,5 @@
+//! From the headers of a SEND to AMQP properties (docs/message-mapping.md).
+
 use super::is_frame_header;
 use crate::{codec::Headers, error::StompError};
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Effects of the broker: replies, confirms, deliveries, and what else it tells.
+
 use super::{Pending, State, StompSession};
 use crate::{
     error::StompError,

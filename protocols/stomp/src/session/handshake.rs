@@ -1,3 +1,5 @@
+//! CONNECT: versions, login, vhost, heart-beats, CONNECTED.
+
 use super::{Pending, Result, State, StompSession};
 use crate::{
     codec::{FRAME_END, Headers, Version},

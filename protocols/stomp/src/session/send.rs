@@ -1,3 +1,5 @@
+//! SEND: where a message goes, and what is declared for it.
+
 use super::{Pending, Result, StompSession, TempQueue};
 use crate::{
     codec::{Frame, Headers, Version},

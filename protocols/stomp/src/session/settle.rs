@@ -1,3 +1,5 @@
+//! ACK, NACK, and transactions.
+
 use super::{Pending, Result, StompSession};
 use crate::{
     codec::{Headers, Version},

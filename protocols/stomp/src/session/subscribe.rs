@@ -1,3 +1,5 @@
+//! SUBSCRIBE and UNSUBSCRIBE: which queue is read, and what is declared for it.
+
 use super::{
     Pending, Result, StompSession,
     send::{missing_destination, not_valid_for},

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use understudy_model::{ConnectionId, Effect};
 
-/// The driver, and the bell that wakes its thread.
+/// The driver, and its thread to wake.
 #[derive(Default)]
-pub struct Desk {
+pub struct SharedDriver {
     thread: OnceLock<Thread>,
     /// None before the start and after the end.
     driver: Mutex<Option<Driver>>,
@@ -24,28 +24,28 @@ pub struct Desk {
 #[derive(Debug)]
 pub struct Gone;
 
-impl Desk {
-    fn ring(&self) {
+impl SharedDriver {
+    fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
-    /// Takes the turn in the caller's task if the node rests, and rings otherwise. True: other tasks
-    /// were woken, and one of them may wait for this thread and no other.
+    /// Takes the turn in the caller's task if the node rests, and wakes the driver's thread otherwise.
+    /// True: other tasks were woken, and one of them may wait for this thread and no other.
     fn take_turn(&self, own: Option<Own<'_>>) -> bool {
-        let mut ring = RingUnlessDone { desk: self, done: false };
+        let mut wake = WakeUnlessDone { driver: self, done: false };
         let Ok(mut slot) = self.driver.try_lock() else { return false };
         let Some(driver) = slot.as_mut() else { return false };
         let Some(Own { connection, inbox, effects }) = own else {
-            ring.done = driver.take_turn(None, &mut Vec::new());
+            wake.done = driver.take_turn(None, &mut Vec::new());
             return driver.has_woken_tasks();
         };
         // Under the lock, or effects of a later turn could come in between.
         while let Some(before) = inbox.try_recv() {
             effects.extend(before);
         }
-        ring.done = driver.take_turn(Some(connection), effects);
+        wake.done = driver.take_turn(Some(connection), effects);
         driver.has_woken_tasks()
     }
 
@@ -87,16 +87,16 @@ struct Own<'a> {
     effects: &'a mut Vec<Effect>,
 }
 
-/// Rings after a panic too: the driver's thread must learn of it.
-struct RingUnlessDone<'a> {
-    desk: &'a Desk,
+/// Wakes after a panic too: the driver's thread must learn of it.
+struct WakeUnlessDone<'a> {
+    driver: &'a SharedDriver,
     done: bool,
 }
 
-impl Drop for RingUnlessDone<'_> {
+impl Drop for WakeUnlessDone<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.desk.ring();
+            self.driver.wake();
         }
     }
 }
@@ -105,20 +105,20 @@ impl Drop for RingUnlessDone<'_> {
 #[derive(Clone)]
 pub struct EventSender {
     channel: mpsc::UnboundedSender<Event>,
-    desk: Arc<Desk>,
+    driver: Arc<SharedDriver>,
 }
 
 impl EventSender {
-    pub fn new(desk: Arc<Desk>) -> (Self, mpsc::UnboundedReceiver<Event>) {
+    pub fn new(driver: Arc<SharedDriver>) -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (channel, inbox) = mpsc::unbounded_channel();
-        (Self { channel, desk }, inbox)
+        (Self { channel, driver }, inbox)
     }
 
     /// # Errors
     /// The node has ended.
     pub fn send(&self, event: Event) -> Result<(), Gone> {
         self.channel.send(event).map_err(|_| Gone)?;
-        self.desk.ring();
+        self.driver.wake();
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl EventSender {
     /// The node has ended.
     pub fn submit(&self, event: Event) -> Result<bool, Gone> {
         self.channel.send(event).map_err(|_| Gone)?;
-        Ok(self.desk.take_turn(None))
+        Ok(self.driver.take_turn(None))
     }
 
     pub fn is_closed(&self) -> bool {
@@ -141,28 +141,28 @@ impl EventSender {
 #[derive(Clone)]
 pub struct ClientSender {
     channel: mpsc::Sender<ClientEvent>,
-    desk: Arc<Desk>,
+    driver: Arc<SharedDriver>,
 }
 
 /// Room for one event.
 pub struct Permit<'a> {
     room: mpsc::Permit<'a, ClientEvent>,
-    desk: &'a Desk,
+    driver: &'a SharedDriver,
 }
 
 impl Permit<'_> {
     pub fn send(self, event: ClientEvent) {
         self.room.send(event);
-        self.desk.ring();
+        self.driver.wake();
     }
 }
 
 type TrySendError = mpsc::error::TrySendError<ClientEvent>;
 
 impl ClientSender {
-    pub fn new(desk: Arc<Desk>, capacity: usize) -> (Self, mpsc::Receiver<ClientEvent>) {
+    pub fn new(driver: Arc<SharedDriver>, capacity: usize) -> (Self, mpsc::Receiver<ClientEvent>) {
         let (channel, inbox) = mpsc::channel(capacity);
-        (Self { channel, desk }, inbox)
+        (Self { channel, driver }, inbox)
     }
 
     /// Waits for room. Cancel-safe: a future that is dropped has sent nothing.
@@ -178,7 +178,7 @@ impl ClientSender {
     /// The node has ended.
     pub async fn reserve(&self) -> Result<Permit<'_>, Gone> {
         let room = self.channel.reserve().await.map_err(|_| Gone)?;
-        Ok(Permit { room, desk: &self.desk })
+        Ok(Permit { room, driver: &self.driver })
     }
 
     /// # Errors
@@ -186,7 +186,7 @@ impl ClientSender {
     #[allow(clippy::result_large_err, reason = "the event is handed back, as tokio does")]
     pub fn try_send(&self, event: ClientEvent) -> Result<(), TrySendError> {
         self.channel.try_send(event)?;
-        self.desk.ring();
+        self.driver.wake();
         Ok(())
     }
 
@@ -205,6 +205,6 @@ impl ClientSender {
         effects: &mut Vec<Effect>,
     ) -> Result<bool, TrySendError> {
         self.channel.try_send(event)?;
-        Ok(self.desk.take_turn(Some(Own { connection, inbox, effects })))
+        Ok(self.driver.take_turn(Some(Own { connection, inbox, effects })))
     }
 }

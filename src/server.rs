@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{BackendKind, LinkTls, Settings};
 use crate::driver::{Driver, Event, Shells, Turn};
 use crate::handle::{Listeners, NodeHandle, Overview};
-use crate::inbox::{ClientSender, Desk, EventSender};
+use crate::inbox::{ClientSender, EventSender, SharedDriver};
 use crate::listener::{Shared, announce};
 use crate::node::{Input, Node};
 use crate::ownership::Ownership;
@@ -75,8 +75,8 @@ async fn serve_node(
 ) -> anyhow::Result<()> {
     let store = Store::open(&settings, ownership.as_ref())
         .with_context(|| format!("data directory {}", settings.data_dir.display()))?;
-    let desk = Arc::new(Desk::default());
-    let (events, inbox) = EventSender::new(desk.clone());
+    let shared_driver = Arc::new(SharedDriver::default());
+    let (events, inbox) = EventSender::new(shared_driver.clone());
     let tls = listeners::start_tls(&settings)?;
     let listeners = listeners::of_clients(&settings, tls.as_ref());
     let (opened, opened_seen) = watch::channel(Vec::new());
@@ -97,7 +97,7 @@ async fn serve_node(
     let users = node.broker().users().cloned().collect();
     let (users, users_seen) = watch::channel(Arc::new(users));
     let (serving, serving_seen) = watch::channel(false);
-    let (clients, requests) = ClientSender::new(desk.clone(), CLIENT_EVENTS_MAX);
+    let (clients, requests) = ClientSender::new(shared_driver.clone(), CLIENT_EVENTS_MAX);
     let handle = NodeHandle {
         events: clients,
         overview: overview_seen,
@@ -150,7 +150,7 @@ async fn serve_node(
     if let Some(path) = ready_file {
         tokio::spawn(ready_file::keep(path.to_owned(), handle.clone()));
     }
-    std::thread::Builder::new().name("driver".into()).spawn(move || desk.serve(driver))?;
+    std::thread::Builder::new().name("driver".into()).spawn(move || shared_driver.serve(driver))?;
     let certificates = [security, arbiter_security];
     let ends = wait(end, failed, &events, (tls.as_ref(), &certificates));
     let outcome = unless_stalled(ends, threads.stalled).await?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::inbox::{ClientSender, Desk, EventSender};
+use crate::inbox::{ClientSender, EventSender, SharedDriver};
 use crate::mailbox::mailbox;
 use crate::node::AlarmPolicy;
 use crate::node::alone::{CLIENT, connect, publish, standalone};
@@ -10,8 +10,8 @@ use understudy_storage::{Log, LogOptions, StateStore};
 const INFLIGHT_BYTES_MAX: usize = 10_000;
 
 fn driver(dir: &std::path::Path) -> (Driver, ClientSender) {
-    let desk = Arc::new(Desk::default());
-    let (events, inbox) = EventSender::new(desk.clone());
+    let shared_driver = Arc::new(SharedDriver::default());
+    let (events, inbox) = EventSender::new(shared_driver.clone());
     let options = LogOptions { map_bytes_max: 1 << 26 };
     let (log, reader, _) = Log::open(dir, &options).unwrap();
     let state = StateStore::open(dir, 1 << 26).unwrap();
@@ -19,7 +19,7 @@ fn driver(dir: &std::path::Path) -> (Driver, ClientSender) {
     let log =
         LogWriter::start(log, None, reader.clone(), dir.to_owned(), space, events.clone()).unwrap();
     let (node, first) = standalone(AlarmPolicy::Block, 0);
-    let (clients, requests) = ClientSender::new(desk, 16);
+    let (clients, requests) = ClientSender::new(shared_driver, 16);
     let driver = Driver {
         node,
         clock: Clock::start(),

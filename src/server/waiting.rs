@@ -6,7 +6,7 @@ use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::{BackendKind, Settings};
 use crate::handle::{NodeHandle, Overview};
-use crate::inbox::{ClientSender, Desk};
+use crate::inbox::{ClientSender, SharedDriver};
 use crate::listener::bind;
 use crate::ownership::{Candidate, Ownership, lost};
 use anyhow::{Context, anyhow};
@@ -80,7 +80,7 @@ async fn serve_status(
     let overview = Overview { name, replication, ..Overview::default() };
     let (_, users) = watch::channel(Arc::new(Vec::new()));
     // Nobody takes requests from here: they are answered with "not serving".
-    let (events, _) = ClientSender::new(Arc::new(Desk::default()), 1);
+    let (events, _) = ClientSender::new(Arc::new(SharedDriver::default()), 1);
     let node = NodeHandle {
         events,
         overview: watch::channel(Arc::new(overview)).1,

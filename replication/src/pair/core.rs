@@ -341,3 +341,17 @@ impl std::hash::Hash for Core {
         (paired, process, hellos, version, saved, seen).hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_report_of_a_log_that_was_cut_makes_nothing_durable() {
+        let mut log = Log::ending(LogEnd { last: Lsn(10), ..LogEnd::default() });
+        for late in [Lsn(20), Lsn(5)] {
+            log.set_durable(late);
+            assert_eq!(log.durable, Lsn(10));
+        }
+    }
+}

@@ -300,7 +300,7 @@ impl Default for StorageSettings {
             map_bytes_max: 64 << 30,
             free_bytes_min: 256 << 20,
             alarm_policy: "block".into(),
-            commit_interval_ms: 2,
+            commit_interval_ms: 1,
             save_after_bytes: 64 << 20,
             retain_bytes: 64 << 20,
             scrub_bytes_per_second: 4 << 20,

@@ -210,7 +210,7 @@ impl Log {
         let Some(redo) = &mut self.redo else { return Ok(false) };
         redo.write((self.end.last, self.end.last_chain), groups)?;
         redo.flush()?;
-        redo.advance();
+        redo.advance(groups);
         self.tables.tail.push(groups);
         Ok(true)
     }

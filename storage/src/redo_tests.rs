@@ -67,6 +67,15 @@ fn what_was_answered_is_there_after_a_crash_at_any_time() {
     }
 }
 
+/// Their blocks are used up long before LMDB has enough of them.
+#[test]
+fn the_smallest_commits_stay_in_their_half() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, ..) = open(dir.path());
+    let groups: Vec<Group> = (0..1_100).map(|_| append(&mut log, &[3])).collect();
+    assert_holds(crash(dir.path(), None).path(), &groups, "tiny");
+}
+
 #[test]
 fn a_takeover_of_the_groups_that_a_power_loss_undid_is_made_again() {
     let dir = tempfile::tempdir().unwrap();

@@ -240,7 +240,7 @@ fn node_options(options: &WorldOptions, features: Features) -> NodeOptions {
         // Small, so that the log's front is given back.
         limits: Limits { segment_bytes_min: 16 << 10, ..Limits::default() },
         group_bytes_max: 4 << 10,
-        commit_interval_ms: 2,
+        commit_interval_ms: 1,
         // Small, so that backlogs are read from the log.
         cache_bytes_max: 8 << 10,
         alarm_policy: AlarmPolicy::Block,

@@ -364,6 +364,23 @@ mod tests {
         assert_eq!(feed.acked(), Lsn(18));
     }
 
+    /// Or a slave could commit what only its own log has.
+    #[test]
+    fn beats_tell_the_commit_point_only_of_a_verified_log() {
+        let mut core = core();
+        core.commit = Lsn(20);
+        core.now_ms = core.config.beat_ms;
+        for (at, commit) in [(position(12, 1), Lsn::ZERO), (position(20, 7), Lsn(20))] {
+            let mut feed = Feed::new(&core, LINK, EPOCH, None);
+            feed.beat_ms = core.now_ms;
+            feed.position(&core, &at).unwrap();
+            let mut out = Vec::new();
+            feed.beat(&core, &mut out);
+            let [Output::Send { link: LINK, frame }] = &out[..] else { panic!("{out:?}") };
+            assert_eq!(*frame, Message::Beat { epoch: EPOCH, commit }.encode());
+        }
+    }
+
     #[test]
     fn a_read_that_finds_nothing_though_there_is_more_needs_a_copy() {
         let core = core();

@@ -9,6 +9,7 @@ mod tests;
 use crate::arbiter::ArbiterHandle;
 use crate::clock::Clock;
 use crate::handle::{ClientEvent, Overview};
+use crate::lag::LagHistory;
 use crate::log_writer::LogWriter;
 use crate::mailbox::EffectSender;
 use crate::node::{Input, Node, Outputs};
@@ -96,6 +97,7 @@ pub struct Turn {
     own_effects: Vec<Effect>,
     overview_at_ms: u64,
     overview_due: bool,
+    lag: LagHistory,
     last_state: (&'static str, bool),
     outcome: Option<Outcome>,
     /// When the driver's thread wakes by itself.

@@ -1,8 +1,11 @@
 //! What the shells know of the driver: a channel of events in, published values out.
 
+use crate::commit_times::CommitTimes;
 use crate::inbox::ClientSender;
+use crate::lag::Behind;
 use crate::mailbox::EffectSender;
 use crate::scrub::{ScrubJson, ScrubProgress};
+use crate::space::SpaceLeft;
 use crate::trace::TraceSwitch;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 use understudy_broker::{
     Accounts, BindingRow, Broker, ConnectionRow, ConsumerRow, ExchangeRow, Page, Query, QueueRow,
+    Traffic,
 };
 use understudy_model::{ConnectionId, Lsn, Request, UserRecord};
 use understudy_replication::Status;
@@ -112,7 +116,15 @@ pub struct NodeHandle {
     pub listeners: watch::Receiver<Listeners>,
     /// Protocols for clients that have a listener while the node serves.
     pub client_protocols: Vec<&'static str>,
+    pub measured: Measured,
+}
+
+/// What the threads of the store measure.
+#[derive(Clone, Default)]
+pub struct Measured {
     pub scrubbed: Arc<ScrubProgress>,
+    pub commits: Arc<CommitTimes>,
+    pub left: Arc<SpaceLeft>,
 }
 
 pub type Listeners = Vec<(&'static str, String)>;
@@ -136,6 +148,12 @@ pub struct Overview {
     pub applied: u64,
     pub durable: u64,
     pub appended: u64,
+    /// Since the start.
+    pub appended_bytes: u64,
+    pub masterships: u64,
+    /// At the master, as far as it is known.
+    pub slave_behind: Option<Behind>,
+    pub traffic: Traffic,
 }
 
 /// Damage on this node's disk.
@@ -243,7 +261,7 @@ impl NodeHandle {
             arbiter: status.arbiter,
             repair: overview.repair.clone(),
             digest: overview.digest.clone(),
-            scrub: self.scrubbed.json(),
+            scrub: self.measured.scrubbed.json(),
             epoch: status.epoch,
             node_id: status.node_id.clone(),
             cluster_id: status.cluster_id.clone(),

@@ -18,6 +18,8 @@ pub(crate) struct Inflight {
     appended: Lsn,
     chain: u128,
     durable: Lsn,
+    /// Bytes of all groups that were appended since the start, cut ones too.
+    appended_bytes: u64,
     /// Connections whose next request waits for the commit of this command.
     waiting: BTreeMap<Lsn, Vec<ConnectionId>>,
 }
@@ -32,12 +34,17 @@ impl Inflight {
             appended: end,
             chain,
             durable: end,
+            appended_bytes: 0,
             waiting: BTreeMap::new(),
         }
     }
 
     pub(crate) fn appended(&self) -> Lsn {
         self.appended
+    }
+
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
     }
 
     pub(crate) fn durable(&self) -> Lsn {
@@ -76,6 +83,7 @@ impl Inflight {
         self.appended = group.last();
         self.chain = group.header().chain;
         self.sealed_bytes += group.bytes().len();
+        self.appended_bytes += group.bytes().len() as u64;
         self.sealed.push_back((group, effects));
     }
 

@@ -2,6 +2,7 @@
 //! with one sync, and reports what is durable. A failed sync ends the process: what the disk then
 //! holds is not known, and no later answer may pretend that it is (docs/replication.md, invariant 14).
 
+use crate::commit_times::CommitTimes;
 use crate::damage;
 use crate::driver::Event;
 use crate::inbox::EventSender;
@@ -46,6 +47,7 @@ struct Shared {
     /// Jobs that are sent and not done.
     waiting: AtomicUsize,
     writes: Arc<Writes>,
+    times: Arc<CommitTimes>,
 }
 
 struct Timed {
@@ -55,6 +57,7 @@ struct Timed {
     /// Of a directory that others can take.
     ownership: Option<Ownership>,
     writes: Arc<Writes>,
+    times: Arc<CommitTimes>,
 }
 
 impl Timed {
@@ -63,7 +66,9 @@ impl Timed {
         let write = self.writes.begin();
         let result = self.log.commit(batch);
         drop(write);
-        let took_us = (begin.elapsed().as_micros() as u64).min(COMMIT_US_COUNTED_MAX);
+        let took = begin.elapsed();
+        self.times.add(took);
+        let took_us = (took.as_micros() as u64).min(COMMIT_US_COUNTED_MAX);
         self.commit_us = (self.commit_us * 7 + took_us) / 8;
         // What was written may be answered only by who still owns it.
         if let (Ok(()), Some(Err(error))) = (&result, self.ownership.as_ref().map(Ownership::check))
@@ -125,6 +130,12 @@ impl LogWriter {
         self.shared.writes.clone()
     }
 
+    /// How long its commits take.
+    #[must_use]
+    pub fn commit_times(&self) -> Arc<CommitTimes> {
+        self.shared.times.clone()
+    }
+
     /// Jobs wait to be done.
     #[must_use]
     pub fn is_busy(&self) -> bool {
@@ -141,8 +152,11 @@ impl LogWriter {
     ) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::unbounded_channel();
         let writes = Arc::new(Writes::default());
-        let log = Mutex::new(Timed { log, commit_us: 0, ownership, writes: writes.clone() });
-        let shared = Arc::new(Shared { log, waiting: AtomicUsize::new(0), writes });
+        let times = Arc::new(CommitTimes::default());
+        let timed =
+            Timed { log, commit_us: 0, ownership, writes: writes.clone(), times: times.clone() };
+        let (log, waiting) = (Mutex::new(timed), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { log, waiting, writes, times });
         let thread = WriterThread {
             shared: shared.clone(),
             reader,

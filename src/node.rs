@@ -82,6 +82,8 @@ pub struct Node {
     /// not read, and consumers, who make room, must be.
     held_bytes: usize,
     leading: Option<Epoch>,
+    /// How often the node began to lead since the start.
+    masterships: u64,
     serving: bool,
     /// Since when settles wait for a group, milliseconds.
     lazy_since_ms: Option<u64>,
@@ -126,6 +128,7 @@ impl Node {
             saved_through,
             held_bytes: 0,
             leading: None,
+            masterships: 0,
             serving: false,
             lazy_since_ms: None,
             applied_chain,
@@ -246,6 +249,14 @@ impl Node {
 
     pub fn appended(&self) -> Lsn {
         self.inflight.appended()
+    }
+
+    pub fn appended_bytes(&self) -> u64 {
+        self.inflight.appended_bytes()
+    }
+
+    pub fn masterships(&self) -> u64 {
+        self.masterships
     }
 
     pub fn durable(&self) -> Lsn {
@@ -392,6 +403,7 @@ impl Node {
 
     fn lead(&mut self, now_ms: u64, epoch: Epoch, leader: NodeId, out: &mut Outputs) {
         self.leading = Some(epoch);
+        self.masterships += 1;
         self.forget_clients();
         let new_epoch = Command::NewEpoch(NewEpoch { epoch, leader });
         self.epoch_begins = self.inflight.open.push(|out| new_epoch.encode(out));

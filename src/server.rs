@@ -105,7 +105,7 @@ async fn serve_node(
         serving: serving_seen,
         listeners: opened_seen,
         client_protocols: listeners.iter().map(|listener| listener.protocol).collect(),
-        scrubbed: threads.scrubbed,
+        measured: threads.measured,
     };
     let authenticator =
         auth::Authenticator::new(users_seen).map_err(|error| anyhow!("no randomness: {error}"))?;

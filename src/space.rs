@@ -5,6 +5,7 @@
 use crate::driver::Event;
 use crate::inbox::EventSender;
 use crate::node::Input;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use understudy_replication::DiskSpace;
@@ -20,6 +21,34 @@ pub struct SpaceWatch {
     free_bytes_min: u64,
     events: EventSender,
     told: Arc<Mutex<DiskSpace>>,
+    left: Arc<SpaceLeft>,
+}
+
+/// What was left at the last look.
+#[derive(Debug)]
+pub struct SpaceLeft {
+    pub free_bytes_min: u64,
+    map_bytes: AtomicU64,
+    disk_bytes: AtomicU64,
+}
+
+impl Default for SpaceLeft {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl SpaceLeft {
+    fn new(free_bytes_min: u64) -> Self {
+        let unknown = || AtomicU64::new(u64::MAX);
+        Self { free_bytes_min, map_bytes: unknown(), disk_bytes: unknown() }
+    }
+
+    /// Of the log's map and of the file system; none before the first look.
+    pub fn bytes(&self) -> Option<(u64, u64)> {
+        let bytes = (self.map_bytes.load(Relaxed), self.disk_bytes.load(Relaxed));
+        (bytes.0 != u64::MAX && bytes.1 != u64::MAX).then_some(bytes)
+    }
 }
 
 impl SpaceWatch {
@@ -30,7 +59,8 @@ impl SpaceWatch {
         free_bytes_min: u64,
         events: EventSender,
     ) -> std::io::Result<Self> {
-        let watch = Self { log, free_bytes_min, events, told: Arc::default() };
+        let left = Arc::new(SpaceLeft::new(free_bytes_min));
+        let watch = Self { log, free_bytes_min, events, told: Arc::default(), left };
         let looking = watch.clone();
         let look = move || {
             while !looking.events.is_closed() {
@@ -57,8 +87,16 @@ impl SpaceWatch {
         self.look()
     }
 
+    #[must_use]
+    pub fn left(&self) -> Arc<SpaceLeft> {
+        self.left.clone()
+    }
+
     fn look(&self) -> Result<(), StorageError> {
-        let left = self.log.space()?.least_bytes();
+        let space = self.log.space()?;
+        self.left.map_bytes.store(space.map_bytes, Relaxed);
+        self.left.disk_bytes.store(space.disk_bytes, Relaxed);
+        let left = space.least_bytes();
         // Held while sending: of two changes the later one must come last.
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = judge(*told, left, self.free_bytes_min);

@@ -1,4 +1,4 @@
-//! Management over HTTP: status and health for everybody, RabbitMQ's API for users with its tags,
+//! Management over HTTP: status, health and the node's metrics for everybody, RabbitMQ's API for users with its tags,
 //! and the same API on a socket in the data directory, where nobody is asked for a name because
 //! only the node's own account can open it.
 
@@ -10,6 +10,7 @@ mod failure;
 mod health;
 mod listings;
 mod messages;
+mod metrics;
 mod pair;
 mod principal;
 mod rows;
@@ -100,6 +101,7 @@ fn open() -> Router<Admin> {
         .route("/api/replication", get(health::replication))
         .route("/api/health/ready", get(health::ready))
         .route("/api/health/live", get(health::live))
+        .route("/metrics", get(metrics::of_node))
         .fallback(missing)
 }
 
@@ -110,6 +112,7 @@ fn api() -> Router<Admin> {
         .merge(messages::routes())
         .merge(health::checks())
         .merge(pair::routes())
+        .merge(metrics::of_objects())
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::map_response(failure::as_json))
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::cli::status::fetch;
-use crate::handle::{ClientEvent, Overview};
+use crate::handle::{ClientEvent, Measured, Overview};
 use crate::inbox::ClientSender;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,7 +23,7 @@ async fn start() -> Fixture {
     let users = watch::channel(Arc::new(Vec::new())).1;
     let node = NodeHandle {
         client_protocols: Vec::new(),
-        scrubbed: Arc::default(),
+        measured: Measured::default(),
         events,
         overview: watch::channel(Arc::new(overview)).1,
         users: users.clone(),

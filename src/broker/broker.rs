@@ -9,6 +9,7 @@ use crate::queue::Queue;
 use crate::rules::QueueRules;
 use crate::segments::{Segment, Segments};
 use crate::topology::Topology;
+use crate::traffic::Traffic;
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
     ApplyTo, Features, Lsn, ProducerSequence, QueueId, QueueSpec, Table, Text, UserRecord,
@@ -93,6 +94,7 @@ pub struct Broker {
     pub(crate) marks_due: BTreeSet<QueueId>,
     /// A consumer waits for a mark to be committed.
     pub(crate) mark_awaited: bool,
+    pub(crate) traffic: Traffic,
     // For saving.
     pub(crate) dirty_queues: BTreeSet<QueueId>,
     pub(crate) topology_dirty: bool,
@@ -147,6 +149,7 @@ impl Broker {
             timers: BTreeSet::new(),
             marks_due: BTreeSet::new(),
             mark_awaited: false,
+            traffic: Traffic::default(),
             dirty_queues: BTreeSet::new(),
             topology_dirty: false,
             access_dirty: false,
@@ -183,6 +186,10 @@ impl Broker {
             ready: self.queues.values().map(|queue| queue.ready()).sum(),
             unsettled,
         }
+    }
+
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
@@ -251,7 +258,9 @@ impl Broker {
 
     /// The node leads no more, or not yet: clients and everything undecided are forgotten.
     pub fn forget_clients(&mut self) {
-        self.clients = Clients::default();
+        for state in std::mem::take(&mut self.clients).connections.into_values() {
+            self.traffic.to(state.protocol).closed += 1;
+        }
         self.reserved.clear();
         self.decided_sequences.clear();
         self.decided_commits.clear();

@@ -27,7 +27,10 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    fn name(self) -> &'static str {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Rejected, Self::Expired, Self::MaxLength, Self::DeliveryLimit];
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
             Self::Expired => "expired",
@@ -113,6 +116,7 @@ impl Broker {
             Some((targets, publish)) => {
                 decided.open.push(|out| DeadLetterView::encode(id, lsn, &targets, &publish, out));
                 self.mark_with_group(&targets);
+                self.traffic.dead_letter(reason);
             }
             None => {
                 if let Some(queue) = self.queues.get_mut(&id) {

@@ -91,9 +91,8 @@ impl Broker {
             self.connect(connection, connect, decided);
             return Ok(());
         }
-        if !self.clients.connections.contains_key(&connection) {
-            return Ok(());
-        }
+        let Some(state) = self.clients.connections.get(&connection) else { return Ok(()) };
+        self.traffic.asks(state.protocol);
         let next_lsn = decided.open.next_lsn();
         if let Err(refusal) = self.check_access(connection, request, next_lsn) {
             access::refuse(connection, request, refusal, decided);
@@ -174,7 +173,10 @@ impl Broker {
                 self.disconnect(former, decided);
                 decided.effect(former, Effect::Close { reason });
             }
-            self.clients.connections.insert(id, Box::new(Connection::new(connect, vhost.clone())));
+            let state = Box::new(Connection::new(connect, vhost.clone()));
+            if self.clients.connections.insert(id, state).is_none() {
+                self.traffic.to(connect.protocol).opened += 1;
+            }
         }
         decided.reply(id, connect.token, result.map(|()| Reply::Done));
     }
@@ -283,6 +285,7 @@ impl Broker {
         self.used(id);
         let Some(queue) = self.queues.get_mut(&id) else { return };
         if queue.head().is_none() || queue.memory.exclusive_consumer.is_some() {
+            self.traffic.asking().get_empty += 1;
             return decided.reply(connection, get.token, Ok(Reply::GetEmpty));
         }
         let key = (connection, get.consumer);
@@ -302,6 +305,7 @@ impl Broker {
                 self.settles_due.insert(delivery.queue);
                 self.to_serve.insert(delivery.queue);
             }
+            self.traffic.asking().acknowledged += 1;
         }
     }
 
@@ -340,6 +344,7 @@ impl Broker {
     /// The connection is gone: what it held is ready again, what lived with it is deleted.
     pub fn disconnect(&mut self, id: ConnectionId, decided: &mut Decided<'_>) {
         let Some(state) = self.clients.connections.remove(&id) else { return };
+        self.traffic.to(state.protocol).closed += 1;
         self.clients.end_link(&state, id);
         self.clients.close_channels(id);
         for number in state.consumers {

@@ -40,6 +40,7 @@ impl Broker {
         decided: &mut Decided<'_>,
     ) -> Result<(), Wait> {
         let result = self.decide_queue(connection, declare, decided)?;
+        self.traffic.queues_declared += u64::from(result.is_ok() && !declare.passive);
         decided.reply(connection, declare.token, result);
         Ok(())
     }
@@ -80,6 +81,7 @@ impl Broker {
         };
         allowed!(arguments::check_queue(&spec));
         let lsn = decided.push(&Command::DeclareQueue(spec));
+        self.traffic.queues_created += 1;
         self.reserved.insert(Name::Queue(vhost, name.clone()), lsn);
         if declare.exclusive {
             self.clients.will_own(QueueId(lsn), connection);
@@ -175,6 +177,7 @@ impl Broker {
         let Some(queue) = self.queues.get(&id) else {
             // Declared, not applied yet: the deletion follows it in the log.
             decided.push(&Command::DeleteQueue { queue: id });
+            self.traffic.queues_deleted += 1;
             return;
         };
         let name = Name::Queue(queue.spec.vhost.clone(), queue.spec.name.clone());
@@ -184,6 +187,7 @@ impl Broker {
         let vhost = queue.spec.vhost.clone();
         let sources = queue.bound_to.clone();
         let lsn = decided.push(&Command::DeleteQueue { queue: id });
+        self.traffic.queues_deleted += 1;
         decided.topology = true;
         self.reserved.insert(name, lsn);
         for source in sources {

@@ -5,6 +5,7 @@ use crate::dead_letter::Reason;
 use crate::delayed::DELAYED;
 use crate::facts::AT_ONCE_MS;
 use crate::queue::{ConsumerKey, Getter, Queue};
+use crate::traffic::Handed;
 use std::ops::Bound;
 use understudy_model::{
     AckMode, ConnectionId, Credit, Delivery, Effect, Lsn, QueueId, Reply, message_of,
@@ -245,7 +246,8 @@ impl Broker {
                 channel.outstanding += 1;
             }
         }
-        self.account(key.0, &record);
+        let ack = consumer.ack;
+        self.account(key.0, &record, Handed::Consumed(ack), redelivered);
         let delivery = Delivery { consumer: key.1, queue: id, lsn, redelivered, returns, record };
         effects.push((key.0, Effect::Deliver(delivery)));
     }
@@ -304,7 +306,7 @@ impl Broker {
             self.clients.got(key, id, head);
         }
         let remaining = u32::try_from(queue.ready()).unwrap_or(u32::MAX);
-        self.account(key.0, &record);
+        self.account(key.0, &record, Handed::Got(ack), redelivered);
         let delivery =
             Delivery { consumer: key.1, queue: id, lsn: head, redelivered, returns, record };
         effects.push((key.0, Effect::Got { token, delivery, remaining }));
@@ -317,15 +319,25 @@ impl Broker {
             return;
         }
         for getter in queue.memory.getters.drain(..) {
+            if let Some(state) = self.clients.connections.get(&getter.key.0) {
+                self.traffic.to(state.protocol).get_empty += 1;
+            }
             let effect = Effect::Reply { token: getter.token, result: Ok(Reply::GetEmpty) };
             effects.push((getter.key.0, effect));
         }
     }
 
-    pub(crate) fn account(&mut self, connection: ConnectionId, record: &[u8]) {
+    pub(crate) fn account(
+        &mut self,
+        connection: ConnectionId,
+        record: &[u8],
+        handed: Handed,
+        redelivered: bool,
+    ) {
         let body = message_of(record).map_or(0, |message| message.body.len());
         if let Some(connection) = self.clients.connections.get_mut(&connection) {
             connection.add_unsent(body);
+            self.traffic.to(connection.protocol).handed(handed, redelivered);
         }
     }
 }

@@ -47,6 +47,9 @@ mod test_world;
 mod timers;
 mod topic;
 mod topology;
+mod traffic;
+#[cfg(test)]
+mod traffic_tests;
 #[cfg(test)]
 mod transaction_tests;
 
@@ -62,3 +65,4 @@ pub use pattern::check_pattern;
 pub use reinject::Divergence;
 pub use saved::{Slice, replay_point};
 pub use segments::Segment;
+pub use traffic::{Counted, Traffic};

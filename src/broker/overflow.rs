@@ -42,7 +42,7 @@ impl Broker {
     /// The queues among these that take the message. If one does not, the publisher is told so,
     /// instead of a confirm, and the message may go to that queue's dead-letter exchange.
     pub(crate) fn queues_with_room(
-        &self,
+        &mut self,
         queues: &[QueueId],
         publish: &Publish,
         decided: &mut Decided<'_>,
@@ -59,7 +59,7 @@ impl Broker {
         (open, !full.is_empty())
     }
 
-    fn dead_letter_refused(&self, id: QueueId, publish: &Publish, decided: &mut Decided<'_>) {
+    fn dead_letter_refused(&mut self, id: QueueId, publish: &Publish, decided: &mut Decided<'_>) {
         let overflow = self.queues.get(&id).map(|queue| queue.rules.overflow);
         if overflow != Some(Overflow::RejectPublishDeadLetter) {
             return;
@@ -73,6 +73,7 @@ impl Broker {
         let body = publish.body.clone();
         if let Some((targets, letter)) = self.dead_letter(id, &message, body, Reason::MaxLength) {
             decided.open.push(|out| EnqueueView::encode(&targets, &letter, out));
+            self.traffic.dead_letter(Reason::MaxLength);
         }
     }
 

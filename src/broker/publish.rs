@@ -34,7 +34,9 @@ impl Broker {
         publish: &Publish,
         decided: &mut Decided<'_>,
     ) -> Result<(), Wait> {
-        match self.route(connection, publish)? {
+        let routed = self.route(connection, publish)?;
+        self.traffic.received(publish);
+        match routed {
             Ok(routed) => self.enqueue(connection, publish, &routed, decided),
             Err(refusal) => refuse(connection, publish, refusal, decided),
         }
@@ -51,11 +53,11 @@ impl Broker {
         refusal: Refusal,
         decided: &mut Decided<'_>,
     ) {
-        if !self.clients.connections.contains_key(&connection) {
-            return;
-        }
+        let Some(state) = self.clients.connections.get(&connection) else { return };
+        self.traffic.asks(state.protocol);
         match request {
             Request::Publish(publish) => {
+                self.traffic.received(publish);
                 if !self.confirm_duplicate(connection, publish, decided) {
                     refuse(connection, publish, refusal, decided);
                 }
@@ -182,7 +184,7 @@ impl Broker {
             let vhost = self.vhost_of(connection);
             let lsn = decided.open.push(|out| DelayView::encode(&vhost, due_ms, publish, out));
             self.stored(lsn, publish);
-            decided.confirm(connection, publish);
+            self.confirm(connection, publish, decided);
             return;
         }
         let made;
@@ -197,8 +199,11 @@ impl Broker {
             if publish.mandatory {
                 // Native clients know their own by its whole content.
                 decided.effect(connection, Effect::Returned(Box::new(unroutable(as_sent))));
+                self.traffic.asking().unroutable_returned += 1;
+            } else {
+                self.traffic.asking().unroutable_dropped += 1;
             }
-            decided.confirm(connection, publish);
+            self.confirm(connection, publish, decided);
             return;
         }
         let open;
@@ -216,13 +221,14 @@ impl Broker {
             }
         }
         let lsn = decided.open.push(|out| EnqueueView::encode(queues, publish, out));
+        self.traffic.asking().routed += queues.len() as u64;
         if routed.may_refuse {
             self.arriving(queues, lsn, publish.body.len() as u64);
         }
         self.mark_with_group(queues);
         self.stored(lsn, publish);
         if !refused {
-            decided.confirm(connection, publish);
+            self.confirm(connection, publish, decided);
         }
     }
 
@@ -232,16 +238,21 @@ impl Broker {
         }
     }
 
+    fn confirm(&mut self, connection: ConnectionId, publish: &Publish, decided: &mut Decided<'_>) {
+        decided.confirm(connection, publish);
+        self.traffic.asking().confirmed += u64::from(publish.confirm.is_some());
+    }
+
     /// False if it is not stored yet.
     fn confirm_duplicate(
-        &self,
+        &mut self,
         connection: ConnectionId,
         publish: &Publish,
         decided: &mut Decided<'_>,
     ) -> bool {
         let Some(known) = self.duplicate_of(publish) else { return false };
         decided.depends_on = decided.depends_on.max(known);
-        decided.confirm(connection, publish);
+        self.confirm(connection, publish, decided);
         true
     }
 
@@ -270,6 +281,7 @@ impl Broker {
         {
             return QueueId(lsn);
         }
+        self.traffic.queues_created += 1;
         let lsn = decided.push(&Command::DeclareQueue(QueueSpec {
             vhost,
             name: name.clone(),
@@ -303,6 +315,7 @@ impl Broker {
         }
         // All commands go into the open group, and a group is never cut: all or nothing.
         for (publish, routed) in transaction.publishes.iter().zip(&routes) {
+            self.traffic.received(publish);
             self.enqueue(connection, publish, routed, decided);
         }
         self.settle(connection, &transaction.settles);

@@ -7,6 +7,7 @@
 use crate::broker::Broker;
 use crate::dispatch::{Contents, READ_AHEAD_MAX, ReadAhead, Step};
 use crate::queue::{ConsumerKey, FIRST_PLACE, Place, Queue};
+use crate::traffic::Handed;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_model::{
@@ -253,7 +254,7 @@ impl Broker {
             return;
         }
         let (connection, consumer) = browser.key;
-        self.account(connection, &record);
+        self.account(connection, &record, Handed::Browsed, redelivered);
         let delivery = Delivery { consumer, queue: id, lsn, redelivered, returns, record };
         effects.push((connection, Effect::Deliver(delivery)));
     }

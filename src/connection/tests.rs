@@ -1,5 +1,5 @@
 use super::*;
-use crate::handle::Overview;
+use crate::handle::{Measured, Overview};
 use crate::inbox::ClientSender;
 use crate::mailbox::{BATCHES_AHEAD_MAX, EffectSender};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ async fn connect(events_max: usize) -> Fixture {
     let (_, users) = watch::channel(Arc::new(Vec::new()));
     let node = NodeHandle {
         client_protocols: Vec::new(),
-        scrubbed: Arc::default(),
+        measured: Measured::default(),
         events,
         overview: watch::channel(Arc::new(Overview::default())).1,
         users: users.clone(),

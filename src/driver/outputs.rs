@@ -6,7 +6,7 @@ use crate::node::{Input, LogJob, Node};
 use crate::reader::ReadJob;
 use crate::state_writer::StateJob;
 use std::sync::Arc;
-use understudy_model::{Effect, Group, Text};
+use understudy_model::{Effect, Group, Lsn, Text};
 
 impl Driver {
     /// # Errors
@@ -156,6 +156,15 @@ impl Driver {
         turn.overview_at_ms = now_ms;
         turn.last_state = state;
         let counts = self.node.broker().counts();
+        let appended_bytes = self.node.appended_bytes();
+        let slave_behind = if status.role == "master" {
+            turn.lag.note(now_ms, self.node.appended(), appended_bytes);
+            let slave_has = (status.peer_durable > 0).then_some(Lsn(status.peer_durable));
+            turn.lag.behind(slave_has)
+        } else {
+            turn.lag.forget();
+            None
+        };
         self.shells.overview.send_modify(|overview| {
             let overview = Arc::make_mut(overview);
             overview.name.clone_from(&self.name);
@@ -172,6 +181,10 @@ impl Driver {
             overview.applied = self.node.applied().0;
             overview.appended = self.node.appended().0;
             overview.durable = self.node.durable().0;
+            overview.appended_bytes = appended_bytes;
+            overview.masterships = self.node.masterships();
+            overview.slave_behind = slave_behind;
+            overview.traffic.clone_from(self.node.broker().traffic());
             overview.replication = status;
         });
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::handle::{ClientEvent, Overview};
+use crate::handle::{ClientEvent, Measured, Overview};
 use crate::inbox::ClientSender;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
@@ -44,7 +44,7 @@ fn start_with(connections_max: usize, sessions: SessionFactory) -> Fixture {
     let users = watch::channel(Arc::new(Vec::new())).1;
     let node = NodeHandle {
         client_protocols: Vec::new(),
-        scrubbed: Arc::default(),
+        measured: Measured::default(),
         events,
         overview: watch::channel(Arc::new(Overview::default())).1,
         users: users.clone(),

@@ -2,12 +2,12 @@
 
 use crate::boot::Found;
 use crate::config::Settings;
-use crate::handle::Overview;
+use crate::handle::{Measured, Overview};
 use crate::inbox::EventSender;
 use crate::log_writer::LogWriter;
 use crate::ownership::Ownership;
 use crate::reader::Reader;
-use crate::scrub::{self, ScrubProgress};
+use crate::scrub;
 use crate::space::SpaceWatch;
 use crate::stall;
 use crate::state_writer::StateWriter;
@@ -72,7 +72,7 @@ pub(super) struct Threads {
     pub(super) log: LogWriter,
     pub(super) state: StateWriter,
     pub(super) reader: Reader,
-    pub(super) scrubbed: Arc<ScrubProgress>,
+    pub(super) measured: Measured,
     /// Told once, if the disk hangs and the process has to end.
     pub(super) stalled: oneshot::Receiver<String>,
 }
@@ -90,11 +90,13 @@ impl Threads {
         let storage = &settings.storage;
         let space = SpaceWatch::start(reader.clone(), storage.free_bytes_min, events.clone())?;
         let dir = settings.data_dir.clone();
+        let left = space.left();
         let log = LogWriter::start(log, ownership, reader.clone(), dir, space, events.clone())?;
         let scrubbed = scrub::start(reader.clone(), storage, log.clone(), events.clone())?;
+        let measured = Measured { scrubbed, commits: log.commit_times(), left };
         let state = StateWriter::start(state, log.clone(), events.clone())?;
         let stalled = stall::watch(storage, log.writes(), overview)?;
         let reader = Reader::start(reader, events.clone())?;
-        Ok(Self { log, state, reader, scrubbed, stalled })
+        Ok(Self { log, state, reader, measured, stalled })
     }
 }

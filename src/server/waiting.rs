@@ -5,7 +5,7 @@ use crate::admin::{self, Admin};
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::{BackendKind, Settings};
-use crate::handle::{NodeHandle, Overview};
+use crate::handle::{Measured, NodeHandle, Overview};
 use crate::inbox::{ClientSender, SharedDriver};
 use crate::listener::bind;
 use crate::ownership::{Candidate, Ownership, lost};
@@ -88,7 +88,7 @@ async fn serve_status(
         serving: watch::channel(false).1,
         listeners: watch::channel(Vec::new()).1,
         client_protocols: Vec::new(),
-        scrubbed: Arc::default(),
+        measured: Measured::default(),
     };
     let auth = Authenticator::new(users).map_err(|error| anyhow!("no randomness: {error}"))?;
     let admin = Admin {

@@ -3,6 +3,8 @@
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,6 +20,7 @@ mod disk_hang;
 mod durability;
 mod high_availability;
 mod hostile;
+mod metrics;
 mod native;
 mod network;
 mod operator;

@@ -9,7 +9,7 @@ mod traffic;
 use super::Admin;
 use super::failure::Failure;
 use super::principal::{Level, Principal};
-use crate::handle::Inspect;
+use crate::handle::{Inspect, Overview};
 use crate::process::ProcessUsage;
 use axum::extract::{Query, State};
 use axum::http::header;
@@ -40,9 +40,11 @@ pub(super) async fn of_node(
     let mut page = Exposition::new(prefix(&parameters)?);
     whole_node(&admin, &mut page).await;
     let overview = admin.node.overview.borrow().clone();
-    page.gauge("queue_messages_ready", READY, overview.messages_ready);
-    page.gauge("queue_messages_unacked", UNACKED, overview.messages_unacked);
-    page.gauge("queue_messages", MESSAGES, overview.messages);
+    if is_known(&overview) {
+        page.gauge("queue_messages_ready", READY, overview.messages_ready);
+        page.gauge("queue_messages_unacked", UNACKED, overview.messages_unacked);
+        page.gauge("queue_messages", MESSAGES, overview.messages);
+    }
     Ok(answer(page))
 }
 
@@ -105,13 +107,22 @@ async fn queues_of(
     Ok(rows)
 }
 
+/// Not while another process owns the data directory: its numbers are not this one's.
+fn is_known(overview: &Overview) -> bool {
+    !overview.replication.node_id.is_empty()
+}
+
 async fn whole_node(admin: &Admin, page: &mut Exposition) {
     // Files that are open are listed one by one.
     let usage = tokio::task::spawn_blocking(ProcessUsage::read).await.unwrap_or_default();
     let overview = admin.node.overview.borrow().clone();
     node::identity(&overview, page);
     node::process(&usage, admin.clock.uptime_ms(), page);
-    node::counts(&overview, admin.node.is_ready(), page);
+    node::role(&overview, admin.node.is_ready(), page);
+    if !is_known(&overview) {
+        return;
+    }
+    node::counts(&overview, page);
     node::pair(&overview, admin.clock.now_ms(), page);
     node::store(&overview, &admin.node.measured, page);
     traffic::churn(&overview.traffic, page);

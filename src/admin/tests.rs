@@ -76,3 +76,13 @@ async fn status_reads_what_the_api_says() {
     assert_eq!(status["counts"]["queues"], 5);
     assert_eq!(status["listeners"]["http"], "127.0.0.1:15673");
 }
+
+#[tokio::test]
+async fn a_process_that_waits_for_the_data_directory_tells_no_numbers_of_it() {
+    let page = start().await.get("/metrics").await;
+    assert!(page.contains("understudy_replication_role{role=\"slave\"} 1\n"), "{page}");
+    assert!(page.contains("understudy_serving 0\n"), "{page}");
+    for unknown in ["lsn", "queue", "global_messages", "commit"] {
+        assert!(!page.contains(unknown), "{unknown}: {page}");
+    }
+}

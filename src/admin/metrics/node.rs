@@ -35,8 +35,18 @@ pub(super) fn process(usage: &ProcessUsage, uptime_ms: u64, page: &mut Expositio
     }
 }
 
-pub(super) fn counts(overview: &Overview, serving: bool, page: &mut Exposition) {
+pub(super) fn role(overview: &Overview, serving: bool, page: &mut Exposition) {
     page.gauge("serving", "Clients are let in: 1.", u8::from(serving));
+    let status = &overview.replication;
+    let mut family = page.family(Kind::Gauge, "replication_role", "What the node is now: 1.");
+    for role in ["master", "slave"] {
+        family.sample(&[("role", role)], u8::from(status.role == role));
+    }
+    let help = "The state, as in /api/replication: 1. The others are not told.";
+    page.family(Kind::Gauge, "replication_state", help).sample(&[("state", status.state)], 1);
+}
+
+pub(super) fn counts(overview: &Overview, page: &mut Exposition) {
     let traffic = &overview.traffic;
     let connections = clients(traffic, |counted| counted.opened - counted.closed);
     page.gauge("connections", "Clients that are logged in.", connections);
@@ -48,12 +58,6 @@ pub(super) fn counts(overview: &Overview, serving: bool, page: &mut Exposition) 
 
 pub(super) fn pair(overview: &Overview, now_ms: u64, page: &mut Exposition) {
     let status = &overview.replication;
-    let mut family = page.family(Kind::Gauge, "replication_role", "What the node is now: 1.");
-    for role in ["master", "slave"] {
-        family.sample(&[("role", role)], u8::from(status.role == role));
-    }
-    let help = "The state, as in /api/replication: 1. The others are not told.";
-    page.family(Kind::Gauge, "replication_state", help).sample(&[("state", status.state)], 1);
     page.gauge("replication_epoch", "Number of the mastership that the node knows.", status.epoch);
     let help = "How often the node has become the master since its start.";
     page.counter("replication_masterships_total", help, overview.masterships);

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use exposition::{CONTENT_TYPE, Exposition, Kind};
+use std::sync::Arc;
 use understudy_broker::QueueRow;
 
 const PREFIX: &str = "understudy";
@@ -38,8 +39,7 @@ pub(super) async fn of_node(
     Query(parameters): Parameters,
 ) -> Result<Response, Failure> {
     let mut page = Exposition::new(prefix(&parameters)?);
-    whole_node(&admin, &mut page).await;
-    let overview = admin.node.overview.borrow().clone();
+    let overview = whole_node(&admin, &mut page).await;
     if is_known(&overview) {
         page.gauge("queue_messages_ready", READY, overview.messages_ready);
         page.gauge("queue_messages_unacked", UNACKED, overview.messages_unacked);
@@ -112,7 +112,8 @@ fn is_known(overview: &Overview) -> bool {
     !overview.replication.node_id.is_empty()
 }
 
-async fn whole_node(admin: &Admin, page: &mut Exposition) {
+/// Returns what it was made from: a page is of one moment.
+async fn whole_node(admin: &Admin, page: &mut Exposition) -> Arc<Overview> {
     // Files that are open are listed one by one.
     let usage = tokio::task::spawn_blocking(ProcessUsage::read).await.unwrap_or_default();
     let overview = admin.node.overview.borrow().clone();
@@ -120,13 +121,14 @@ async fn whole_node(admin: &Admin, page: &mut Exposition) {
     node::process(&usage, admin.clock.uptime_ms(), page);
     node::role(&overview, admin.node.is_ready(), page);
     if !is_known(&overview) {
-        return;
+        return overview;
     }
     node::counts(&overview, page);
     node::pair(&overview, admin.clock.now_ms(), page);
     node::store(&overview, &admin.node.measured, page);
     traffic::churn(&overview.traffic, page);
     traffic::messages(&overview.traffic, page);
+    overview
 }
 
 const READY: &str = "Messages that are ready to be handed out.";

@@ -124,8 +124,9 @@ impl Log {
             for groups in undone.transactions {
                 log.write(&Batch { groups: &groups, view: None })?;
             }
-            log.redo = Redo::find(&log.tables)?;
         }
+        // With damage it is for what comes after the log was made anew.
+        log.redo = Redo::find(&log.tables)?;
         Ok((log, reader, damage))
     }
 
@@ -145,7 +146,8 @@ impl Log {
         Ok(self.tables.meta.get(&txn, VIEW)?.map(Bytes::copy_from_slice))
     }
 
-    /// Writes the batch, what was staged, and a slice of reclaim: one transaction, one full sync.
+    /// Writes the batch, what was staged, and a slice of reclaim, durably: a small one into the redo, else
+    /// as one transaction.
     ///
     /// # Errors
     /// `Gap` and `Corrupt` if a group does not continue the log, and `Full` if there is no room:

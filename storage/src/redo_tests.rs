@@ -217,6 +217,12 @@ fn damage_to_a_commit_that_was_answered_is_told() {
             matches!(opened, Err(StorageError::Damaged { damage, .. }) if damage == expected),
             "{opened:?}"
         );
+        // Made anew, it takes small commits like any other.
+        let (mut anew, ..) = Log::open_damaged(crashed.path(), &options, None).unwrap();
+        anew.reset(Lsn::ZERO, 0).unwrap();
+        let first = append(&mut anew, &[40]);
+        assert_eq!(anew.tables.tail.groups(), std::slice::from_ref(&first));
+        assert_holds(crash(crashed.path(), None).path(), &[first], "anew");
     }
 }
 
